@@ -1,0 +1,63 @@
+# Everything that is done with this repository by hand or by a machine. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Whatever the environment says: the scripts look for the programs here.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+# LOCKED= lets cargo change Cargo.lock.
+LOCKED ?= --locked
+CARGO_DENY := target/tools/bin/cargo-deny
+CARGO_DENY_VERSION := 0.20.2
+SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
+
+.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+demo: ## build the release binary and run the main job on real disks (DEMO_MIB=560, KEEP=1 keeps target/demo)
+	cargo build $(LOCKED) --release -p keepstone --bin keepstone --example changed_areas
+	BIN=target/release cli/demo/run.sh
+
+build: ## build the release binary, target/release/keepstone
+	cargo build $(LOCKED) --release -p keepstone --bin keepstone
+
+test: unit smoke ## all tests, and a short run of the demo; installs the Debian packages that they need
+
+unit:
+	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk
+	cargo test $(LOCKED) --workspace
+
+# `cargo test` has built the binary and the examples in the same profile.
+smoke: unit
+	DEMO_MIB=64 BIN=target/debug cli/demo/run.sh
+
+check: fmt lint docs scripts deny ## format, clippy, documentation, shellcheck and cargo-deny, with no warning left
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --workspace --no-deps
+
+scripts:
+	cli/demo/need.sh shellcheck:shellcheck
+	shellcheck $(SCRIPTS)
+
+deny: $(CARGO_DENY)
+	$(CARGO_DENY) check bans licenses sources
+
+audit: $(CARGO_DENY) ## ask the RustSec database, which is fetched from GitHub, about the dependencies
+	$(CARGO_DENY) check advisories
+
+# An unoptimised build takes a third of the time and is fast enough.
+$(CARGO_DENY):
+	cargo install --locked --debug --root target/tools cargo-deny@$(CARGO_DENY_VERSION)
+
+bench: ## measure every stage beside the bare speed of its primitive
+	cargo bench $(LOCKED) -p keepstone-benches
