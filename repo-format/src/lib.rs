@@ -1,0 +1,67 @@
+//! The Keepstone repository format: bytes to values and back, as SPEC.md tells.
+//!
+//! Nothing here does I/O, reads a clock or an environment, or makes random numbers: salts, seeds and ids are
+//! arguments. No function panics on bytes from outside, and nothing is allocated from a length that has not been
+//! checked against a limit and against the bytes that are there.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "panics that a caller can cause are documented, invariants are not"
+)]
+
+mod aead;
+mod bytes;
+mod codec;
+mod config;
+mod decision;
+mod directory;
+mod error;
+mod frame;
+mod gc;
+mod geometry;
+mod ids;
+mod index;
+mod intent;
+mod json;
+mod keys;
+pub mod limits;
+mod name;
+mod node;
+mod pack;
+mod page;
+mod repack;
+mod seal;
+mod slot;
+mod table;
+mod tombstone;
+
+pub use codec::{Decoder, Encoder};
+pub use config::{Config, UncheckedConfig};
+pub use decision::{Abort, AbortBy, Commit, Decision, Disk, DiskMode, Totals};
+pub use directory::{
+    FrameEntry, PackHeader, directory_stored_len, encode_directory, open_directory, parse_directory,
+};
+pub use error::{FormatError, JsonError, NameError};
+pub use frame::{Codec, FrameKind, Location, PackRef};
+pub use gc::{Condemned, GcResult, GenerationSeal};
+pub use geometry::{ChunkerName, ChunkerParams, Geometry};
+pub use ids::{
+    ChunkId, PayloadId, RepositoryId, SessionId, SlotName, VmTag, WriterId, check_disk_key, check_tag,
+    check_vm_name,
+};
+pub use index::{Index, IndexEntry};
+pub use intent::Intent;
+pub use keys::{Keys, RootKey, SealedSessionKey, SessionKey, seal_session_key};
+pub use limits::{PACK_HEADER_LEN, TAG_LEN};
+pub use name::{
+    BlobKind, BlobName, DecisionName, PREFIX_DATA, PREFIX_DECISIONS, PREFIX_GC, PREFIX_INDEX, PREFIX_INTENTS,
+    PREFIX_KEYS, PREFIX_MAP, PREFIX_REPACK, PREFIX_TOMBSTONES, PackKind, PackName, decisions_prefix,
+    packs_prefix, tombstones_prefix,
+};
+pub use node::{Child, Node, child_count, child_span, root_level};
+pub use pack::{PackBase, PackOpener, PackSeal, seal_pack, verify_pack};
+pub use page::{Entry, Page, PageBounds};
+pub use repack::{Move, RepackRecord};
+pub use seal::{SealedKind, open, seal};
+pub use slot::{KdfParams, Slot, SlotInfo, seal_slot};
+pub use tombstone::Tombstone;
