@@ -1,0 +1,169 @@
+//! Listings in the order of whole names.
+//!
+//! `a-b` is before `a/b`, and `a/b` before `a0`: a directory has its place as if its name ended with a slash,
+//! and all that is below it is together there.
+
+use super::is_absent;
+use super::root::{Root, is_hidden};
+use crate::store::{BlobInfo, Page};
+use repo_format::BlobName;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// Lists one page. Costs one look-up if the prefix is the name of a blob, and else reads the directories that
+/// hold names from `from` on until the page is full, beginning at the last one that the prefix names.
+pub(super) fn page(root: &Root, prefix: &str, from: Option<&BlobName>, limit: usize) -> io::Result<Page> {
+    let from = from.map_or("", BlobName::as_str);
+    let (base, leaf) = match prefix.rsplit_once('/') {
+        None => ("", prefix),
+        Some((base, leaf)) if BlobName::parse(base).is_some() => (base, leaf),
+        Some(_) => return Ok(Page::default()),
+    };
+    if is_hidden(base) {
+        return Ok(Page::default());
+    }
+    let dir = match root.dir(base) {
+        Err(error) if is_absent(&error) => return Ok(Page::default()),
+        result => result?,
+    };
+    if prefix >= from
+        && let Some(name) = BlobName::parse(prefix)
+        && let Some(len) = blob_len(&dir, leaf)?
+    {
+        // The rest of the listing is left to another page, so that this one does not read the directory.
+        let next = BlobName::parse(&format!("{name}-"));
+        return Ok(Page { blobs: vec![BlobInfo { name, len }], next });
+    }
+    let limit = limit.max(1);
+    let mut walk = Walk { prefix, from, wanted: limit.saturating_add(1), found: Vec::new() };
+    walk.visit(&dir, base)?;
+    let mut blobs = walk.found;
+    let next = if blobs.len() > limit { blobs.pop().map(|blob| blob.name) } else { None };
+    Ok(Page { blobs, next })
+}
+
+/// The length of a blob in its directory; `None` if there is none, or something that is no blob.
+fn blob_len(dir: &OwnedFd, leaf: &str) -> io::Result<Option<u64>> {
+    match rustix::fs::statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+            Ok(Some(u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData)?))
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An entry of a directory that may lead to names of the page.
+enum Entry {
+    /// The whole name of a blob.
+    Blob(BlobName),
+    /// The whole path of a directory, with a slash at its end.
+    Dir(String),
+}
+
+impl Entry {
+    fn key(&self) -> &str {
+        match self {
+            Self::Blob(name) => name.as_str(),
+            Self::Dir(path) => path,
+        }
+    }
+}
+
+struct Walk<'a> {
+    prefix: &'a str,
+    from: &'a str,
+    wanted: usize,
+    found: Vec<BlobInfo>,
+}
+
+impl Walk<'_> {
+    /// Adds what is below a directory, in order, until enough is found.
+    fn visit(&mut self, dir: &OwnedFd, path: &str) -> io::Result<()> {
+        for entry in self.entries(dir, path)? {
+            if self.found.len() >= self.wanted {
+                break;
+            }
+            match entry {
+                Entry::Blob(name) => {
+                    // `None`: deleted since the directory was read.
+                    if let Some(len) = blob_len(dir, leaf_of(name.as_str()))? {
+                        self.found.push(BlobInfo { name, len });
+                    }
+                }
+                Entry::Dir(path) => {
+                    let path = path.trim_end_matches('/');
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    match rustix::fs::openat(dir, leaf_of(path), flags, Mode::empty()) {
+                        Ok(below) => self.visit(&below, path)?,
+                        Err(Errno::NOENT | Errno::NOTDIR) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of a directory that may lead to names of the page, in the order of whole names.
+    fn entries(&self, dir: &OwnedFd, path: &str) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(dir)? {
+            let entry = entry?;
+            let Ok(leaf) = entry.file_name().to_str() else { continue };
+            let whole = if path.is_empty() { leaf.to_owned() } else { format!("{path}/{leaf}") };
+            // Files that cannot be blobs (`lost+found`, an editor's backup) are none.
+            let Some(name) = BlobName::parse(&whole).filter(|_| !is_hidden(&whole)) else { continue };
+            let file_type = match entry.file_type() {
+                FileType::Unknown => match rustix::fs::statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                },
+                known => known,
+            };
+            match file_type {
+                FileType::RegularFile if self.wants(&whole) => entries.push(Entry::Blob(name)),
+                FileType::Directory if self.may_hold(&format!("{whole}/")) => {
+                    entries.push(Entry::Dir(format!("{whole}/")));
+                }
+                _ => {}
+            }
+        }
+        entries.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+        Ok(entries)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        name.starts_with(self.prefix) && name >= self.from
+    }
+
+    /// Whether names that begin with `path` can be on the page.
+    fn may_hold(&self, path: &str) -> bool {
+        let below_prefix = path.starts_with(self.prefix) || self.prefix.starts_with(path);
+        below_prefix && (path >= self.from || self.from.starts_with(path))
+    }
+}
+
+/// The last component of a path.
+fn leaf_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, leaf)| leaf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_holds_nothing_of_the_page_is_not_read() {
+        let walk = Walk { prefix: "d/w", from: "d/w-1/5", wanted: 1, found: Vec::new() };
+        let read: Vec<&str> =
+            ["c/", "d/", "d/v/", "d/w-/", "d/w-0/", "d/w-1/", "d/w-1/x/", "d/w/", "d/w0/", "d/x/", "e/"]
+                .into_iter()
+                .filter(|path| walk.may_hold(path))
+                .collect();
+        assert_eq!(read, ["d/", "d/w-1/", "d/w-1/x/", "d/w/", "d/w0/"]);
+    }
+}
