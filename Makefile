@@ -55,7 +55,7 @@ deny: $(CARGO_DENY)
 audit: $(CARGO_DENY) ## ask the RustSec database, which is fetched from GitHub, about the dependencies
 	$(CARGO_DENY) check advisories
 
-# An unoptimised build takes a third of the time and is fast enough.
+# An unoptimised build takes half the time and is fast enough.
 $(CARGO_DENY):
 	cargo install --locked --debug --root target/tools cargo-deny@$(CARGO_DENY_VERSION)
 
