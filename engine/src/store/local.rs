@@ -91,9 +91,14 @@ impl LocalStore {
         };
         let temporary = Temporary::create(&self.root)?;
         temporary.write(bytes)?;
-        if temporary.link_to(&dir, leaf)? != Linked::Done {
-            self.root.forget_dirs();
-            return Ok(None);
+        match temporary.link_to(&dir, leaf)? {
+            Linked::Done => {}
+            // Another creator was faster: the next attempt compares.
+            Linked::Exists => return Ok(None),
+            Linked::Vanished => {
+                self.root.forget_dirs();
+                return Ok(None);
+            }
         }
         drop(temporary);
         rustix::fs::fsync(&dir)?;
