@@ -8,14 +8,15 @@ use crate::error::EngineError;
 use crate::observer::{Event, Notice, Observer, Phase};
 use crate::store::{BlobInfo, BlobStore, StoreError};
 use repo_format::limits::{SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, TAG_LEN};
-use repo_format::{
-    BlobKind, BlobName, FormatError, Index, Keys, PREFIX_INDEX, SealedKind, SessionId, WriterId,
-};
+use repo_format::{BlobKind, BlobName, FormatError, Index, Keys, PREFIX_INDEX, SessionId, WriterId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+
+#[cfg(test)]
+mod tests;
 
 /// Index blobs are added to the cache in batches of so many bytes: some hundred thousand entries.
 const BATCH_LEN: u64 = 32 << 20;
@@ -174,7 +175,8 @@ fn plan_sync(
         }
         *used <= limit
     };
-    room(&mut used, budget_bytes, Rank::Session(0), &mut plan.drop);
+    // Tables are a little larger than their blobs: what was planned to fit must not be over the budget next time.
+    room(&mut used, budget_bytes.saturating_add(budget_bytes / 8), Rank::Session(0), &mut plan.drop);
 
     let covered: BTreeSet<&BlobName> = cached
         .iter()
@@ -355,8 +357,7 @@ impl Fetch<'_> {
     fn read(&self, blob: &BlobInfo) -> Result<Index, Unreadable> {
         if usize::try_from(blob.len).is_ok_and(|len| len <= BLOB_LEN_MAX) {
             let sealed = self.store.get(&blob.name, None)?;
-            let plaintext = repo_format::open(self.keys, SealedKind::Index, &blob.name, &sealed)?;
-            Ok(Index::parse(&plaintext)?)
+            Ok(Index::open(self.keys, &blob.name, &sealed)?)
         } else {
             Err(Unreadable::TooLong)
         }

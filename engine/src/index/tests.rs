@@ -39,7 +39,7 @@ fn decision(number: u8) -> DecisionName {
 }
 
 /// The ids `from..to` of an endless sequence of uniform ids.
-fn ids(from: u64, to: u64) -> Vec<ChunkId> {
+pub(super) fn ids(from: u64, to: u64) -> Vec<ChunkId> {
     let mut bytes = blake3::Hasher::new().update(b"ids").finalize_xof();
     bytes.set_position(from * 32);
     (from..to)
@@ -55,17 +55,20 @@ fn ids(from: u64, to: u64) -> Vec<ChunkId> {
 pub(super) fn index_of(session_number: u8, ids: &[ChunkId]) -> Index {
     let mut entries: Vec<IndexEntry> = (0..)
         .zip(ids)
-        .map(|(at, id)| IndexEntry {
-            id: *id,
-            codec: if at % 3 == 0 { Codec::Raw } else { Codec::Zstd },
-            pack: at % 2,
-            offset: 176 + at,
-            stored_len: 1000 + at % 50,
-            plain_len: 2000 + at,
+        .map(|(at, id)| {
+            let raw = at % 3 == 0;
+            IndexEntry {
+                id: *id,
+                codec: if raw { Codec::Raw } else { Codec::Zstd },
+                pack: at % 2,
+                offset: 176 + at % 1000,
+                stored_len: if raw { 2016 + at % 1000 } else { 1000 + at % 50 },
+                plain_len: 2000 + at % 1000,
+            }
         })
         .collect();
     entries.sort_by_key(|entry| entry.id);
-    let packs = vec![pack(session_number, 0), pack(session_number, 1)];
+    let packs = (0..2).take(ids.len()).map(|number| pack(session_number, number)).collect();
     Index { sessions: vec![(session(session_number), decision(session_number))], packs, entries }
 }
 
@@ -86,7 +89,7 @@ fn found(index: &LocalIndex, id: &ChunkId) -> Vec<Location> {
 }
 
 #[track_caller]
-fn assert_has(index: &LocalIndex, expected: &Index) {
+pub(super) fn assert_has(index: &LocalIndex, expected: &Index) {
     for location in locations(expected) {
         assert_eq!(found(index, &location.id), [location]);
     }
@@ -96,7 +99,7 @@ pub(super) fn in_memory() -> LocalIndex {
     LocalIndex::open(None, REPOSITORY, KEY, BUDGET).unwrap()
 }
 
-fn in_directory(root: &TempDir) -> LocalIndex {
+pub(super) fn in_directory(root: &TempDir) -> LocalIndex {
     LocalIndex::open(Some(root.path()), REPOSITORY, KEY, BUDGET).unwrap()
 }
 
@@ -107,7 +110,7 @@ fn files(root: &TempDir) -> Vec<PathBuf> {
     files
 }
 
-fn only_file(root: &TempDir) -> PathBuf {
+pub(super) fn only_file(root: &TempDir) -> PathBuf {
     let [file] = files(root).try_into().unwrap();
     file
 }
@@ -348,7 +351,7 @@ fn a_merge_leaves_a_damaged_table_out() {
     assert_eq!(index.take_damaged(), [file]);
 }
 
-fn damage(file: &Path, at: usize) {
+pub(super) fn damage(file: &Path, at: usize) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 0x10;
     fs::remove_file(file).unwrap();

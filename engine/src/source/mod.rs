@@ -1,9 +1,11 @@
 //! Where a backup reads a disk from.
 
 mod changes;
+mod memory;
 mod raw;
 
 pub use changes::{ChangesError, ChangesFile, WithChanges};
+pub use memory::MemoryDisk;
 pub use raw::{ImageError, RawImage};
 
 use crate::Extent;

@@ -2,10 +2,12 @@
 
 mod device;
 mod file;
+mod memory;
 mod stream;
 
 pub use device::DeviceTarget;
 pub use file::{Existing, FileTarget};
+pub use memory::MemoryTarget;
 pub use stream::StreamTarget;
 
 use std::io;

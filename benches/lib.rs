@@ -1,0 +1,1 @@
+//! Benchmarks of Keepstone; see README.md beside this file.

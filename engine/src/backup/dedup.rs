@@ -1,0 +1,128 @@
+//! Finding chunks that are stored already (PROTOCOL W5). One owner asks, in the order of the disks.
+
+use crate::error::EngineError;
+use crate::index::{LocalIndex, Verdict};
+use crate::repository::Repository;
+use crate::session::Session;
+use crate::snapshots;
+use repo_format::{BlobName, ChunkId, Decision, Index, Location, PackName, SessionId};
+use std::collections::HashMap;
+
+/// Where a chunk is, or that it is new.
+pub(super) enum Found {
+    /// In a pack that may be referenced.
+    At(Location),
+    /// Stored by this session, as its new chunk of that number.
+    Own(u64),
+    /// Not known.
+    New,
+}
+
+/// Looks chunks up and remembers the session's own.
+pub(super) struct Dedup<'a, 's> {
+    repository: &'a Repository<'s>,
+    session: &'a Session,
+    index: &'a mut LocalIndex,
+    /// New chunks since the last index checkpoint.
+    recent: HashMap<ChunkId, u64>,
+    next_new: u64,
+    /// Packs that were looked up: whether they are there as the index says.
+    confirmed: HashMap<PackName, bool>,
+    /// Sessions that are not decided now; decided ones are remembered by the index.
+    undecided: HashMap<SessionId, bool>,
+}
+
+impl<'a, 's> Dedup<'a, 's> {
+    pub(super) fn new(repository: &'a Repository<'s>, session: &'a Session, index: &'a mut LocalIndex) -> Self {
+        Self {
+            repository,
+            session,
+            index,
+            recent: HashMap::new(),
+            next_new: 0,
+            confirmed: HashMap::new(),
+            undecided: HashMap::new(),
+        }
+    }
+
+    /// Where a chunk is that the parent does not have at its place.
+    pub(super) fn find(&mut self, id: ChunkId) -> Result<Found, EngineError> {
+        if let Some(&number) = self.recent.get(&id) {
+            return Ok(Found::Own(number));
+        }
+        for hit in self.index.lookup(&id) {
+            let place = self.session.condemned.newest_place(&hit);
+            if self.may_reference(&place)? {
+                return Ok(Found::At(place));
+            }
+        }
+        Ok(Found::New)
+    }
+
+    /// Notes a chunk that will be stored, and numbers it.
+    pub(super) fn note_new(&mut self, id: ChunkId) -> u64 {
+        let number = self.next_new;
+        self.next_new += 1;
+        self.recent.insert(id, number);
+        number
+    }
+
+    /// Moves chunks whose packs and index are in the store over to the index on disk.
+    pub(super) fn checkpoint(&mut self, name: &BlobName, index: &Index, before: u64) -> Result<(), EngineError> {
+        self.index.add(std::slice::from_ref(name), index)?;
+        self.recent.retain(|_, number| *number >= before);
+        Ok(())
+    }
+
+    fn may_reference(&mut self, place: &Location) -> Result<bool, EngineError> {
+        let pack = &place.pack;
+        if self.session.condemned.contains(&pack.name) {
+            return Ok(false);
+        }
+        // What this session's index lists was put and confirmed by this session.
+        if pack.name.session == self.session.id {
+            return Ok(true);
+        }
+        if let Some(&there) = self.confirmed.get(&pack.name) {
+            return Ok(there);
+        }
+        let there = self.session_may_be_referenced(&pack.name)?
+            && self.repository.blob_len(&pack.name.blob())? == Some(u64::from(pack.len));
+        self.confirmed.insert(pack.name.clone(), there);
+        Ok(there)
+    }
+
+    /// COMMITted, tombstoned, or aborted and this writer's own; never an undecided session's.
+    fn session_may_be_referenced(&mut self, pack: &PackName) -> Result<bool, EngineError> {
+        if let Some(verdict) = self.index.verdict(pack.session) {
+            return Ok(verdict == Verdict::Commit || pack.writer == self.session.writer);
+        }
+        if let Some(&usable) = self.undecided.get(&pack.session) {
+            return Ok(usable);
+        }
+        let Some(decision) = self.index.decision_of(pack.session).cloned() else { return Ok(false) };
+        match snapshots::read(self.repository, &decision) {
+            Ok(Some(Decision::Commit(_))) => {
+                self.index.remember_verdict(pack.session, Verdict::Commit)?;
+                Ok(true)
+            }
+            Ok(Some(Decision::Abort(_))) => {
+                self.index.remember_verdict(pack.session, Verdict::Abort)?;
+                Ok(pack.writer == self.session.writer)
+            }
+            Ok(None) => {
+                // A forgotten session's decision may be gone; its tombstone stays.
+                let tombstone = BlobName::tombstone(decision.vm, decision.session);
+                let forgotten = self.repository.blob_len(&tombstone)?.is_some();
+                self.undecided.insert(pack.session, forgotten);
+                Ok(forgotten)
+            }
+            // A damaged decision decides nothing: its packs are left alone.
+            Err(EngineError::Damaged { .. }) => {
+                self.undecided.insert(pack.session, false);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Reads what the parent's maps say of the touched regions, ahead of the pipeline.
+
+use super::plan::DiskPlan;
+use crate::Extent;
+use crate::error::EngineError;
+use crate::map::reader::MapReader;
+use crate::map::sequence::{StoredPiece, from_pages};
+use repo_format::BlobName;
+use std::sync::mpsc::Receiver;
+
+/// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
+const REGIONS_READ: usize = 32;
+
+/// One region to look at.
+pub(super) struct RegionJob {
+    /// Place in the order of the whole backup.
+    pub(super) seq: u64,
+    /// Index of the disk.
+    pub(super) disk: usize,
+    pub(super) region: u64,
+    pub(super) areas: Vec<Extent>,
+    /// What the parent has there; empty if there is no parent.
+    pub(super) stored: Vec<StoredPiece>,
+}
+
+/// Sends the jobs in order, one for each credit that it receives, and ends early when there are no credits or
+/// no receivers any more.
+pub(super) fn feed(
+    plans: &[DiskPlan<'_>],
+    bases: &[MapReader<'_, '_, '_>],
+    credits: &Receiver<()>,
+    send: &dyn Fn(Result<RegionJob, EngineError>),
+) {
+    let mut seq = 0;
+    for (disk, (plan, base)) in plans.iter().zip(bases).enumerate() {
+        let regions = plan.touched_regions();
+        for batch in regions.chunks(REGIONS_READ) {
+            let stored = match stored_pieces(plan, base, batch) {
+                Ok(stored) => stored,
+                Err(error) => return send(Err(error)),
+            };
+            for ((region, areas), stored) in batch.iter().zip(stored) {
+                if credits.recv().is_err() {
+                    return;
+                }
+                send(Ok(RegionJob { seq, disk, region: *region, areas: areas.clone(), stored }));
+                seq += 1;
+            }
+        }
+    }
+}
+
+/// What the parent's map has of some regions; nothing of a region that it did not reach, or only in part.
+fn stored_pieces(
+    plan: &DiskPlan<'_>,
+    base: &MapReader<'_, '_, '_>,
+    batch: &[(u64, Vec<Extent>)],
+) -> Result<Vec<Vec<StoredPiece>>, EngineError> {
+    if plan.base_size.is_none() {
+        return Ok(batch.iter().map(|_| Vec::new()).collect());
+    }
+    let shape = base.shape();
+    let known = |region: u64| if region < shape.regions() { shape.cells_of_region(region) } else { 0..0 };
+    let cells: Vec<u64> = batch.iter().flat_map(|(region, _)| known(*region)).collect();
+    let mut pages = base.pages(&cells)?.into_iter();
+    let mut all = Vec::with_capacity(batch.len());
+    for (region, _) in batch {
+        let cells = known(*region);
+        let count = usize::try_from(cells.end - cells.start).expect("a region has few cells");
+        let of_region = pages.by_ref().take(count);
+        let pieces = if count == 0 {
+            Vec::new()
+        } else {
+            from_pages(shape, *region, of_region)
+                .map_err(|source| EngineError::Damaged { name: map_name(base), source })?
+        };
+        all.push(pieces);
+    }
+    Ok(all)
+}
+
+fn map_name(base: &MapReader<'_, '_, '_>) -> BlobName {
+    base.root().map_or_else(BlobName::config, |root| root.pack.name.blob())
+}

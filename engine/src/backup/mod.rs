@@ -1,0 +1,266 @@
+//! Backing up a VM's disks: `changed areas > plan > read > chunk + hash > dedup > compress > pack > seal > put`.
+//!
+//! A full backup is an incremental one from nothing: the same code with a parent map that is one hole.
+//!
+//! # Memory
+//! At most `(threads + REGIONS_AHEAD) x 2 x region length` (a region's bytes and their encoded form), plus
+//! `(PACKS_IN_FLIGHT + 2) x pack length` (packs being sealed or put, the open data pack and the open map pack),
+//! plus the session's entries since the last index checkpoint and at most [`crate::map::reader`]'s cached nodes.
+//! With the defaults and 2 threads: 4 x 32 MiB + 6 x 32 MiB = 320 MiB, for any disk and any repository.
+
+mod dedup;
+mod feed;
+mod pipeline;
+mod plan;
+mod report;
+mod stages;
+
+pub use report::{BackupReport, DiskReport};
+
+use crate::condemned;
+use crate::entropy::Entropy;
+use crate::error::EngineError;
+use crate::frames::FrameReader;
+use crate::index::LocalIndex;
+use crate::map::Shape;
+use crate::map::reader::MapReader;
+use crate::observer::{Event, Notice, Observer, Phase};
+use crate::repository::Repository;
+use crate::session::{Committed, Opening, Session};
+use crate::source::DiskSource;
+use pipeline::Stored;
+use plan::DiskPlan;
+use repo_format::{Commit, Disk, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name};
+use std::collections::BTreeSet;
+
+/// Sessions that are begun because the one before was aborted by a pruner.
+const ATTEMPTS: u64 = 3;
+
+/// What is to be backed up, by whom and how.
+pub struct BackupJob<'a> {
+    /// The VM's name.
+    pub vm: &'a str,
+    /// The writer that the session belongs to.
+    pub writer: &'a WriterId,
+    /// All disks of the VM, by their keys.
+    pub disks: Vec<JobDisk<'a>>,
+    /// Whether changes are asked for.
+    pub reading: Reading,
+    /// zstd's level, 1 to 19.
+    pub compression: i32,
+    /// Tags of the snapshot.
+    pub tags: Vec<String>,
+    /// Free properties of the snapshot.
+    pub properties: Vec<(String, String)>,
+    /// Now, milliseconds since 1970.
+    pub time: u64,
+    /// The program and its version.
+    pub program: &'a str,
+    /// Randomness of this run.
+    pub entropy: Entropy,
+}
+
+/// One disk of a job.
+#[derive(Clone, Copy)]
+pub struct JobDisk<'a> {
+    /// Its key, the same in every backup of the VM.
+    pub key: &'a str,
+    /// Where it is read from.
+    pub source: &'a dyn DiskSource,
+}
+
+/// Which parts of the disks are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// What changed since the parent, where that is known.
+    Changes,
+    /// Everything.
+    Everything,
+}
+
+/// Backs up a VM; the snapshot exists exactly if this succeeds (or fails with an error of the store in the last
+/// step, whose outcome a listing tells).
+///
+/// # Errors
+/// Whatever fails first; then nothing was committed and what was stored is garbage, or re-used by a later backup.
+pub fn backup(
+    repository: &Repository<'_>,
+    index: &mut LocalIndex,
+    job: &BackupJob<'_>,
+    observer: &dyn Observer,
+) -> Result<BackupReport, EngineError> {
+    check(job)?;
+    let mut last = None;
+    for attempt in 0..ATTEMPTS {
+        let entropy = job.entropy.attempt(attempt);
+        let opening = Opening { writer: job.writer, vm: job.vm, time: job.time };
+        let session = Session::open(repository, opening, &entropy)?;
+        for (name, error) in &session.unreadable {
+            notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;
+        }
+        let id = session.id;
+        let attempt = Attempt { repository, job, session: &session, entropy: &entropy };
+        if let Some(report) = attempt.run(index, observer)? {
+            return Ok(report);
+        }
+        notify(observer, Notice::SessionAborted { session: id.to_string() })?;
+        last = Some(id);
+    }
+    Err(EngineError::Aborted { session: last.expect("there was an attempt") })
+}
+
+fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
+    let bad = |what, name: &str| {
+        let name = name.to_owned();
+        move |source| EngineError::BadName { what, name, source }
+    };
+    check_vm_name(job.vm).map_err(bad("VM name", job.vm))?;
+    for tag in &job.tags {
+        check_tag(tag).map_err(bad("tag", tag))?;
+    }
+    let mut keys = BTreeSet::new();
+    for disk in &job.disks {
+        check_disk_key(disk.key).map_err(bad("disk key", disk.key))?;
+        if !keys.insert(disk.key) {
+            return Err(EngineError::BadJob("two disks have the same key"));
+        }
+        if disk.source.size() == 0 {
+            return Err(EngineError::BadJob("a disk is empty"));
+        }
+    }
+    if job.disks.is_empty() {
+        return Err(EngineError::BadJob("there is no disk to back up"));
+    }
+    Ok(())
+}
+
+/// One session's try at a backup.
+struct Attempt<'a, 'r, 's> {
+    repository: &'r Repository<'s>,
+    job: &'a BackupJob<'a>,
+    session: &'a Session,
+    entropy: &'a Entropy,
+}
+
+impl Attempt<'_, '_, '_> {
+    /// Everything from the plan to the decision; nothing if the session was aborted meanwhile.
+    fn run(&self, index: &mut LocalIndex, observer: &dyn Observer) -> Result<Option<BackupReport>, EngineError> {
+        let frames = FrameReader::new(self.repository);
+        let parent = self.session.parent.as_ref();
+        let records = parent.map(|parent| self.session.condemned.applying_to(parent)).unwrap_or_default();
+        let condemned = &self.session.condemned;
+        let usable = |pack: &PackName| condemned.is_empty() || !condemned.leads_to_condemned(pack, &records);
+        let bases: Vec<MapReader<'_, '_, '_>> = self.job.disks.iter().map(|disk| self.base(&frames, disk)).collect();
+        let mut plans = Vec::with_capacity(bases.len());
+        for (disk, base) in self.job.disks.iter().zip(&bases) {
+            let mut plan = DiskPlan::ask(self.repository.config(), disk, self.recorded(disk.key), self.job.reading)?;
+            if !condemned.is_empty() {
+                plan.force(&condemned::forced_cells(base, &usable)?);
+            }
+            plans.push(plan);
+        }
+        let context = pipeline::Context {
+            repository: self.repository,
+            session: self.session,
+            entropy: self.entropy,
+            compression: self.job.compression,
+            plans: &plans,
+            bases: &bases,
+            usable: &usable,
+        };
+        let stored = pipeline::run(&context, index, observer)?;
+        self.commit(&frames, &plans, stored, observer)
+    }
+
+    fn base<'f, 'r, 's>(&self, frames: &'f FrameReader<'r, 's>, disk: &JobDisk<'_>) -> MapReader<'f, 'r, 's> {
+        let recorded = self.recorded(disk.key);
+        let size = recorded.map_or_else(|| disk.source.size(), |disk| disk.size);
+        let shape = Shape::new(&self.repository.config().geometry, size);
+        MapReader::new(frames, shape, recorded.and_then(|disk| disk.map.clone()))
+    }
+
+    fn recorded(&self, key: &str) -> Option<&Disk> {
+        let parent = self.session.parent.as_ref()?;
+        parent.commit.disks.iter().find(|disk| disk.key == key)
+    }
+
+    fn commit(
+        &self,
+        frames: &FrameReader<'_, '_>,
+        plans: &[DiskPlan<'_>],
+        stored: Stored,
+        observer: &dyn Observer,
+    ) -> Result<Option<BackupReport>, EngineError> {
+        begin(observer, Phase::Commit, 1)?;
+        self.session.check_packs(self.repository, &stored.packs)?;
+        let mut disks: Vec<Disk> = plans.iter().zip(&stored.disks).map(|(plan, disk)| plan.disk(disk)).collect();
+        disks.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut tags = self.job.tags.clone();
+        tags.sort();
+        tags.dedup();
+        let mut properties = self.job.properties.clone();
+        properties.sort();
+        let commit = Commit {
+            session: self.session.id,
+            time: self.job.time,
+            program: self.job.program.to_owned(),
+            vm: self.job.vm.to_owned(),
+            parent: self.session.parent.as_ref().map(|parent| parent.name.clone()),
+            via: self.via(frames, &stored)?,
+            tags,
+            properties,
+            disks,
+            totals: stored.totals,
+        };
+        match self.session.commit(self.repository, &commit, self.entropy)? {
+            Committed::Yes => Ok(Some(BackupReport::new(&commit, plans, &stored))),
+            Committed::Aborted => Ok(None),
+        }
+    }
+
+    /// Exactly the records that kept names pass through; a superfluous one would keep packs alive for nothing.
+    fn via(&self, frames: &FrameReader<'_, '_>, stored: &Stored) -> Result<Vec<SessionId>, EngineError> {
+        let Some(parent) = &self.session.parent else { return Ok(Vec::new()) };
+        let records = self.session.condemned.applying_to(parent);
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut names = BTreeSet::new();
+        for disk in &stored.disks {
+            let map = MapReader::new(frames, disk.shape, disk.map.clone());
+            names.extend(map.pack_set()?.into_keys());
+        }
+        Ok(condemned::via(names.iter(), &records))
+    }
+}
+
+/// Where a disk's map ended up.
+pub(crate) struct StoredDisk {
+    pub(crate) shape: Shape,
+    pub(crate) map: Option<Location>,
+    pub(crate) read_bytes: u64,
+}
+
+pub(crate) fn begin(observer: &dyn Observer, phase: Phase, total: u64) -> Result<(), EngineError> {
+    tell(observer, Event::Phase { phase, total })
+}
+
+pub(crate) fn notify(observer: &dyn Observer, notice: Notice) -> Result<(), EngineError> {
+    tell(observer, Event::Notice(notice))
+}
+
+pub(crate) fn tell(observer: &dyn Observer, event: Event) -> Result<(), EngineError> {
+    if observer.observe(event).is_break() { Err(EngineError::Cancelled) } else { Ok(()) }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

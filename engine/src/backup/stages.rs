@@ -1,0 +1,228 @@
+//! The stages that run in parallel: one region is read, chunked and hashed; new chunks are encoded; a pack is
+//! sealed. Each is a function of its input, so the order in which they finish does not show in the result.
+
+use super::feed::RegionJob;
+use super::plan::DiskPlan;
+use crate::Extent;
+use crate::chunker::Chunker;
+use crate::condemned::Condemned;
+use crate::entropy::Entropy;
+use crate::error::EngineError;
+use crate::frames::lock;
+use crate::map::sequence::{NewContent, StoredPiece, differing_cells};
+use crate::map::writer::Untouched;
+use crate::pack::ClosedPack;
+use crate::rechunk::{Content, OldPiece, rechunk};
+use crate::region::{RegionBuffer, RegionPool};
+use repo_format::{
+    ChunkId, Codec, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey, SessionKey, seal_pack,
+};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What all tasks of one backup share.
+pub(super) struct Stages<'a> {
+    pub(super) keys: &'a Keys,
+    pub(super) plans: &'a [DiskPlan<'a>],
+    pub(super) condemned: &'a Condemned,
+    pub(super) entropy: &'a Entropy,
+    pub(super) compression: i32,
+    pub(super) chunker: Chunker,
+    pub(super) pool: RegionPool,
+    pub(super) session_key: SessionKey,
+    pub(super) sealed_session_key: SealedSessionKey,
+    pub(super) encoders: Mutex<Vec<Encoder>>,
+    pub(super) outputs: Mutex<Vec<Vec<u8>>>,
+    /// Set by the first failure: nobody begins anything new.
+    pub(super) stopped: AtomicBool,
+}
+
+/// A piece of a region's new chunk sequence.
+#[derive(Clone, Debug)]
+pub(super) enum Piece {
+    Hole(u32),
+    /// A chunk that the parent has, at the same place.
+    At(Location),
+    /// A chunk that may be new.
+    Candidate { start: u32, len: u32, id: ChunkId },
+}
+
+/// A region that was read, chunked and hashed.
+pub(super) struct ChunkedRegion<'a> {
+    pub(super) seq: u64,
+    pub(super) disk: usize,
+    pub(super) region: u64,
+    pub(super) pieces: Vec<Piece>,
+    /// For each cell of the region, whether its page has to be looked at; the others are the parent's.
+    pub(super) differing: Vec<bool>,
+    /// The bytes, if a candidate may need them.
+    pub(super) buffer: Option<RegionBuffer<'a>>,
+    pub(super) read_bytes: u64,
+    /// Bytes of changed areas that are done.
+    pub(super) area_bytes: u64,
+}
+
+/// A chunk that has to be stored.
+#[derive(Clone, Copy)]
+pub(super) struct NewChunk {
+    pub(super) start: u32,
+    pub(super) len: u32,
+    pub(super) id: ChunkId,
+}
+
+/// The new chunks of a region, encoded one behind the other.
+pub(super) struct EncodedRegion {
+    pub(super) seq: u64,
+    pub(super) bytes: Vec<u8>,
+    /// Codec and encoded length of each.
+    pub(super) frames: Vec<(Codec, u32)>,
+}
+
+impl Stages<'_> {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Stages<'a> {
+    /// Reads, chunks and hashes a region.
+    pub(super) fn chunk(&'a self, job: RegionJob) -> Result<ChunkedRegion<'a>, EngineError> {
+        let plan = &self.plans[job.disk];
+        let start = job.region * u64::from(plan.shape.region_len);
+        let len = plan.shape.region_bytes(job.region);
+        let mut buffer = self.pool.region(plan.source, Extent { start, length: u64::from(len) });
+        let old: Vec<OldPiece> = match plan.untouched() {
+            Untouched::Hole => vec![OldPiece { start: 0, len, hole: true }],
+            Untouched::AsBase => job.stored.iter().map(old_piece).collect(),
+        };
+        let new = rechunk(&self.chunker, &mut buffer, &old, &job.areas, |bytes| self.keys.chunk_id(bytes))
+            .map_err(|source| EngineError::Source { disk: plan.key.to_owned(), source })?;
+        let mut at_same_place = SamePlace { stored: &job.stored, next: 0 };
+        let mut pieces = Vec::with_capacity(new.len());
+        let mut has_candidates = false;
+        for piece in new {
+            pieces.push(match piece.content {
+                Content::Hole => Piece::Hole(piece.len),
+                Content::Kept(index) => match &job.stored[index].at {
+                    Some(at) => Piece::At(at.clone()),
+                    None => Piece::Hole(piece.len),
+                },
+                Content::Fresh(id) => match at_same_place.find(piece.start, id).and_then(|at| self.newest(at)) {
+                    Some(at) => Piece::At(at),
+                    None => {
+                        has_candidates = true;
+                        Piece::Candidate { start: piece.start, len: piece.len, id }
+                    }
+                },
+            });
+        }
+        let differing = self.differing_cells(plan, job.region, &job.stored, &pieces);
+        let read_bytes = buffer.read_bytes();
+        Ok(ChunkedRegion {
+            seq: job.seq,
+            disk: job.disk,
+            region: job.region,
+            pieces,
+            differing,
+            buffer: has_candidates.then_some(buffer),
+            read_bytes,
+            area_bytes: crate::extent::total_length(&job.areas),
+        })
+    }
+
+    /// Which pages have to be written or compared; all, if the parent's may not be referenced as they are.
+    fn differing_cells(&self, plan: &DiskPlan<'_>, region: u64, stored: &[StoredPiece], pieces: &[Piece]) -> Vec<bool> {
+        let same_size = plan.base_size == Some(plan.shape.size);
+        if !same_size || !self.condemned.is_empty() {
+            let cells = plan.shape.cells_of_region(region);
+            return cells.map(|_| true).collect();
+        }
+        let mut end = 0;
+        let new = pieces.iter().map(|piece| {
+            let start = end;
+            let (len, content) = match piece {
+                Piece::Hole(len) => (*len, NewContent::Hole),
+                Piece::At(at) => (at.plain_len, NewContent::At(at)),
+                Piece::Candidate { len, .. } => (*len, NewContent::Unplaced),
+            };
+            end += len;
+            (start, len, content)
+        });
+        differing_cells(&plan.shape, region, stored, new)
+    }
+
+    /// The place to take a chunk from that the parent has, if it may be referenced (W5).
+    fn newest(&self, at: &Location) -> Option<Location> {
+        if self.condemned.is_empty() {
+            return Some(at.clone());
+        }
+        let place = self.condemned.newest_place(at);
+        (!self.condemned.contains(&place.pack.name)).then_some(place)
+    }
+
+    /// Encodes the new chunks of a region.
+    pub(super) fn encode(&self, seq: u64, buffer: &RegionBuffer<'_>, chunks: &[NewChunk]) -> EncodedRegion {
+        let encoder = lock(&self.encoders).pop();
+        let mut encoder = encoder.unwrap_or_else(|| Encoder::new(self.compression));
+        let mut bytes = lock(&self.outputs).pop().unwrap_or_default();
+        bytes.clear();
+        let mut frames = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            let before = bytes.len();
+            let codec = encoder.encode(buffer.bytes(chunk.start, chunk.start + chunk.len), &mut bytes);
+            let len = u32::try_from(bytes.len() - before).expect("a chunk is encoded to at most a little more");
+            frames.push((codec, len));
+        }
+        lock(&self.encoders).push(encoder);
+        EncodedRegion { seq, bytes, frames }
+    }
+
+    /// Gives back the allocation of an encoded region.
+    pub(super) fn recycle(&self, bytes: Vec<u8>) {
+        lock(&self.outputs).push(bytes);
+    }
+
+    /// Seals a pack: the blob.
+    pub(super) fn seal(&self, pack: ClosedPack) -> Vec<u8> {
+        let number = u64::from(pack.name.number);
+        let (base, purpose, directory) = match pack.name.kind {
+            PackKind::Data => {
+                let base = PackBase::Data(&self.session_key, &self.sealed_session_key);
+                (base, "data pack salt", "data pack directory salt")
+            }
+            PackKind::Map => (PackBase::Map, "map pack salt", "map pack directory salt"),
+        };
+        let seal = PackSeal {
+            keys: self.keys,
+            name: &pack.name,
+            base,
+            salt: self.entropy.draw(purpose, number),
+            directory_salt: self.entropy.draw(directory, number),
+        };
+        seal_pack(&seal, pack.body, &pack.frames)
+    }
+}
+
+fn old_piece(stored: &StoredPiece) -> OldPiece {
+    OldPiece { start: stored.start, len: stored.len, hole: stored.at.is_none() }
+}
+
+/// Finds what the parent has at a place; places are asked for in ascending order.
+struct SamePlace<'p> {
+    stored: &'p [StoredPiece],
+    next: usize,
+}
+
+impl<'p> SamePlace<'p> {
+    fn find(&mut self, start: u32, id: ChunkId) -> Option<&'p Location> {
+        while self.stored.get(self.next).is_some_and(|piece| piece.start < start) {
+            self.next += 1;
+        }
+        let piece = self.stored.get(self.next).filter(|piece| piece.start == start)?;
+        piece.at.as_ref().filter(|at| at.id == id)
+    }
+}

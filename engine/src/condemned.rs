@@ -1,0 +1,206 @@
+//! What must not be referenced any more: condemned packs and the records of repacks (PROTOCOL W2, W4, W5).
+
+use crate::error::EngineError;
+use crate::map::FANOUT;
+use crate::map::reader::MapReader;
+use crate::repository::Repository;
+use crate::snapshots::{self, Snapshot};
+use repo_format::{
+    BlobKind, BlobName, Child, Condemned as CondemnedList, Decision, GcResult, GenerationSeal, Location, PREFIX_GC, PREFIX_REPACK, PackName,
+    PackRef, RepackRecord, SessionId,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// The condemned set C and the repack records, as seen by one listing.
+#[derive(Debug, Default)]
+pub(crate) struct Condemned {
+    packs: BTreeSet<PackName>,
+    records: Vec<RepackRecord>,
+    /// Where each moved entry went, of all records.
+    moved: HashMap<(PackName, u32), Location>,
+}
+
+impl Condemned {
+    /// Lists and reads `gc/`, then `k/`: the order is load-bearing (PROTOCOL W2).
+    pub(crate) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
+        let packs = condemned_packs(repository)?;
+        let records = committed_records(repository)?;
+        let moved = records.iter().flat_map(moves).collect();
+        Ok(Self { packs, records, moved })
+    }
+
+    /// Whether nothing is condemned and nothing moved: the usual case.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packs.is_empty() && self.records.is_empty()
+    }
+
+    pub(crate) fn contains(&self, pack: &PackName) -> bool {
+        self.packs.contains(pack)
+    }
+
+    /// Where an entry is to be taken from, if a record that is known moved it, over all levels of moves.
+    pub(crate) fn newest_place(&self, location: &Location) -> Location {
+        let mut place = location;
+        // A record only leads to packs that are newer than itself; the bound guards against hostile ones.
+        for _ in 0..=self.records.len() {
+            match self.moved.get(&(place.pack.name.clone(), place.offset)) {
+                Some(next) if next.id == location.id => place = next,
+                _ => break,
+            }
+        }
+        place.clone()
+    }
+
+    /// The records that apply to a root (PROTOCOL 2).
+    pub(crate) fn applying_to(&self, root: &Snapshot) -> Vec<&RepackRecord> {
+        let session = root.session();
+        self.records
+            .iter()
+            .filter(|record| record.applies_to.contains(&session) || root.commit.via.contains(&record.session))
+            .collect()
+    }
+
+    /// Whether what a name leads to, through some records, is condemned.
+    pub(crate) fn leads_to_condemned(&self, pack: &PackName, records: &[&RepackRecord]) -> bool {
+        follow(pack, records).0.iter().any(|end| self.packs.contains(end))
+    }
+}
+
+fn condemned_packs(repository: &Repository<'_>) -> Result<BTreeSet<PackName>, EngineError> {
+    #[derive(Default)]
+    struct Generation {
+        has_condemned: bool,
+        has_result: bool,
+        has_seal: bool,
+    }
+    let mut generations: BTreeMap<u32, Generation> = BTreeMap::new();
+    for info in repository.list(PREFIX_GC)? {
+        match info.name.kind() {
+            Some(BlobKind::Condemned(n)) => generations.entry(n).or_default().has_condemned = true,
+            Some(BlobKind::GcResult(n)) => generations.entry(n).or_default().has_result = true,
+            Some(BlobKind::GenerationSeal(n)) => generations.entry(n).or_default().has_seal = true,
+            _ => {}
+        }
+    }
+    let mut packs = BTreeSet::new();
+    let (keys, store) = (repository.keys(), repository.store());
+    for (n, generation) in generations {
+        let listed: Vec<PackRef> = if generation.has_result {
+            let name = BlobName::result(n);
+            let bytes = store.get(&name, None)?;
+            GcResult::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.delete
+        } else if generation.has_condemned {
+            if generation.has_seal {
+                let name = BlobName::generation_seal(n);
+                let bytes = store.get(&name, None)?;
+                GenerationSeal::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?;
+                continue;
+            }
+            let name = BlobName::condemned(n);
+            let bytes = store.get(&name, None)?;
+            CondemnedList::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.packs
+        } else {
+            continue;
+        };
+        packs.extend(listed.into_iter().map(|pack| pack.name));
+    }
+    Ok(packs)
+}
+
+fn committed_records(repository: &Repository<'_>) -> Result<Vec<RepackRecord>, EngineError> {
+    let mut records = Vec::new();
+    for info in repository.list(PREFIX_REPACK)? {
+        if !matches!(info.name.kind(), Some(BlobKind::Repack(_))) {
+            continue;
+        }
+        let bytes = repository.store().get(&info.name, None)?;
+        let record =
+            RepackRecord::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name))?;
+        if let Some(Decision::Commit(_)) = snapshots::read(repository, &record.decision)? {
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+fn moves(record: &RepackRecord) -> impl Iterator<Item = ((PackName, u32), Location)> + '_ {
+    record.moves.iter().filter_map(|entry| {
+        let old = record.packs.get(entry.old_pack as usize)?;
+        let new = record.packs.get(entry.new_pack as usize)?;
+        let location = Location {
+            pack: new.clone(),
+            codec: entry.codec,
+            offset: entry.new_offset,
+            stored_len: entry.new_stored_len,
+            plain_len: entry.plain_len,
+            id: entry.id,
+        };
+        Some(((old.name.clone(), entry.old_offset), location))
+    })
+}
+
+/// The packs that a name leads to through records, and the sessions of the records that it passes.
+fn follow(pack: &PackName, records: &[&RepackRecord]) -> (BTreeSet<PackName>, BTreeSet<SessionId>) {
+    let mut ends = BTreeSet::new();
+    let mut passed = BTreeSet::new();
+    let mut seen = BTreeSet::from([pack.clone()]);
+    let mut names = vec![pack.clone()];
+    while let Some(name) = names.pop() {
+        let mut moved = false;
+        for record in records {
+            for entry in &record.moves {
+                let old = record.packs.get(entry.old_pack as usize);
+                if old.is_some_and(|old| old.name == name) {
+                    moved = true;
+                    passed.insert(record.session);
+                    if let Some(new) = record.packs.get(entry.new_pack as usize)
+                        && seen.insert(new.name.clone())
+                    {
+                        names.push(new.name.clone());
+                    }
+                }
+            }
+        }
+        if !moved {
+            ends.insert(name);
+        }
+    }
+    (ends, passed)
+}
+
+/// The records that the names of a new snapshot pass through: its `via` (W4).
+pub(crate) fn via<'p>(names: impl Iterator<Item = &'p PackName>, records: &[&RepackRecord]) -> Vec<SessionId> {
+    if records.is_empty() {
+        return Vec::new();
+    }
+    names.flat_map(|name| follow(name, records).1).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Cells of a parent's map that cannot be inherited, because something on the way to them or named in them
+/// leads to a condemned pack. They are read again from the source.
+pub(crate) fn forced_cells(
+    map: &MapReader<'_, '_, '_>,
+    usable: &dyn Fn(&PackName) -> bool,
+) -> Result<BTreeSet<u64>, EngineError> {
+    let mut forced = BTreeSet::new();
+    let root_level = map.shape().root_level();
+    let mut stack = vec![(root_level, 0u64)];
+    while let Some((level, index)) = stack.pop() {
+        let Child::Stored { at, names } = map.child(level, index)? else { continue };
+        if level == 0 {
+            if !usable(&at.pack.name) || !names.iter().all(|pack| usable(&pack.name)) {
+                forced.insert(index);
+            }
+            continue;
+        }
+        if !usable(&at.pack.name) {
+            // Any cell below makes the writer come by and store the node again.
+            forced.insert(index * FANOUT.pow(u32::from(level)));
+        }
+        let below_is_fine = level == 1 && names.iter().all(|pack| usable(&pack.name));
+        if !below_is_fine {
+            stack.extend((index * FANOUT..).take(usize::from(map.shape().child_count(level, index))).map(|child| (level - 1, child)));
+        }
+    }
+    Ok(forced)
+}

@@ -1,0 +1,161 @@
+//! How operations of the engine fail.
+
+use crate::index::IndexError;
+use crate::store::StoreError;
+use repo_format::{BlobName, FormatError, SessionId};
+use std::io;
+
+/// A failed operation. What had been committed before is untouched by every one of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The observer asked to stop.
+    #[error("interrupted")]
+    Cancelled,
+    /// The store failed, or lacks a blob.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A blob is not what the format says.
+    #[error("{name} is damaged")]
+    Damaged {
+        /// The blob.
+        name: BlobName,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// A blob is shorter than what refers to it says.
+    #[error("{name} is shorter than the {expected} bytes that are needed of it")]
+    Short {
+        /// The blob.
+        name: BlobName,
+        /// How far it should have reached.
+        expected: u64,
+    },
+    /// There is a repository already.
+    #[error("there is a repository already")]
+    AlreadyARepository,
+    /// There is no config blob.
+    #[error("this is not a Keepstone repository: it has no config")]
+    NotARepository,
+    /// No key slot opens with the password.
+    #[error("the password opens none of the {slots} key slots")]
+    WrongPassword {
+        /// Slots that were tried.
+        slots: usize,
+    },
+    /// The last key slot cannot be removed.
+    #[error("key slot {name} is the only one; without it nothing could be read again")]
+    LastSlot {
+        /// The slot.
+        name: String,
+    },
+    /// A name that a caller gave is not allowed.
+    #[error("{what} {name:?} is not allowed")]
+    BadName {
+        /// What was named.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Why.
+        source: repo_format::NameError,
+    },
+    /// A job contradicts itself.
+    #[error("{0}")]
+    BadJob(&'static str),
+    /// A source could not be read.
+    #[error("could not read disk {disk}")]
+    Source {
+        /// The disk's key.
+        disk: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A target could not be written.
+    #[error("could not write the target at offset {offset}")]
+    Target {
+        /// Where.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A part of a disk's map cannot be read.
+    #[error("the map of the disk from {offset} on cannot be read")]
+    MapUnreadable {
+        /// From where on.
+        offset: u64,
+        /// Why.
+        source: Box<EngineError>,
+    },
+    /// A part of a disk cannot be restored.
+    #[error("disk {disk}: the {length} bytes at {offset} cannot be restored")]
+    Unrestorable {
+        /// The disk's key.
+        disk: String,
+        /// Where the part begins.
+        offset: u64,
+        /// Its length.
+        length: u64,
+        /// Why.
+        source: Box<EngineError>,
+    },
+    /// The local index failed.
+    #[error("the local index cannot be used")]
+    Index(#[from] IndexError),
+    /// No snapshot fits what was asked for.
+    #[error("there is no snapshot {wanted}")]
+    NoSuchSnapshot {
+        /// The id prefix or VM and time asked for.
+        wanted: String,
+    },
+    /// Several snapshots fit.
+    #[error("{wanted} fits {} snapshots: {}", found.len(), list(found))]
+    AmbiguousSnapshot {
+        /// The id prefix asked for.
+        wanted: String,
+        /// Those that fit.
+        found: Vec<SessionId>,
+    },
+    /// A snapshot has no such disk.
+    #[error("the snapshot has no disk {wanted:?}; it has {}", found.join(", "))]
+    NoSuchDisk {
+        /// The key asked for.
+        wanted: String,
+        /// Those it has.
+        found: Vec<String>,
+    },
+    /// A snapshot has several disks and none was named.
+    #[error("the snapshot has {} disks: {}", found.len(), found.join(", "))]
+    DiskNotNamed {
+        /// Those it has.
+        found: Vec<String>,
+    },
+    /// Another process uses the same writer id.
+    #[error("{name} exists with other content: another process is running as the same writer")]
+    Twin {
+        /// The blob.
+        name: BlobName,
+    },
+    /// The session was aborted by a pruner more often than it was begun anew.
+    #[error("session {session} was aborted, and so were the attempts before it")]
+    Aborted {
+        /// The last session.
+        session: SessionId,
+    },
+    /// A pack of this session is not in the store as it was written.
+    #[error("{name} is not in the store as it was written")]
+    PackVanished {
+        /// The pack.
+        name: BlobName,
+    },
+}
+
+impl EngineError {
+    /// Says that `name` is damaged, for `map_err`.
+    pub(crate) fn damaged(name: &BlobName) -> impl Fn(FormatError) -> Self + '_ {
+        move |source| Self::Damaged { name: name.clone(), source }
+    }
+}
+
+fn list(sessions: &[SessionId]) -> String {
+    sessions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

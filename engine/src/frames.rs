@@ -1,0 +1,237 @@
+//! Reading frames out of packs: merged ranges, parallel requests, packs' keys cached.
+
+use crate::error::EngineError;
+use crate::repository::Repository;
+use repo_format::{
+    Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName, PackOpener, PackRef, SealedSessionKey,
+    SessionKey,
+};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Frames closer than this are fetched in one request: reading the gap costs less than another request.
+const MERGE_GAP: u64 = 16 << 10;
+/// A merged request ends here: enough to be limited by bandwidth, little enough to have several in flight.
+pub(crate) const REQUEST_LEN_MAX: u64 = 8 << 20;
+/// Threads that wait for reads at the same time.
+const READ_THREADS: usize = 8;
+/// Openers kept; one is about a hundred bytes and a key schedule.
+const OPENERS_MAX: usize = 4096;
+
+/// Opens frames of any pack of a repository.
+pub(crate) struct FrameReader<'r, 's> {
+    repository: &'r Repository<'s>,
+    openers: Mutex<HashMap<PackName, Arc<PackOpener>>>,
+    session_keys: Mutex<HashMap<[u8; 32], Arc<SessionKey>>>,
+}
+
+/// Frames of one pack that one request fetches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fetch {
+    pub(crate) pack: PackRef,
+    pub(crate) range: Range<u64>,
+    /// Which of the planned locations lie in the range, by their position in the input.
+    pub(crate) members: Vec<usize>,
+}
+
+/// Groups locations into as few requests as is sensible; equal locations are fetched once.
+pub(crate) fn plan_fetches(locations: &[Location]) -> Vec<Fetch> {
+    let mut order: Vec<usize> = (0..locations.len()).collect();
+    order.sort_by(|&a, &b| key(&locations[a]).cmp(&key(&locations[b])));
+    let mut fetches: Vec<Fetch> = Vec::new();
+    for member in order {
+        let location = &locations[member];
+        let start = u64::from(location.offset);
+        let end = start + u64::from(location.stored_len);
+        match fetches.last_mut() {
+            Some(last)
+                if last.pack.name == location.pack.name
+                    && start <= last.range.end + MERGE_GAP
+                    && end.max(last.range.end) - last.range.start <= REQUEST_LEN_MAX =>
+            {
+                last.range.end = last.range.end.max(end);
+                last.members.push(member);
+            }
+            _ => fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] }),
+        }
+    }
+    fetches
+}
+
+fn key(location: &Location) -> (&PackName, u32, u32) {
+    (&location.pack.name, location.offset, location.stored_len)
+}
+
+impl<'r, 's> FrameReader<'r, 's> {
+    pub(crate) fn new(repository: &'r Repository<'s>) -> Self {
+        Self { repository, openers: Mutex::default(), session_keys: Mutex::default() }
+    }
+
+    pub(crate) fn repository(&self) -> &'r Repository<'s> {
+        self.repository
+    }
+
+    /// The bytes of one fetch.
+    pub(crate) fn fetch(&self, fetch: &Fetch) -> Result<Vec<u8>, EngineError> {
+        let name = fetch.pack.name.blob();
+        let bytes = self.repository.store().get(&name, Some(fetch.range.clone()))?;
+        if bytes.len() as u64 == fetch.range.end - fetch.range.start {
+            Ok(bytes)
+        } else {
+            Err(EngineError::Short { name, expected: fetch.range.end })
+        }
+    }
+
+    /// What opens the frames of a pack: from the cache, or by reading the pack's header.
+    pub(crate) fn opener(&self, pack: &PackName) -> Result<Arc<PackOpener>, EngineError> {
+        if let Some(opener) = lock(&self.openers).get(pack) {
+            return Ok(Arc::clone(opener));
+        }
+        let name = pack.blob();
+        let header_len = PACK_HEADER_LEN as u64;
+        let bytes = self.repository.store().get(&name, Some(0..header_len))?;
+        if bytes.len() < PACK_HEADER_LEN {
+            return Err(EngineError::Short { name, expected: header_len });
+        }
+        let opener = Arc::new(self.opener_from_header(pack, &bytes)?);
+        let mut openers = lock(&self.openers);
+        if openers.len() >= OPENERS_MAX {
+            openers.clear();
+        }
+        openers.insert(pack.clone(), Arc::clone(&opener));
+        Ok(opener)
+    }
+
+    /// Parses a pack's header and derives the pack's key.
+    pub(crate) fn opener_from_header(&self, pack: &PackName, header: &[u8]) -> Result<PackOpener, EngineError> {
+        let name = pack.blob();
+        let header = PackHeader::parse(header).map_err(EngineError::damaged(&name))?;
+        let keys = self.repository.keys();
+        match (&header.sealed_session_key, pack.kind) {
+            (Some(sealed), PackKind::Data) => {
+                let session_key = self.session_key(sealed, pack)?;
+                PackOpener::new_with_session_key(keys, pack, &header, &session_key)
+            }
+            _ => PackOpener::new(keys, pack, &header),
+        }
+        .map_err(EngineError::damaged(&name))
+    }
+
+    fn session_key(&self, sealed: &SealedSessionKey, pack: &PackName) -> Result<Arc<SessionKey>, EngineError> {
+        // The ciphertext is authenticated: the same encapsulated key with another ciphertext does not open.
+        let cache_key = *blake3::Hasher::new()
+            .update(&sealed.encapsulated)
+            .update(&sealed.ciphertext)
+            .update(&pack.session.0)
+            .finalize()
+            .as_bytes();
+        if let Some(session_key) = lock(&self.session_keys).get(&cache_key) {
+            return Ok(Arc::clone(session_key));
+        }
+        let opened = self.repository.keys().open_session_key(sealed, pack.session);
+        let session_key = Arc::new(opened.map_err(EngineError::damaged(&pack.blob()))?);
+        lock(&self.session_keys).insert(cache_key, Arc::clone(&session_key));
+        Ok(session_key)
+    }
+
+    /// Opens and decodes one frame out of fetched bytes, in place, and checks its id.
+    ///
+    /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. `plain` becomes the payload.
+    pub(crate) fn open(
+        &self,
+        kind: FrameKind,
+        location: &Location,
+        sealed: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), EngineError> {
+        let opener = self.opener(&location.pack.name)?;
+        self.open_with(&opener, kind, location, sealed, scratch)
+    }
+
+    /// As [`FrameReader::open`], with the pack's opener at hand.
+    pub(crate) fn open_with(
+        &self,
+        opener: &PackOpener,
+        kind: FrameKind,
+        location: &Location,
+        sealed: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), EngineError> {
+        let keys = self.repository.keys();
+        let frame = FrameEntry::at(location, kind);
+        let result = opener.open_frame(location.offset, &frame, sealed).and_then(|encoded| {
+            scratch.plain.resize(location.plain_len as usize, 0);
+            scratch.decoder.decode_into(location.codec, encoded, &mut scratch.plain)?;
+            keys.check_payload(kind, location.id, &scratch.plain)
+        });
+        result.map_err(|source| EngineError::Damaged { name: location.pack.name.blob(), source })
+    }
+
+    /// Reads payloads of one kind, in the order of `locations`, with several requests at a time.
+    pub(crate) fn read_all(&self, kind: FrameKind, locations: &[Location]) -> Result<Vec<Vec<u8>>, EngineError> {
+        let fetches = plan_fetches(locations);
+        let results: Mutex<Vec<Option<Vec<u8>>>> = Mutex::new(vec![None; locations.len()]);
+        let next = AtomicUsize::new(0);
+        let failure: Mutex<Option<EngineError>> = Mutex::default();
+        let work = || {
+            let mut scratch = Scratch::default();
+            while let Some(fetch) = fetches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if lock(&failure).is_some() {
+                    return;
+                }
+                if let Err(error) = self.read_fetch(kind, locations, fetch, &mut scratch, &results) {
+                    lock(&failure).get_or_insert(error);
+                }
+            }
+        };
+        let threads = fetches.len().min(READ_THREADS);
+        if threads <= 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(work);
+                }
+            });
+        }
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(results.into_iter().map(|payload| payload.expect("every location is a member of a fetch")).collect())
+    }
+
+    fn read_fetch(
+        &self,
+        kind: FrameKind,
+        locations: &[Location],
+        fetch: &Fetch,
+        scratch: &mut Scratch,
+        results: &Mutex<Vec<Option<Vec<u8>>>>,
+    ) -> Result<(), EngineError> {
+        let bytes = self.fetch(fetch)?;
+        for &member in &fetch.members {
+            let location = &locations[member];
+            // A copy, because opening is in place and members may share a frame.
+            let start = (u64::from(location.offset) - fetch.range.start) as usize;
+            let mut sealed = bytes[start..start + location.stored_len as usize].to_vec();
+            self.open(kind, location, &mut sealed, scratch)?;
+            lock(results)[member] = Some(scratch.plain.clone());
+        }
+        Ok(())
+    }
+}
+
+/// What a thread needs to open frames, used again and again.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) plain: Vec<u8>,
+    decoder: Decoder,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // A panic elsewhere ends the operation anyway; the data under these locks is never half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,188 @@
+//! Reading a disk map: nodes and pages on demand, in batches, cached.
+
+use super::{FANOUT, Shape};
+use crate::error::EngineError;
+use crate::frames::{FrameReader, lock};
+use repo_format::{Child, FrameKind, Location, Node, PackName, Page, PageBounds, PayloadId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+/// Nodes kept: with a few KiB each some MiB, and all nodes above 64 GiB of disk.
+const NODES_MAX: usize = 2048;
+
+/// The map of one disk of one snapshot.
+pub(crate) struct MapReader<'f, 'r, 's> {
+    frames: &'f FrameReader<'r, 's>,
+    shape: Shape,
+    root: Option<Location>,
+    nodes: Mutex<HashMap<PayloadId, Arc<Node>>>,
+}
+
+impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
+    pub(crate) fn new(frames: &'f FrameReader<'r, 's>, shape: Shape, root: Option<Location>) -> Self {
+        Self { frames, shape, root, nodes: Mutex::default() }
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The place of the root node; nothing if the disk is one hole.
+    pub(crate) fn root(&self) -> Option<&Location> {
+        self.root.as_ref()
+    }
+
+    /// What denotes the node of a level (0: the page) by its index; a hole where there is none.
+    ///
+    /// Above the root there is none, but for the one node at the left edge that would hold the root.
+    pub(crate) fn child(&self, level: u8, index: u64) -> Result<Child, EngineError> {
+        let root_level = self.shape.root_level();
+        if level > root_level {
+            return Ok(Child::Hole);
+        }
+        if level == root_level {
+            return self.root_child(index);
+        }
+        match self.node(level + 1, index / FANOUT)? {
+            Some(node) => Ok(node.children.get((index % FANOUT) as usize).cloned().unwrap_or(Child::Hole)),
+            None => Ok(Child::Hole),
+        }
+    }
+
+    fn root_child(&self, index: u64) -> Result<Child, EngineError> {
+        match &self.root {
+            Some(at) if index == 0 => {
+                // As a child of level 2 it would carry its names, as one of a higher level none (NODE-2).
+                let level = self.shape.root_level();
+                let names = if level == 1 { self.load(at, level, 0)?.packs() } else { Vec::new() };
+                Ok(Child::Stored { at: at.clone(), names })
+            }
+            _ => Ok(Child::Hole),
+        }
+    }
+
+    /// A node by its level and index; nothing where all is one hole or behind the end.
+    pub(crate) fn node(&self, level: u8, index: u64) -> Result<Option<Arc<Node>>, EngineError> {
+        if index >= self.shape.nodes(level) || level > self.shape.root_level() {
+            return Ok(None);
+        }
+        match self.child(level, index)? {
+            Child::Hole => Ok(None),
+            Child::Stored { at, .. } => Ok(Some(self.load(&at, level, index)?)),
+        }
+    }
+
+    fn load(&self, at: &Location, level: u8, index: u64) -> Result<Arc<Node>, EngineError> {
+        if let Some(node) = lock(&self.nodes).get(&at.id) {
+            return Ok(Arc::clone(node));
+        }
+        let mut payloads = self.frames.read_all(FrameKind::Node, std::slice::from_ref(at))?;
+        let payload = payloads.pop().expect("one location gives one payload");
+        self.keep(at, &payload, level, index)
+    }
+
+    fn keep(&self, at: &Location, payload: &[u8], level: u8, index: u64) -> Result<Arc<Node>, EngineError> {
+        let count = self.shape.child_count(level, index);
+        let node = Node::parse(payload, level, count, &at.pack).map_err(EngineError::damaged(&at.pack.name.blob()))?;
+        let node = Arc::new(node);
+        let mut nodes = lock(&self.nodes);
+        if nodes.len() >= NODES_MAX {
+            nodes.clear();
+        }
+        nodes.insert(at.id, Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// Loads the nodes of level 1 over the given cells (ascending) in few rounds of requests.
+    fn prefetch(&self, cells: &[u64]) -> Result<(), EngineError> {
+        for level in (1..self.shape.root_level()).rev() {
+            let span = FANOUT.pow(u32::from(level));
+            let mut wanted: BTreeMap<u64, Location> = BTreeMap::new();
+            let mut last = None;
+            for index in cells.iter().map(|cell| cell / span) {
+                if last.replace(index) == Some(index) {
+                    continue;
+                }
+                if let Child::Stored { at, .. } = self.child(level, index)?
+                    && !lock(&self.nodes).contains_key(&at.id)
+                {
+                    wanted.insert(index, at);
+                }
+            }
+            if wanted.len() < 2 {
+                continue;
+            }
+            let locations: Vec<Location> = wanted.values().cloned().collect();
+            let payloads = self.frames.read_all(FrameKind::Node, &locations)?;
+            for ((index, at), payload) in wanted.iter().zip(&payloads) {
+                self.keep(at, payload, level, *index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of cells (ascending); nothing for cells that are one hole.
+    pub(crate) fn pages(&self, cells: &[u64]) -> Result<Vec<Option<Page>>, EngineError> {
+        if self.root.is_none() {
+            return Ok(vec![None; cells.len()]);
+        }
+        self.prefetch(cells)?;
+        let mut wanted = Vec::new();
+        let mut locations = Vec::new();
+        for (position, &cell) in cells.iter().enumerate() {
+            if let Child::Stored { at, .. } = self.child(0, cell)? {
+                wanted.push(position);
+                locations.push(at);
+            }
+        }
+        let payloads = self.frames.read_all(FrameKind::Page, &locations)?;
+        let mut pages = vec![None; cells.len()];
+        for ((position, payload), at) in wanted.into_iter().zip(&payloads).zip(&locations) {
+            let page = Page::parse(payload, &self.bounds(cells[position]));
+            pages[position] = Some(page.map_err(EngineError::damaged(&at.pack.name.blob()))?);
+        }
+        Ok(pages)
+    }
+
+    /// An error of reading the map, saying from where on the disk cannot be restored.
+    pub(crate) fn unreadable(offset: u64, source: EngineError) -> EngineError {
+        EngineError::MapUnreadable { offset, source: Box::new(source) }
+    }
+
+    fn bounds(&self, cell: u64) -> PageBounds {
+        let geometry = &self.frames.repository().config().geometry;
+        PageBounds::of(geometry, self.shape.size, cell).expect("only cells of the disk are read")
+    }
+
+    /// All packs that the map names or is stored in; reads nodes down to level 2, no page.
+    pub(crate) fn pack_set(&self) -> Result<BTreeMap<PackName, u32>, EngineError> {
+        let mut packs = BTreeMap::new();
+        let Some(root) = &self.root else { return Ok(packs) };
+        packs.insert(root.pack.name.clone(), root.pack.len);
+        let mut seen = BTreeSet::new();
+        let mut level = self.shape.root_level();
+        let mut nodes = vec![(0u64, root.clone())];
+        loop {
+            let locations: Vec<Location> = nodes.iter().map(|(_, at)| at.clone()).collect();
+            let payloads = self.frames.read_all(FrameKind::Node, &locations)?;
+            let mut below = Vec::new();
+            for ((index, at), payload) in nodes.iter().zip(&payloads) {
+                let node = self.keep(at, payload, level, *index)?;
+                packs.extend(node.packs().into_iter().map(|pack| (pack.name, pack.len)));
+                for (slot, child) in (0u64..).zip(&node.children) {
+                    if let Child::Stored { at, .. } = child
+                        && level > 2
+                        && seen.insert(at.id)
+                    {
+                        below.push((index * FANOUT + slot, at.clone()));
+                    }
+                }
+            }
+            if below.is_empty() {
+                return Ok(packs);
+            }
+            nodes = below;
+            level -= 1;
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Progress and cancellation.
+
+use std::ops::ControlFlow;
+
+/// Something an operation tells its [`Observer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A phase begins, with the bytes (or items) it is expected to go through.
+    Phase {
+        /// What is about to be done.
+        phase: Phase,
+        /// Its expected amount, in the phase's unit.
+        total: u64,
+    },
+    /// The phase went on by so much.
+    Progress(u64),
+    /// Bytes that were stored (backup) or fetched (restore, verify).
+    Transferred(u64),
+    /// Something that the operator should know and that does not stop the operation.
+    Notice(Notice),
+}
+
+/// What an operation is doing; its amounts are bytes unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Index blobs are being fetched into the local cache.
+    SyncIndex,
+    /// A disk is being backed up; bytes of changed areas.
+    Backup {
+        /// The disk's key.
+        disk: String,
+    },
+    /// The snapshot is being completed and committed; items.
+    Commit,
+    /// A disk is being restored; bytes of the disk.
+    Restore {
+        /// The disk's key.
+        disk: String,
+    },
+    /// Maps are being checked; disks.
+    VerifyStructure,
+    /// Packs are being read and checked.
+    VerifyData,
+}
+
+/// Something worth telling that is no failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A cached or stored index could not be used and was left out; deduplication suffers, nothing else.
+    IndexSkipped {
+        /// The blob or file.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A decision or tombstone of the VM could not be read and is treated as absent.
+    Unreadable {
+        /// The blob.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// Another writer or a pruner aborted the session; the backup starts again.
+    SessionAborted {
+        /// The session, in hex.
+        session: String,
+    },
+}
+
+/// Receives events; called from any thread of the operation.
+pub trait Observer: Sync {
+    /// Takes one event; [`ControlFlow::Break`] cancels the operation, which then fails with `Cancelled`.
+    fn observe(&self, event: Event) -> ControlFlow<()>;
+}
+
+/// An observer that ignores everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn observe(&self, _: Event) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,225 @@
+//! A repository: a store, its config and its keys.
+
+use crate::entropy::Entropy;
+use crate::error::EngineError;
+use crate::store::{BlobInfo, BlobStore, Put, StoreError};
+use repo_format::{
+    BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_KEYS, RepositoryId, RootKey, Slot,
+    SlotInfo, SlotName, UncheckedConfig, seal_slot,
+};
+
+/// Names in one page of a listing that is walked to its end.
+const LIST_PAGE: usize = 5000;
+
+/// An open repository.
+pub struct Repository<'s> {
+    store: &'s dyn BlobStore,
+    config: Config,
+    keys: Keys,
+}
+
+/// What a new key slot is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSlot<'a> {
+    /// The slot's name.
+    pub name: &'a SlotName,
+    /// Free text for people.
+    pub label: &'a str,
+    /// The password.
+    pub password: &'a [u8],
+    /// Cost of guessing it.
+    pub kdf: KdfParams,
+    /// Now, milliseconds since 1970.
+    pub time: u64,
+}
+
+impl<'s> Repository<'s> {
+    /// Creates a repository with one key slot in an empty store.
+    ///
+    /// The config comes last: until it is there, nothing is a repository.
+    ///
+    /// # Errors
+    /// [`EngineError::AlreadyARepository`], parameters out of range, or a failing store.
+    pub fn create(
+        store: &'s dyn BlobStore,
+        geometry: Geometry,
+        slot: &NewSlot<'_>,
+        entropy: &Entropy,
+    ) -> Result<Self, EngineError> {
+        let name = BlobName::config();
+        geometry.check().map_err(EngineError::damaged(&name))?;
+        if exists(store, &name)?.is_some() {
+            return Err(EngineError::AlreadyARepository);
+        }
+        let repository = RepositoryId(entropy.draw16("repository id", 0));
+        let root = RootKey::new(entropy.draw("root key", 0));
+        let keys = Keys::from_root(&root, repository);
+        put_slot(store, repository, &root, slot, entropy)?;
+        let config =
+            Config { repository, created: slot.time, geometry, data_public_key: keys.data_public_key() };
+        match store.put_new(&name, &config.encode(&keys))? {
+            Put::Created | Put::Identical => Ok(Self { store, config, keys }),
+            Put::Different => Err(EngineError::AlreadyARepository),
+        }
+    }
+
+    /// Opens a repository with a password.
+    ///
+    /// # Errors
+    /// [`EngineError::NotARepository`], [`EngineError::WrongPassword`], a damaged config, or a failing store.
+    pub fn open(store: &'s dyn BlobStore, password: &[u8]) -> Result<Self, EngineError> {
+        let (unchecked, root) = unlock(store, password)?;
+        let keys = Keys::from_root(&root, unchecked.repository());
+        let config = unchecked.check(&keys).map_err(EngineError::damaged(&BlobName::config()))?;
+        Ok(Self { store, config, keys })
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &'s dyn BlobStore {
+        self.store
+    }
+
+    /// The config.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// All blobs under a prefix.
+    ///
+    /// # Errors
+    /// A failing store.
+    pub fn list(&self, prefix: &str) -> Result<Vec<BlobInfo>, EngineError> {
+        Ok(list(self.store, prefix)?)
+    }
+
+    /// The length of a blob, or nothing if there is none: one request.
+    ///
+    /// # Errors
+    /// A failing store.
+    pub fn blob_len(&self, name: &BlobName) -> Result<Option<u64>, EngineError> {
+        Ok(exists(self.store, name)?)
+    }
+}
+
+/// Adds a key slot to the repository in `store`, which `password` opens.
+///
+/// # Errors
+/// As [`Repository::open`]; a slot of that name that exists.
+pub fn add_slot(
+    store: &dyn BlobStore,
+    password: &[u8],
+    slot: &NewSlot<'_>,
+    entropy: &Entropy,
+) -> Result<(), EngineError> {
+    let (unchecked, root) = unlock(store, password)?;
+    put_slot(store, unchecked.repository(), &root, slot, entropy)
+}
+
+/// The key slots of a repository; needs no password.
+///
+/// # Errors
+/// A failing store or a damaged slot.
+pub fn slots(store: &dyn BlobStore) -> Result<Vec<SlotInfo>, EngineError> {
+    Ok(load_slots(store)?.iter().map(|slot| slot.info().clone()).collect())
+}
+
+/// Removes a key slot, but not the last one.
+///
+/// # Errors
+/// [`EngineError::LastSlot`], a slot that does not exist, or a failing store.
+pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineError> {
+    let blob = BlobName::key_slot(name);
+    let names = list(store, PREFIX_KEYS)?;
+    if !names.iter().any(|info| info.name == blob) {
+        return Err(StoreError::NotFound { name: blob }.into());
+    }
+    if names.len() == 1 {
+        return Err(EngineError::LastSlot { name: name.as_str().to_owned() });
+    }
+    Ok(store.delete(&blob)?)
+}
+
+fn put_slot(
+    store: &dyn BlobStore,
+    repository: RepositoryId,
+    root: &RootKey,
+    slot: &NewSlot<'_>,
+    entropy: &Entropy,
+) -> Result<(), EngineError> {
+    let blob = BlobName::key_slot(slot.name);
+    let info = SlotInfo {
+        name: slot.name.clone(),
+        repository,
+        label: slot.label.to_owned(),
+        created: slot.time,
+        kdf: slot.kdf,
+        salt: entropy.draw("key slot salt", 0),
+    };
+    let bytes = seal_slot(&info, slot.password, root).map_err(EngineError::damaged(&blob))?;
+    match store.put_new(&blob, &bytes)? {
+        Put::Created | Put::Identical => Ok(()),
+        Put::Different => Err(EngineError::Twin { name: blob }),
+    }
+}
+
+fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, RootKey), EngineError> {
+    let name = BlobName::config();
+    let bytes = match store.get(&name, None) {
+        Err(StoreError::NotFound { .. }) => return Err(EngineError::NotARepository),
+        other => other?,
+    };
+    let unchecked = UncheckedConfig::parse(&bytes).map_err(EngineError::damaged(&name))?;
+    let slots = load_slots(store)?;
+    for slot in &slots {
+        if slot.info().repository != unchecked.repository() {
+            continue;
+        }
+        match slot.open(password) {
+            Ok(root) => return Ok((unchecked, root)),
+            Err(FormatError::BadTag) => {}
+            Err(source) => {
+                return Err(EngineError::Damaged { name: BlobName::key_slot(&slot.info().name), source });
+            }
+        }
+    }
+    Err(EngineError::WrongPassword { slots: slots.len() })
+}
+
+fn load_slots(store: &dyn BlobStore) -> Result<Vec<Slot>, EngineError> {
+    let mut slots = Vec::new();
+    for info in list(store, PREFIX_KEYS)?.into_iter().take(repo_format::limits::KEY_SLOTS_MAX) {
+        if let Some(BlobKind::KeySlot(name)) = info.name.kind() {
+            let bytes = store.get(&info.name, None)?;
+            slots.push(Slot::parse(&name, &bytes).map_err(EngineError::damaged(&info.name))?);
+        }
+    }
+    Ok(slots)
+}
+
+/// Walks a listing to its end.
+pub(crate) fn list(store: &dyn BlobStore, prefix: &str) -> Result<Vec<BlobInfo>, StoreError> {
+    let mut blobs = Vec::new();
+    let mut from = None;
+    loop {
+        let page = store.list(prefix, from.as_ref(), LIST_PAGE)?;
+        blobs.extend(page.blobs);
+        match page.next {
+            Some(next) => from = Some(next),
+            None => return Ok(blobs),
+        }
+    }
+}
+
+/// Looks up one name by listing it: what a writer without the right to read packs can do.
+pub(crate) fn exists(store: &dyn BlobStore, name: &BlobName) -> Result<Option<u64>, StoreError> {
+    let page = store.list(name.as_str(), None, 1)?;
+    Ok(page.blobs.into_iter().find(|info| info.name == *name).map(|info| info.len))
+}

@@ -1,0 +1,140 @@
+//! One run of one writer, from the intent to the decision (PROTOCOL section 3, SPEC section 11).
+
+use crate::condemned::Condemned;
+use crate::entropy::Entropy;
+use crate::error::EngineError;
+use crate::repository::Repository;
+use crate::snapshots::{self, Snapshot};
+use crate::store::{BlobStore, Put, StoreError};
+use repo_format::{
+    BlobKind, BlobName, Commit, Decision, DecisionName, Intent, PREFIX_GC, PackRef, SessionId, WriterId,
+    decisions_prefix, packs_prefix,
+};
+use std::collections::BTreeMap;
+
+/// A session whose intent is in the store and that has no decision yet.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) writer: WriterId,
+    pub(crate) decision: DecisionName,
+    /// Seen after the intent: what must not be referenced.
+    pub(crate) condemned: Condemned,
+    /// Chosen after that.
+    pub(crate) parent: Option<Snapshot>,
+    /// Decisions and tombstones of the VM that could not be read.
+    pub(crate) unreadable: Vec<(BlobName, EngineError)>,
+}
+
+/// What became of a commit.
+pub(crate) enum Committed {
+    /// The snapshot is there.
+    Yes,
+    /// Somebody aborted the session before.
+    Aborted,
+}
+
+/// Who begins a session for which VM, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Opening<'a> {
+    pub(crate) writer: &'a WriterId,
+    pub(crate) vm: &'a str,
+    /// Milliseconds since 1970.
+    pub(crate) time: u64,
+}
+
+impl Session {
+    /// W1 to W3: the intent, then what is condemned, then the parent. The order is load-bearing.
+    pub(crate) fn open(
+        repository: &Repository<'_>,
+        opening: Opening<'_>,
+        entropy: &Entropy,
+    ) -> Result<Self, EngineError> {
+        let vm = repository.keys().vm_tag(opening.vm);
+        let id = SessionId(entropy.draw16("session id", 0));
+        let seq = next_seq(repository, vm)?;
+        let decision = DecisionName { vm, writer: opening.writer.clone(), seq, session: id };
+        let intent = Intent {
+            session: id,
+            decision: decision.clone(),
+            generation: newest_generation(repository)?,
+            time: opening.time,
+        };
+        let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
+        create(repository.store(), &name, &bytes)?;
+        let condemned = Condemned::load(repository)?;
+        let (parent, unreadable) = snapshots::newest(repository, vm)?;
+        Ok(Self { id, writer: opening.writer.clone(), decision, condemned, parent, unreadable })
+    }
+
+    /// W6: the session's own packs are in the store, each with its length.
+    pub(crate) fn check_packs(&self, repository: &Repository<'_>, packs: &[PackRef]) -> Result<(), EngineError> {
+        let mut listed: BTreeMap<BlobName, u64> = BTreeMap::new();
+        let mut kinds: Vec<_> = packs.iter().map(|pack| pack.name.kind).collect();
+        kinds.dedup();
+        for kind in kinds {
+            let prefix = packs_prefix(kind, &self.writer, self.id);
+            listed.extend(repository.list(&prefix)?.into_iter().map(|info| (info.name, info.len)));
+        }
+        for pack in packs {
+            let name = pack.name.blob();
+            if listed.get(&name) != Some(&u64::from(pack.len)) {
+                return Err(EngineError::PackVanished { name });
+            }
+        }
+        Ok(())
+    }
+
+    /// W7: creates the decision, or finds out what took its name.
+    pub(crate) fn commit(
+        &self,
+        repository: &Repository<'_>,
+        commit: &Commit,
+        entropy: &Entropy,
+    ) -> Result<Committed, EngineError> {
+        let decision = Decision::Commit(Box::new(commit.clone()));
+        let name = self.decision.blob();
+        let bytes = decision.seal(repository.keys(), &self.decision, entropy.draw("decision salt", 0));
+        match put_twice(repository.store(), &name, &bytes)? {
+            Put::Created | Put::Identical => Ok(Committed::Yes),
+            Put::Different => match snapshots::read(repository, &self.decision)? {
+                Some(Decision::Abort(_)) => Ok(Committed::Aborted),
+                _ => Err(EngineError::Twin { name }),
+            },
+        }
+    }
+}
+
+fn next_seq(repository: &Repository<'_>, vm: repo_format::VmTag) -> Result<u32, EngineError> {
+    let highest = repository
+        .list(&decisions_prefix(vm))?
+        .iter()
+        .filter_map(|info| match info.name.kind() {
+            Some(BlobKind::Decision(name)) => Some(name.seq),
+            _ => None,
+        })
+        .max();
+    // Only a hint for finding the newest: staying at the end is harmless.
+    Ok(highest.map_or(0, |seq| seq.saturating_add(1)))
+}
+
+fn newest_generation(repository: &Repository<'_>) -> Result<u32, EngineError> {
+    let generations = repository.list(PREFIX_GC)?;
+    let numbers = generations.iter().filter_map(|info| match info.name.kind() {
+        Some(BlobKind::Condemned(n) | BlobKind::GcResult(n) | BlobKind::GenerationSeal(n)) => Some(n),
+        _ => None,
+    });
+    Ok(numbers.max().unwrap_or(0))
+}
+
+/// Creates a blob under a name that only this session uses.
+pub(crate) fn create(store: &dyn BlobStore, name: &BlobName, bytes: &[u8]) -> Result<(), EngineError> {
+    match put_twice(store, name, bytes)? {
+        Put::Created | Put::Identical => Ok(()),
+        Put::Different => Err(EngineError::Twin { name: name.clone() }),
+    }
+}
+
+/// A create that failed may have been applied; the second one settles it.
+fn put_twice(store: &dyn BlobStore, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
+    store.put_new(name, bytes).or_else(|_| store.put_new(name, bytes))
+}

@@ -1,0 +1,260 @@
+//! Finding snapshots.
+
+use crate::error::EngineError;
+use crate::repository::Repository;
+use crate::store::StoreError;
+use repo_format::{
+    BlobKind, BlobName, Commit, Decision, DecisionName, Disk, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, VmTag,
+    Tombstone, decisions_prefix, tombstones_prefix,
+};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Decisions that are read at the same time.
+const READ_THREADS: usize = 8;
+
+/// A committed session that was not forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The name of its decision.
+    pub name: DecisionName,
+    /// Its content.
+    pub commit: Commit,
+}
+
+impl Snapshot {
+    /// Its id.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.name.session
+    }
+
+    /// One of its disks; the only one if `key` is nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::NoSuchDisk`] or [`EngineError::DiskNotNamed`].
+    pub fn disk(&self, key: Option<&str>) -> Result<&Disk, EngineError> {
+        let disks = &self.commit.disks;
+        let found = || disks.iter().map(|disk| disk.key.clone()).collect();
+        match key {
+            Some(key) => disks
+                .iter()
+                .find(|disk| disk.key == key)
+                .ok_or_else(|| EngineError::NoSuchDisk { wanted: key.to_owned(), found: found() }),
+            None => match disks.as_slice() {
+                [disk] => Ok(disk),
+                _ => Err(EngineError::DiskNotNamed { found: found() }),
+            },
+        }
+    }
+}
+
+/// Snapshots, and the decisions that could not be read.
+#[derive(Debug, Default)]
+pub struct Snapshots {
+    /// Valid roots, the oldest first (by time, then id).
+    pub snapshots: Vec<Snapshot>,
+    /// Damaged decisions.
+    pub unreadable: Vec<(BlobName, EngineError)>,
+    /// Tombstones.
+    pub forgotten: BTreeSet<SessionId>,
+    /// Sessions that were aborted.
+    pub aborted: BTreeSet<SessionId>,
+}
+
+/// What a user calls a snapshot by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// The beginning of its id, in hex.
+    Id(String),
+    /// The newest of a VM.
+    Latest(String),
+    /// The newest of a VM that is not later than a time (milliseconds since 1970).
+    AtTime(String, u64),
+}
+
+/// Lists the snapshots of one VM, or of all.
+///
+/// # Errors
+/// A failing store; damaged decisions are no error but reported in the result.
+pub fn list(repository: &Repository<'_>, vm: Option<&str>) -> Result<Snapshots, EngineError> {
+    let tag = vm.map(|vm| repository.keys().vm_tag(vm));
+    let (decisions, tombstones) = match tag {
+        Some(tag) => (decisions_prefix(tag), tombstones_prefix(tag)),
+        None => (PREFIX_DECISIONS.to_owned(), PREFIX_TOMBSTONES.to_owned()),
+    };
+    let names: Vec<DecisionName> = repository
+        .list(&decisions)?
+        .iter()
+        .filter_map(|info| match info.name.kind() {
+            Some(BlobKind::Decision(name)) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let mut result = Snapshots::default();
+    result.forgotten = tombstoned(repository, &tombstones, &names, &mut result.unreadable)?;
+    for (name, decision) in read_all(repository, &names)? {
+        match decision {
+            Ok(Some(Decision::Commit(commit))) if !result.forgotten.contains(&name.session) => {
+                result.snapshots.push(Snapshot { name, commit: *commit });
+            }
+            Ok(Some(Decision::Abort(_))) => drop(result.aborted.insert(name.session)),
+            // Removed between the listing and the reading: it had a tombstone.
+            Ok(Some(Decision::Commit(_)) | None) => {}
+            Err(error) => result.unreadable.push((name.blob(), error)),
+        }
+    }
+    result.snapshots.sort_by_key(|snapshot| (snapshot.commit.time, snapshot.session()));
+    Ok(result)
+}
+
+/// Finds the one snapshot that a selector means.
+///
+/// # Errors
+/// [`EngineError::NoSuchSnapshot`], [`EngineError::AmbiguousSnapshot`], or a failing store.
+pub fn find(repository: &Repository<'_>, selector: &Selector) -> Result<Snapshot, EngineError> {
+    let (vm, wanted) = match selector {
+        Selector::Id(id) => (None, id.clone()),
+        Selector::Latest(vm) => (Some(vm.as_str()), format!("{vm}@latest")),
+        Selector::AtTime(vm, _) => (Some(vm.as_str()), format!("of {vm} at or before that time")),
+    };
+    let mut found = if let Selector::Id(id) = selector {
+        find_by_id(repository, id)?
+    } else {
+        list(repository, vm)?.snapshots
+    };
+    if let Selector::AtTime(_, time) = selector {
+        found.retain(|snapshot| snapshot.commit.time <= *time);
+    }
+    match (selector, found.len()) {
+        (Selector::Id(_), 2..) => Err(EngineError::AmbiguousSnapshot {
+            wanted,
+            found: found.iter().map(Snapshot::session).collect(),
+        }),
+        _ => found.pop().ok_or(EngineError::NoSuchSnapshot { wanted }),
+    }
+}
+
+/// Reads only the decisions whose names fit.
+fn find_by_id(repository: &Repository<'_>, prefix: &str) -> Result<Vec<Snapshot>, EngineError> {
+    let mut found = Vec::new();
+    for info in repository.list(PREFIX_DECISIONS)? {
+        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        if !name.session.to_string().starts_with(prefix) {
+            continue;
+        }
+        if let Some(Decision::Commit(commit)) = read(repository, &name)? {
+            let prefix = BlobName::tombstone(name.vm, name.session);
+            let decided = std::slice::from_ref(&name);
+            if tombstoned(repository, prefix.as_str(), decided, &mut Vec::new())?.is_empty() {
+                found.push(Snapshot { name, commit: *commit });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The parent of a new snapshot (SPEC W-3), and decisions that could not be read on the way.
+pub(crate) fn newest(
+    repository: &Repository<'_>,
+    vm: VmTag,
+) -> Result<(Option<Snapshot>, Vec<(BlobName, EngineError)>), EngineError> {
+    let mut names: Vec<DecisionName> = repository
+        .list(&decisions_prefix(vm))?
+        .iter()
+        .filter_map(|info| match info.name.kind() {
+            Some(BlobKind::Decision(name)) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let mut unreadable = Vec::new();
+    let forgotten = tombstoned(repository, &tombstones_prefix(vm), &names, &mut unreadable)?;
+    names.retain(|name| !forgotten.contains(&name.session));
+    names.sort_by_key(|name| Reverse(name.seq));
+    let mut best: Option<Snapshot> = None;
+    for name in names {
+        if best.as_ref().is_some_and(|best| best.name.seq > name.seq) {
+            break;
+        }
+        match read(repository, &name) {
+            Ok(Some(Decision::Commit(commit))) => {
+                let rank = |snapshot: &Snapshot| (snapshot.commit.time, snapshot.session());
+                let found = Snapshot { name, commit: *commit };
+                if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
+                    best = Some(found);
+                }
+            }
+            Ok(_) => {}
+            Err(error @ EngineError::Damaged { .. }) => unreadable.push((name.blob(), error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((best, unreadable))
+}
+
+/// Reads one decision; nothing if there is none.
+pub(crate) fn read(repository: &Repository<'_>, name: &DecisionName) -> Result<Option<Decision>, EngineError> {
+    let blob = name.blob();
+    match repository.store().get(&blob, None) {
+        Ok(bytes) => {
+            let decision = Decision::open(repository.keys(), name, &bytes);
+            Ok(Some(decision.map_err(EngineError::damaged(&blob))?))
+        }
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+type ReadDecision = (DecisionName, Result<Option<Decision>, EngineError>);
+
+/// Reads decisions, several at a time; the order is that of `names`. Only a damaged one is no failure.
+fn read_all(repository: &Repository<'_>, names: &[DecisionName]) -> Result<Vec<ReadDecision>, EngineError> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Result<Option<Decision>, EngineError>)>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..names.len().min(READ_THREADS) {
+            scope.spawn(|| {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(name) = names.get(position) else { return };
+                    let decision = read(repository, name);
+                    crate::frames::lock(&results).push((position, decision));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.sort_by_key(|(position, _)| *position);
+    results
+        .into_iter()
+        .map(|(position, decision)| match decision {
+            Err(error) if !matches!(error, EngineError::Damaged { .. }) => Err(error),
+            other => Ok((names[position].clone(), other)),
+        })
+        .collect()
+}
+
+/// The sessions among `decided` that have an authentic tombstone. A damaged one hides nothing and is reported.
+fn tombstoned(
+    repository: &Repository<'_>,
+    prefix: &str,
+    decided: &[DecisionName],
+    unreadable: &mut Vec<(BlobName, EngineError)>,
+) -> Result<BTreeSet<SessionId>, EngineError> {
+    let decided: BTreeSet<SessionId> = decided.iter().map(|name| name.session).collect();
+    let mut forgotten = BTreeSet::new();
+    for info in repository.list(prefix)? {
+        let Some(BlobKind::Tombstone { session, .. }) = info.name.kind() else { continue };
+        if !decided.contains(&session) {
+            continue;
+        }
+        let bytes = repository.store().get(&info.name, None)?;
+        match Tombstone::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name)) {
+            Ok(_) => drop(forgotten.insert(session)),
+            Err(error) => unreadable.push((info.name, error)),
+        }
+    }
+    Ok(forgotten)
+}

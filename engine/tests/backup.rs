@@ -1,0 +1,40 @@
+//! Backups and restores through the public interface, over a store in memory.
+
+mod world;
+
+use keepstone_engine::Extent;
+use keepstone_engine::source::MemoryDisk;
+use keepstone_engine::store::MemoryStore;
+use world::{back_up, create, latest, memory_index, mixed, open, restored, small_geometry};
+
+#[test]
+fn a_disk_comes_back_as_it_was() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let disk = MemoryDisk::new(mixed(1, 3_000_001));
+    let report = back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 1).unwrap();
+    assert_eq!(report.disks[0].mode, "full");
+    let repository = open(&store);
+    let snapshot = latest(&repository, "vm");
+    assert_eq!(restored(&repository, &snapshot, "disk0").unwrap(), disk.bytes);
+}
+
+#[test]
+fn an_incremental_backup_reads_and_stores_what_changed() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let mut disk = MemoryDisk { change_id: Some("one".into()), ..MemoryDisk::new(mixed(1, 9_000_000)) };
+    back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 1).unwrap();
+    let before = disk.bytes.clone();
+    let first = latest(&repository, "vm");
+    disk.bytes[5_000_000..5_004_000].fill(7);
+    disk.changes = Some(("one".into(), vec![Extent { start: 5_000_000, length: 4000 }]));
+    disk.change_id = Some("two".into());
+    let report = back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 2).unwrap();
+    assert_eq!(report.disks[0].mode, "incremental");
+    assert!(report.disks[0].read_bytes < 30_000, "{report:?}");
+    assert!(report.stored_bytes < 40_000, "{report:?}");
+    let second = latest(&repository, "vm");
+    assert_eq!(restored(&repository, &second, "disk0").unwrap(), disk.bytes);
+    assert_eq!(restored(&repository, &first, "disk0").unwrap(), before);
+}

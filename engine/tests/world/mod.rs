@@ -1,0 +1,124 @@
+//! A repository in memory and the few calls that tests make on it.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use keepstone_engine::backup::{BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::index::LocalIndex;
+use keepstone_engine::observer::Quiet;
+use keepstone_engine::repository::NewSlot;
+use keepstone_engine::restore::{RestoreJob, restore};
+use keepstone_engine::snapshots::{Selector, Snapshot, find};
+use keepstone_engine::target::MemoryTarget;
+use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Repository};
+use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotName, WriterId};
+
+pub const PASSWORD: &[u8] = b"correct horse";
+pub const NOW: u64 = 1_800_000_000_000;
+
+/// A geometry whose limits small disks cross: regions of 64 KiB, cells of 16 KiB, packs of 64 KiB.
+pub fn small_geometry() -> Geometry {
+    Geometry {
+        chunker: ChunkerParams { name: ChunkerName::FastCdc2020, min: 256, average: 1024, max: 4096 },
+        region_len: 64 << 10,
+        cell_len: 16 << 10,
+        pack_len: 64 << 10,
+    }
+}
+
+/// The cheapest password hashing that the format allows.
+pub fn cheap_kdf() -> KdfParams {
+    KdfParams { memory_kib: 8, passes: 1, lanes: 1 }
+}
+
+pub fn create(store: &dyn BlobStore, geometry: Geometry) -> Repository<'_> {
+    try_create(store, geometry).expect("an empty store takes a repository")
+}
+
+pub fn try_create(store: &dyn BlobStore, geometry: Geometry) -> Result<Repository<'_>, EngineError> {
+    let name = SlotName::new("first").expect("a slot name");
+    let slot = NewSlot { name: &name, label: "test", password: PASSWORD, kdf: cheap_kdf(), time: NOW };
+    Repository::create(store, geometry, &slot, &Entropy::new([1; 32]))
+}
+
+pub fn open(store: &dyn BlobStore) -> Repository<'_> {
+    Repository::open(store, PASSWORD).expect("the repository opens")
+}
+
+pub fn memory_index(repository: &Repository<'_>) -> LocalIndex {
+    let key = repository.keys().local_key("keepstone v0 local index");
+    LocalIndex::open(None, repository.config().repository, key, 1 << 30).expect("memory is always there")
+}
+
+pub fn writer() -> WriterId {
+    WriterId::new("host-a").expect("a writer id")
+}
+
+/// Backs up disks with everything at its default; `run` makes the run's randomness and time.
+pub fn back_up(
+    repository: &Repository<'_>,
+    index: &mut LocalIndex,
+    vm: &str,
+    disks: &[(&str, &dyn DiskSource)],
+    run: u8,
+) -> Result<BackupReport, EngineError> {
+    back_up_reading(repository, index, vm, disks, run, Reading::Changes)
+}
+
+pub fn back_up_reading(
+    repository: &Repository<'_>,
+    index: &mut LocalIndex,
+    vm: &str,
+    disks: &[(&str, &dyn DiskSource)],
+    run: u8,
+    reading: Reading,
+) -> Result<BackupReport, EngineError> {
+    let job = BackupJob {
+        vm,
+        writer: &writer(),
+        disks: disks.iter().map(|(key, source)| JobDisk { key, source: *source }).collect(),
+        reading,
+        compression: 1,
+        tags: Vec::new(),
+        properties: Vec::new(),
+        time: NOW + u64::from(run),
+        program: "test",
+        entropy: Entropy::new([run; 32]),
+    };
+    backup(repository, index, &job, &Quiet)
+}
+
+pub fn latest(repository: &Repository<'_>, vm: &str) -> Snapshot {
+    find(repository, &Selector::Latest(vm.to_owned())).expect("there is a snapshot")
+}
+
+pub fn restored(repository: &Repository<'_>, snapshot: &Snapshot, key: &str) -> Result<Vec<u8>, EngineError> {
+    let disk = snapshot.disk(Some(key)).expect("the disk is in the snapshot");
+    let target = MemoryTarget::new(usize::try_from(disk.size).expect("a small disk"));
+    let job = RestoreJob { snapshot: snapshot.session(), disk, target: &target, window_len: 1 << 20 };
+    restore(repository, &job, &Quiet)?;
+    Ok(target.into_bytes())
+}
+
+/// Reproducible bytes that do not compress.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Reproducible bytes that compress, with runs of zeros.
+pub fn mixed(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len);
+    let mut number = seed;
+    while bytes.len() < len {
+        let kind = noise(number, 2);
+        let run = 200 + usize::from(kind[1]) * 40;
+        match kind[0] % 3 {
+            0 => bytes.resize(bytes.len() + run, 0),
+            1 => bytes.extend(noise(number, run)),
+            _ => bytes.extend(format!("line {number} of some text that repeats itself\n").repeat(run / 40).bytes()),
+        }
+        number += 1;
+    }
+    bytes.truncate(len);
+    bytes
+}
