@@ -204,7 +204,9 @@ fn merges_keep_few_tables_and_remove_their_inputs() {
     assert!(index.tables.len() < 4);
     assert_eq!(files(&root).len(), index.tables.len());
     for index in [index, in_directory(&root)] {
-        parts.iter().for_each(|part| assert_has(&index, part));
+        for part in &parts {
+            assert_has(&index, part);
+        }
         assert_eq!(index.covered(), (0..40).map(blob).collect());
         assert_eq!(index.entries(), 4000);
     }
@@ -280,7 +282,7 @@ fn no_changed_byte_of_a_table_gives_a_wrong_place() {
         });
         let right = right.count();
         if blocks.contains(&at) {
-            // The tables goes out of use when the block with the damage is met.
+            // The table goes out of use when the block with the damage is met.
             assert!(right <= RECORDS_PER_BLOCK && index.tables[0].is_damaged());
         }
         if prefixes.contains(&at) {
@@ -346,7 +348,9 @@ fn a_merge_leaves_a_damaged_table_out() {
     for (number, part) in (2..).zip(&parts) {
         index.add(&[blob(number)], part).unwrap();
     }
-    parts.iter().for_each(|part| assert_has(&index, part));
+    for part in &parts {
+        assert_has(&index, part);
+    }
     assert_eq!(index.covered(), (2..6).map(blob).collect());
     assert_eq!(index.take_damaged(), [file]);
 }
