@@ -334,7 +334,7 @@ fn a_change_around_any_boundary_gives_what_chunking_the_whole_disk_gives() {
     let params = ChunkerParams { name: ChunkerName::FastCdc2020, min: 64, average: 256, max: 1024 };
     for label in 0..40 {
         let seed = label * 0x0123_4567_89ab_cdef;
-        let setup = Setup { params: params.clone(), seed, region_len: 4096 };
+        let setup = Setup { params, seed, region_len: 4096 };
         let mut disk = random_bytes(label, 7000 + index(label % 2));
         disk[1500..3100].fill(0);
         disk[4096 + 2000..].fill(0);
@@ -364,7 +364,7 @@ fn a_hole_that_ends_with_a_short_chunk_gives_what_chunking_the_whole_disk_gives(
     let params = ChunkerParams { name: ChunkerName::FastCdc2020, min: 64, average: 256, max: 1024 };
     let mut tried = 0;
     for label in 0..60 {
-        let setup = Setup { params: params.clone(), seed: label * 0x0123_4567_89ab_cdef, region_len: 8192 };
+        let setup = Setup { params, seed: label * 0x0123_4567_89ab_cdef, region_len: 8192 };
         let chunker = Chunker::new(&params, setup.seed);
         let zeros = 2 * chunker.zero_cut(8192) + 200;
         let mut before = random_bytes(label, 5000);
