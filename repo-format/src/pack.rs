@@ -97,10 +97,12 @@ pub fn seal_pack(seal_with: &PackSeal<'_>, mut body: Vec<u8>, frames: &[FrameEnt
     };
     let mut hasher = KeyHasher::new(keys, base.key(keys), name, &header);
     for_each_frame(keys.repository(), &mut body, frames, |aad, frame| {
-        let (encoded, _) = split_tag(frame);
-        hasher.update(aad, encoded);
+        let (_, tag_place) = split_tag(frame);
+        tag_place.fill(0);
+        hasher.add_frame(aad);
     });
-    header.key_hash = hasher.finish();
+    let (_, payloads) = body.split_at(PACK_HEADER_LEN);
+    header.key_hash = hasher.finish(payloads);
 
     let key = pack_key(base.key(keys), &header, keys.repository());
     let mut full_aad = FrameAad::new(name);
@@ -255,20 +257,23 @@ pub fn verify_pack(
         let (sealed, behind) =
             rest.split_at_mut_checked(frame.stored_len as usize).ok_or(FormatError::Truncated)?;
         rest = behind;
+        hasher.add_frame(&fixed_aad(keys.repository(), *offset, frame));
         let encoded = opener.open_frame(*offset, frame, sealed)?;
-        hasher.update(&fixed_aad(keys.repository(), *offset, frame), encoded);
         payload.resize(frame.plain_len as usize, 0);
         decoder.decode_into(frame.codec, encoded, &mut payload)?;
         keys.check_payload(frame.kind, frame.id, &payload)?;
+        let (_, tag_place) = split_tag(sealed);
+        tag_place.fill(0);
     }
-    if equal_in_constant_time(&hasher.finish(), &header.key_hash) {
+    let (_, payloads) = front.split_at(PACK_HEADER_LEN);
+    if equal_in_constant_time(&hasher.finish(payloads), &header.key_hash) {
         Ok(frames)
     } else {
         Err(FormatError::WrongKeyHash)
     }
 }
 
-/// PACK-4, over frames as they come.
+/// PACK-4.
 struct KeyHasher(blake3::Hasher);
 
 impl KeyHasher {
@@ -281,12 +286,14 @@ impl KeyHasher {
         Self(hasher)
     }
 
-    fn update(&mut self, fixed_aad: &[u8; FIXED_AAD_LEN], encoded: &[u8]) {
-        self.0.update(fixed_aad).update(encoded);
+    fn add_frame(&mut self, fixed_aad: &[u8; FIXED_AAD_LEN]) {
+        self.0.update(fixed_aad);
     }
 
-    fn finish(self) -> [u8; 32] {
-        *self.0.finalize().as_bytes()
+    /// Ends with all encoded payloads, each with zeros in the place of its tag: one long piece is hashed almost twice as
+    /// fast as many short ones.
+    fn finish(mut self, payloads: &[u8]) -> [u8; 32] {
+        *self.0.update(payloads).finalize().as_bytes()
     }
 }
 

@@ -1,0 +1,147 @@
+//! What is encoded and parsed again is the same.
+
+use proptest::prelude::*;
+use repo_format::*;
+
+use crate::samples::*;
+
+proptest! {
+    #[test]
+    fn a_page_survives(page in any_page()) {
+        prop_assert_eq!(Page::parse(&page.encode(), &page_bounds()), Ok(page));
+    }
+
+    #[test]
+    fn a_node_survives((node, own) in (1_u8..=4).prop_flat_map(any_node)) {
+        let count = u8::try_from(node.children.len()).expect("at most 64 children");
+        prop_assert_eq!(Node::parse(&node.encode(&own.name), node.level, count, &own), Ok(node));
+    }
+
+    #[test]
+    fn an_index_survives(index in any_index()) {
+        prop_assert_eq!(Index::parse(&index.encode()), Ok(index));
+    }
+
+    #[test]
+    fn a_decision_survives(decision in any_decision()) {
+        prop_assert_eq!(Decision::parse(&decision.encode()), Ok(decision));
+    }
+
+    #[test]
+    fn a_repack_record_survives(record in any_repack_record()) {
+        prop_assert_eq!(RepackRecord::parse(&record.encode()), Ok(record));
+    }
+
+    #[test]
+    fn generations_survive(
+        packs in any_packs(PackKind::Data, 0..6),
+        rescued in any_packs(PackKind::Map, 0..6),
+        roster in any_sessions(),
+    ) {
+        let condemned = Condemned { packs: packs.clone() };
+        prop_assert_eq!(Condemned::parse(&condemned.encode()), Ok(condemned));
+        let result = GcResult { delete: packs, rescued, roster };
+        prop_assert_eq!(GcResult::parse(&result.encode()), Ok(result));
+    }
+
+    #[test]
+    fn intents_and_tombstones_survive(
+        decision in any_session().prop_flat_map(any_decision_name),
+        generation: u32,
+        time: u64,
+    ) {
+        let session = decision.session;
+        let intent = Intent { session, decision: decision.clone(), generation, time };
+        prop_assert_eq!(Intent::parse(&intent.encode()), Ok(intent));
+        let tombstone = Tombstone { session, time, decision };
+        prop_assert_eq!(Tombstone::parse(&tombstone.encode()), Ok(tombstone));
+    }
+
+    #[test]
+    fn a_payload_survives_every_codec_and_level(
+        level in 1_i32..=19,
+        payload in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 1..5000),
+            proptest::collection::vec(0_u8..3, 1..5000),
+        ],
+    ) {
+        let mut encoded = vec![1, 2, 3];
+        let codec = Encoder::new(level).encode(&payload, &mut encoded);
+        prop_assert_eq!(&encoded[..3], &[1, 2, 3]);
+        prop_assert!(encoded.len() - 3 <= payload.len());
+        let mut decoded = vec![0; payload.len()];
+        Decoder::new().decode_into(codec, &encoded[3..], &mut decoded).unwrap();
+        prop_assert_eq!(decoded, payload);
+    }
+
+    #[test]
+    fn a_pack_survives(payloads in proptest::collection::vec(proptest::collection::vec(0_u8..4, 1..600), 1..12)) {
+        for kind in [PackKind::Data, PackKind::Map] {
+            let mut pack = crate::pack_rules::sealed_pack(kind, &payloads);
+            let header = PackHeader::parse(&pack.blob).unwrap();
+            prop_assert_eq!(header.pack_len() as usize, pack.blob.len());
+            let encoded_header = header.encode();
+            prop_assert_eq!(&encoded_header[..], &pack.blob[..PACK_HEADER_LEN]);
+            let opener = PackOpener::new(&keys(), &pack.name, &header).unwrap();
+            let mut decoder = Decoder::new();
+            for ((offset, frame), payload) in pack.frames.iter().zip(&payloads) {
+                let mut sealed = pack.blob[*offset as usize..][..frame.stored_len as usize].to_vec();
+                let mut opened = vec![0; frame.plain_len as usize];
+                let encoded = opener.open_frame(*offset, frame, &mut sealed).unwrap();
+                decoder.decode_into(frame.codec, encoded, &mut opened).unwrap();
+                prop_assert_eq!(&opened, payload);
+            }
+            let verified = verify_pack(&keys(), &pack.name, &mut pack.blob, &mut decoder);
+            prop_assert_eq!(verified, Ok(pack.frames));
+        }
+    }
+}
+
+#[test]
+fn every_object_opens_under_its_own_name() {
+    let keys = keys();
+    let intent = Intent { session: SESSION, decision: decision_name(), generation: 4, time: 5 };
+    let (name, blob) = intent.seal(&keys, SALT);
+    assert_eq!(name.kind(), Some(BlobKind::Intent { writer: writer(), session: SESSION }));
+    assert_eq!(Intent::open(&keys, &name, &blob), Ok(intent));
+
+    let decision = Decision::Commit(Box::new(commit()));
+    let blob = decision.seal(&keys, &decision_name(), SALT);
+    assert_eq!(Decision::open(&keys, &decision_name(), &blob), Ok(decision));
+
+    let tombstone = Tombstone { session: SESSION, time: 9, decision: decision_name() };
+    let (name, blob) = tombstone.seal(&keys, SALT);
+    assert_eq!(Tombstone::open(&keys, &name, &blob), Ok(tombstone));
+
+    let condemned = Condemned { packs: vec![pack(PackKind::Data, 0)] };
+    let (_, blob) = condemned.seal(&keys, 7, SALT);
+    assert_eq!(Condemned::open(&keys, 7, &blob), Ok(condemned));
+    let result = GcResult { delete: vec![pack(PackKind::Data, 0)], rescued: vec![], roster: vec![SESSION] };
+    let (_, blob) = result.seal(&keys, 7, SALT);
+    assert_eq!(GcResult::open(&keys, 7, &blob), Ok(result));
+    let (_, blob) = GenerationSeal::seal(&keys, 7, SALT);
+    assert_eq!(GenerationSeal::open(&keys, 7, &blob), Ok(GenerationSeal));
+    assert_eq!(GenerationSeal::open(&keys, 8, &blob), Err(FormatError::BadTag));
+}
+
+#[test]
+fn keys_do_not_show_themselves() {
+    assert_eq!(format!("{:?}", root_key()), "RootKey(..)");
+    assert_eq!(format!("{:?}", SessionKey::new([1; 32])), "SessionKey(..)");
+    assert!(!format!("{:?}", keys()).contains("44"));
+}
+
+#[test]
+fn incompressible_payloads_are_stored_raw() {
+    let noise: Vec<u8> =
+        (0_u32..3000).flat_map(|i| i.wrapping_mul(2_654_435_761).rotate_left(i).to_le_bytes()).collect();
+    let mut encoded = Vec::new();
+    let mut encoder = Encoder::new(3);
+    assert_eq!(encoder.encode(&noise, &mut encoded), Codec::Raw);
+    assert_eq!(encoded, noise);
+    encoded.clear();
+    assert_eq!(encoder.encode(&[0; 12_000], &mut encoded), Codec::Zstd);
+    assert!(encoded.len() < 100);
+    encoded.clear();
+    assert_eq!(encoder.encode(&[7], &mut encoded), Codec::Raw);
+}
