@@ -6,8 +6,8 @@ use crate::map::reader::MapReader;
 use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
 use repo_format::{
-    BlobKind, BlobName, Child, Condemned as CondemnedList, Decision, GcResult, GenerationSeal, Location, PREFIX_GC, PREFIX_REPACK, PackName,
-    PackRef, RepackRecord, SessionId,
+    BlobKind, BlobName, Child, Condemned as CondemnedList, Decision, GcResult, GenerationSeal, Location,
+    PREFIX_GC, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -56,7 +56,9 @@ impl Condemned {
         let session = root.session();
         self.records
             .iter()
-            .filter(|record| record.applies_to.contains(&session) || root.commit.via.contains(&record.session))
+            .filter(|record| {
+                record.applies_to.contains(&session) || root.commit.via.contains(&record.session)
+            })
             .collect()
     }
 
@@ -114,8 +116,8 @@ fn committed_records(repository: &Repository<'_>) -> Result<Vec<RepackRecord>, E
             continue;
         }
         let bytes = repository.store().get(&info.name, None)?;
-        let record =
-            RepackRecord::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name))?;
+        let record = RepackRecord::open(repository.keys(), &info.name, &bytes)
+            .map_err(EngineError::damaged(&info.name))?;
         if let Some(Decision::Commit(_)) = snapshots::read(repository, &record.decision)? {
             records.push(record);
         }
@@ -169,7 +171,10 @@ fn follow(pack: &PackName, records: &[&RepackRecord]) -> (BTreeSet<PackName>, BT
 }
 
 /// The records that the names of a new snapshot pass through: its `via` (W4).
-pub(crate) fn via<'p>(names: impl Iterator<Item = &'p PackName>, records: &[&RepackRecord]) -> Vec<SessionId> {
+pub(crate) fn via<'p>(
+    names: impl Iterator<Item = &'p PackName>,
+    records: &[&RepackRecord],
+) -> Vec<SessionId> {
     if records.is_empty() {
         return Vec::new();
     }
@@ -199,7 +204,11 @@ pub(crate) fn forced_cells(
         }
         let below_is_fine = level == 1 && names.iter().all(|pack| usable(&pack.name));
         if !below_is_fine {
-            stack.extend((index * FANOUT..).take(usize::from(map.shape().child_count(level, index))).map(|child| (level - 1, child)));
+            stack.extend(
+                (index * FANOUT..)
+                    .take(usize::from(map.shape().child_count(level, index)))
+                    .map(|child| (level - 1, child)),
+            );
         }
     }
     Ok(forced)

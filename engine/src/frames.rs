@@ -3,8 +3,8 @@
 use crate::error::EngineError;
 use crate::repository::Repository;
 use repo_format::{
-    Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName, PackOpener, PackRef, SealedSessionKey,
-    SessionKey,
+    Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName, PackOpener,
+    PackRef, SealedSessionKey, SessionKey,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -54,7 +54,9 @@ pub(crate) fn plan_fetches(locations: &[Location]) -> Vec<Fetch> {
                 last.range.end = last.range.end.max(end);
                 last.members.push(member);
             }
-            _ => fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] }),
+            _ => {
+                fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] })
+            }
         }
     }
     fetches
@@ -105,7 +107,11 @@ impl<'r, 's> FrameReader<'r, 's> {
     }
 
     /// Parses a pack's header and derives the pack's key.
-    pub(crate) fn opener_from_header(&self, pack: &PackName, header: &[u8]) -> Result<PackOpener, EngineError> {
+    pub(crate) fn opener_from_header(
+        &self,
+        pack: &PackName,
+        header: &[u8],
+    ) -> Result<PackOpener, EngineError> {
         let name = pack.blob();
         let header = PackHeader::parse(header).map_err(EngineError::damaged(&name))?;
         let keys = self.repository.keys();
@@ -119,7 +125,11 @@ impl<'r, 's> FrameReader<'r, 's> {
         .map_err(EngineError::damaged(&name))
     }
 
-    fn session_key(&self, sealed: &SealedSessionKey, pack: &PackName) -> Result<Arc<SessionKey>, EngineError> {
+    fn session_key(
+        &self,
+        sealed: &SealedSessionKey,
+        pack: &PackName,
+    ) -> Result<Arc<SessionKey>, EngineError> {
         // The ciphertext is authenticated: the same encapsulated key with another ciphertext does not open.
         let cache_key = *blake3::Hasher::new()
             .update(&sealed.encapsulated)
@@ -170,7 +180,11 @@ impl<'r, 's> FrameReader<'r, 's> {
     }
 
     /// Reads payloads of one kind, in the order of `locations`, with several requests at a time.
-    pub(crate) fn read_all(&self, kind: FrameKind, locations: &[Location]) -> Result<Vec<Vec<u8>>, EngineError> {
+    pub(crate) fn read_all(
+        &self,
+        kind: FrameKind,
+        locations: &[Location],
+    ) -> Result<Vec<Vec<u8>>, EngineError> {
         let fetches = plan_fetches(locations);
         let results: Mutex<Vec<Option<Vec<u8>>>> = Mutex::new(vec![None; locations.len()]);
         let next = AtomicUsize::new(0);
@@ -200,7 +214,10 @@ impl<'r, 's> FrameReader<'r, 's> {
             return Err(error);
         }
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(results.into_iter().map(|payload| payload.expect("every location is a member of a fetch")).collect())
+        Ok(results
+            .into_iter()
+            .map(|payload| payload.expect("every location is a member of a fetch"))
+            .collect())
     }
 
     fn read_fetch(

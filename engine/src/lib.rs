@@ -3,26 +3,30 @@
 //! A synchronous library over four object-safe traits: [`DiskSource`], [`DiskTarget`], [`BlobStore`] and
 //! [`Observer`]. It prints nothing and reads no clock, environment or randomness: times and seeds are arguments.
 
-pub mod chunker;
-pub mod snapshots;
-mod session;
-pub mod restore;
-pub mod repository;
-mod pack;
-mod map;
-mod frames;
-pub mod error;
-pub mod entropy;
-mod condemned;
 pub mod backup;
+pub mod chunker;
+mod condemned;
+pub mod contents;
+pub mod diff;
+pub mod entropy;
+pub mod error;
 pub mod extent;
+mod frames;
 pub mod index;
+mod map;
 pub mod observer;
+mod pack;
 pub mod rechunk;
 pub mod region;
+pub mod repository;
+pub mod restore;
+mod session;
+pub mod snapshots;
 pub mod source;
+pub mod stats;
 pub mod store;
 pub mod target;
+pub mod verify;
 
 pub use entropy::Entropy;
 pub use error::EngineError;

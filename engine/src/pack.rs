@@ -1,8 +1,8 @@
 //! Packs while they are filled.
 
 use repo_format::{
-    Codec, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackKind, PackName, PackRef, PayloadId, SessionId, TAG_LEN,
-    WriterId, directory_stored_len,
+    Codec, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackKind, PackName, PackRef, PayloadId,
+    SessionId, TAG_LEN, WriterId, directory_stored_len,
 };
 
 /// A payload's place in a pack of this session, whose length may not be known yet.

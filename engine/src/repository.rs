@@ -4,8 +4,8 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
 use repo_format::{
-    BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_KEYS, RepositoryId, RootKey, Slot,
-    SlotInfo, SlotName, UncheckedConfig, seal_slot,
+    BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_KEYS, RepositoryId, RootKey,
+    Slot, SlotInfo, SlotName, UncheckedConfig, seal_slot,
 };
 
 /// Names in one page of a listing that is walked to its end.

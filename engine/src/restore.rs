@@ -13,10 +13,11 @@ use crate::extent::Extent;
 use crate::frames::{Fetch, FrameReader, Scratch, lock, plan_fetches};
 use crate::map::Shape;
 use crate::map::reader::MapReader;
+use crate::map::sequence::from_pages;
 use crate::observer::{Event, Observer, Phase};
 use crate::repository::Repository;
 use crate::target::DiskTarget;
-use repo_format::{Disk, Entry, FrameKind, Location, Page, SessionId};
+use repo_format::{Disk, FrameKind, Location, SessionId};
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -38,7 +39,7 @@ pub struct RestoreJob<'a> {
     pub disk: &'a Disk,
     /// Where it goes.
     pub target: &'a dyn DiskTarget,
-    /// The window's length: what a target that needs order has to buffer.
+    /// The window's length, at least a region's: what a target that needs order has to buffer.
     pub window_len: u64,
 }
 
@@ -114,47 +115,45 @@ pub fn restore(
 
 /// Plans window after window, one ahead of what is being restored.
 #[expect(clippy::needless_pass_by_value, reason = "dropping the sender ends the restore")]
-fn plan_windows(map: &MapReader<'_, '_, '_>, window_len: u64, plans: SyncSender<Result<Window, EngineError>>) {
-    let cells = (window_len / u64::from(map.shape().cell_len)).max(1);
-    let end = map.shape().nodes(0);
-    let mut cell = 0;
-    while cell < end {
-        let next = (cell + cells).min(end);
-        let plan = plan_window(map, cell..next);
+fn plan_windows(
+    map: &MapReader<'_, '_, '_>,
+    window_len: u64,
+    plans: SyncSender<Result<Window, EngineError>>,
+) {
+    let regions = (window_len / u64::from(map.shape().region_len)).max(1);
+    let end = map.shape().regions();
+    let mut region = 0;
+    while region < end {
+        let next = (region + regions).min(end);
+        let plan = plan_window(map, region..next);
         let failed = plan.is_err();
         if plans.send(plan).is_err() || failed {
             return;
         }
-        cell = next;
+        region = next;
     }
 }
 
-fn plan_window(map: &MapReader<'_, '_, '_>, cells: Range<u64>) -> Result<Window, EngineError> {
-    let cell_len = u64::from(map.shape().cell_len);
-    let numbers: Vec<u64> = cells.clone().collect();
-    let pages = map.pages(&numbers).map_err(|source| MapReader::unreadable(cells.start * cell_len, source))?;
+fn plan_window(map: &MapReader<'_, '_, '_>, regions: Range<u64>) -> Result<Window, EngineError> {
+    let shape = map.shape();
+    let region_len = u64::from(shape.region_len);
+    let start = regions.start * region_len;
+    let cells: Vec<u64> = regions.clone().flat_map(|region| shape.cells_of_region(region)).collect();
+    let mut pages = map.pages(&cells).map_err(|source| MapReader::unreadable(start, source))?.into_iter();
     let mut holes: Vec<Extent> = Vec::new();
     let mut chunks = Vec::new();
-    for (cell, page) in cells.zip(pages) {
-        let hole = || Page { first: 0, entries: vec![Entry::Hole { len: map.shape().cell_bytes(cell) }] };
-        let page = page.unwrap_or_else(hole);
-        let mut offset = cell * cell_len + u64::from(page.first);
-        for entry in page.entries {
-            let length = u64::from(match entry {
-                Entry::Hole { len } => {
-                    match holes.last_mut() {
-                        Some(last) if last.end() == offset => last.length += u64::from(len),
-                        _ => holes.push(Extent { start: offset, length: u64::from(len) }),
-                    }
-                    len
-                }
-                Entry::Chunk(location) => {
-                    let len = location.plain_len;
-                    chunks.push(Placement { offset, location });
-                    len
-                }
-            });
-            offset += length;
+    for region in regions {
+        let of_region = pages.by_ref().take(shape.cells_of_region(region).count());
+        let pieces = from_pages(shape, region, of_region).map_err(|source| {
+            MapReader::unreadable(start, EngineError::Damaged { name: map.name(), source })
+        })?;
+        for piece in pieces {
+            let offset = region * region_len + u64::from(piece.start);
+            match (piece.at, holes.last_mut()) {
+                (Some(location), _) => chunks.push(Placement { offset, location }),
+                (None, Some(last)) if last.end() == offset => last.length += u64::from(piece.len),
+                (None, _) => holes.push(Extent { start: offset, length: u64::from(piece.len) }),
+            }
         }
     }
     let locations: Vec<Location> = chunks.iter().map(|chunk: &Placement| chunk.location.clone()).collect();
@@ -192,7 +191,9 @@ impl Run<'_, '_, '_> {
                 for _ in 0..window.fetches.len().min(FETCH_THREADS) {
                     threads.spawn(|| {
                         while !self.stopped.load(Ordering::Relaxed) {
-                            let Some(fetch) = window.fetches.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                            let Some(fetch) = window.fetches.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                                return;
+                            };
                             self.permits.take();
                             match self.fetch(fetch) {
                                 Ok(bytes) => tasks.spawn(move |_| {

@@ -67,7 +67,11 @@ impl Session {
     }
 
     /// W6: the session's own packs are in the store, each with its length.
-    pub(crate) fn check_packs(&self, repository: &Repository<'_>, packs: &[PackRef]) -> Result<(), EngineError> {
+    pub(crate) fn check_packs(
+        &self,
+        repository: &Repository<'_>,
+        packs: &[PackRef],
+    ) -> Result<(), EngineError> {
         let mut listed: BTreeMap<BlobName, u64> = BTreeMap::new();
         let mut kinds: Vec<_> = packs.iter().map(|pack| pack.name.kind).collect();
         kinds.dedup();

@@ -4,8 +4,8 @@ use crate::error::EngineError;
 use crate::repository::Repository;
 use crate::store::StoreError;
 use repo_format::{
-    BlobKind, BlobName, Commit, Decision, DecisionName, Disk, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, VmTag,
-    Tombstone, decisions_prefix, tombstones_prefix,
+    BlobKind, BlobName, Commit, Decision, DecisionName, Disk, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId,
+    Tombstone, VmTag, decisions_prefix, tombstones_prefix,
 };
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -195,7 +195,10 @@ pub(crate) fn newest(
 }
 
 /// Reads one decision; nothing if there is none.
-pub(crate) fn read(repository: &Repository<'_>, name: &DecisionName) -> Result<Option<Decision>, EngineError> {
+pub(crate) fn read(
+    repository: &Repository<'_>,
+    name: &DecisionName,
+) -> Result<Option<Decision>, EngineError> {
     let blob = name.blob();
     match repository.store().get(&blob, None) {
         Ok(bytes) => {
@@ -251,7 +254,8 @@ fn tombstoned(
             continue;
         }
         let bytes = repository.store().get(&info.name, None)?;
-        match Tombstone::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name)) {
+        match Tombstone::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name))
+        {
             Ok(_) => drop(forgotten.insert(session)),
             Err(error) => unreadable.push((info.name, error)),
         }

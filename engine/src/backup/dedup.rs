@@ -33,7 +33,11 @@ pub(super) struct Dedup<'a, 's> {
 }
 
 impl<'a, 's> Dedup<'a, 's> {
-    pub(super) fn new(repository: &'a Repository<'s>, session: &'a Session, index: &'a mut LocalIndex) -> Self {
+    pub(super) fn new(
+        repository: &'a Repository<'s>,
+        session: &'a Session,
+        index: &'a mut LocalIndex,
+    ) -> Self {
         Self {
             repository,
             session,
@@ -68,7 +72,12 @@ impl<'a, 's> Dedup<'a, 's> {
     }
 
     /// Moves chunks whose packs and index are in the store over to the index on disk.
-    pub(super) fn checkpoint(&mut self, name: &BlobName, index: &Index, before: u64) -> Result<(), EngineError> {
+    pub(super) fn checkpoint(
+        &mut self,
+        name: &BlobName,
+        index: &Index,
+        before: u64,
+    ) -> Result<(), EngineError> {
         self.index.add(std::slice::from_ref(name), index)?;
         self.recent.retain(|_, number| *number >= before);
         Ok(())

@@ -5,7 +5,6 @@ use crate::Extent;
 use crate::error::EngineError;
 use crate::map::reader::MapReader;
 use crate::map::sequence::{StoredPiece, from_pages};
-use repo_format::BlobName;
 use std::sync::mpsc::Receiver;
 
 /// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
@@ -72,13 +71,9 @@ fn stored_pieces(
             Vec::new()
         } else {
             from_pages(shape, *region, of_region)
-                .map_err(|source| EngineError::Damaged { name: map_name(base), source })?
+                .map_err(|source| EngineError::Damaged { name: base.name(), source })?
         };
         all.push(pieces);
     }
     Ok(all)
-}
-
-fn map_name(base: &MapReader<'_, '_, '_>) -> BlobName {
-    base.root().map_or_else(BlobName::config, |root| root.pack.name.blob())
 }

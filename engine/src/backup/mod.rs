@@ -30,7 +30,9 @@ use crate::session::{Committed, Opening, Session};
 use crate::source::DiskSource;
 use pipeline::Stored;
 use plan::DiskPlan;
-use repo_format::{Commit, Disk, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name};
+use repo_format::{
+    Commit, Disk, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name,
+};
 use std::collections::BTreeSet;
 
 /// Sessions that are begun because the one before was aborted by a pruner.
@@ -144,16 +146,22 @@ struct Attempt<'a, 'r, 's> {
 
 impl Attempt<'_, '_, '_> {
     /// Everything from the plan to the decision; nothing if the session was aborted meanwhile.
-    fn run(&self, index: &mut LocalIndex, observer: &dyn Observer) -> Result<Option<BackupReport>, EngineError> {
+    fn run(
+        &self,
+        index: &mut LocalIndex,
+        observer: &dyn Observer,
+    ) -> Result<Option<BackupReport>, EngineError> {
         let frames = FrameReader::new(self.repository);
         let parent = self.session.parent.as_ref();
         let records = parent.map(|parent| self.session.condemned.applying_to(parent)).unwrap_or_default();
         let condemned = &self.session.condemned;
         let usable = |pack: &PackName| condemned.is_empty() || !condemned.leads_to_condemned(pack, &records);
-        let bases: Vec<MapReader<'_, '_, '_>> = self.job.disks.iter().map(|disk| self.base(&frames, disk)).collect();
+        let bases: Vec<MapReader<'_, '_, '_>> =
+            self.job.disks.iter().map(|disk| self.base(&frames, disk)).collect();
         let mut plans = Vec::with_capacity(bases.len());
         for (disk, base) in self.job.disks.iter().zip(&bases) {
-            let mut plan = DiskPlan::ask(self.repository.config(), disk, self.recorded(disk.key), self.job.reading)?;
+            let mut plan =
+                DiskPlan::ask(self.repository.config(), disk, self.recorded(disk.key), self.job.reading)?;
             if !condemned.is_empty() {
                 plan.force(&condemned::forced_cells(base, &usable)?);
             }
@@ -193,7 +201,8 @@ impl Attempt<'_, '_, '_> {
     ) -> Result<Option<BackupReport>, EngineError> {
         begin(observer, Phase::Commit, 1)?;
         self.session.check_packs(self.repository, &stored.packs)?;
-        let mut disks: Vec<Disk> = plans.iter().zip(&stored.disks).map(|(plan, disk)| plan.disk(disk)).collect();
+        let mut disks: Vec<Disk> =
+            plans.iter().zip(&stored.disks).map(|(plan, disk)| plan.disk(disk)).collect();
         disks.sort_by(|a, b| a.key.cmp(&b.key));
         let mut tags = self.job.tags.clone();
         tags.sort();

@@ -24,8 +24,8 @@ use crate::region::RegionPool;
 use crate::repository::Repository;
 use crate::session::{Session, create};
 use repo_format::{
-    BlobName, Encoder, Entry, FrameKind, Index, IndexEntry, PACK_HEADER_LEN, PackKind, PackName, PackRef, Page, SessionKey,
-    Totals, seal_session_key,
+    BlobName, Encoder, Entry, FrameKind, Index, IndexEntry, PACK_HEADER_LEN, PackKind, PackName, PackRef,
+    Page, SessionKey, Totals, seal_session_key,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -126,12 +126,20 @@ pub(super) fn run(
         let fed = events.clone();
         threads.spawn(move || {
             // The owner has failed if it does not listen any more.
-            let send = |job: Result<RegionJob, EngineError>| drop(fed.send(job.map_or_else(Event::Failed, Event::Job)));
+            let send = |job: Result<RegionJob, EngineError>| {
+                drop(fed.send(job.map_or_else(Event::Failed, Event::Job)))
+            };
             feed(context.plans, context.bases, &granted, &send);
             drop(fed.send(Event::Fed));
         });
         rayon::in_place_scope(|tasks| {
-            let owner = Owner::new(context, &stages, tasks, Dedup::new(context.repository, context.session, index), observer);
+            let owner = Owner::new(
+                context,
+                &stages,
+                tasks,
+                Dedup::new(context.repository, context.session, index),
+                observer,
+            );
             let result = owner.run(Channels { events, received, credits, puts });
             if result.is_err() {
                 stages.stop();
@@ -344,7 +352,11 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     }
 
     /// Looks up the regions whose turn it is.
-    fn look_up_ready(&mut self, region: ChunkedRegion<'t>, channels: &Channels<'t>) -> Result<(), EngineError> {
+    fn look_up_ready(
+        &mut self,
+        region: ChunkedRegion<'t>,
+        channels: &Channels<'t>,
+    ) -> Result<(), EngineError> {
         self.disks[region.disk].read_bytes += region.read_bytes;
         tell(self.observer, Told::Progress(region.area_bytes))?;
         self.chunked.insert(region.seq, region);
@@ -385,7 +397,14 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             }
             _ => Some(EncodedRegion { seq: region.seq, bytes: Vec::new(), frames: Vec::new() }),
         };
-        self.decided.push_back(DecidedRegion { disk: region.disk, region: region.region, entries, differing: region.differing, new, encoded });
+        self.decided.push_back(DecidedRegion {
+            disk: region.disk,
+            region: region.region,
+            entries,
+            differing: region.differing,
+            new,
+            encoded,
+        });
         Ok(())
     }
 
@@ -466,7 +485,9 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             self.entries_waiting -= update.weight();
             let writer = self.writers.front_mut().expect("every disk with pages has a writer");
             match update {
-                PageUpdate::Write(page) => writer.put_page(page.cell, &finished(&self.data, page), &mut self.map)?,
+                PageUpdate::Write(page) => {
+                    writer.put_page(page.cell, &finished(&self.data, page), &mut self.map)?
+                }
                 PageUpdate::Keep(cell) => writer.keep_page(cell, &mut self.map)?,
             }
         }
@@ -503,7 +524,11 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         self.tasks.spawn(move |_| {
             if !stages.is_stopped() {
                 let blob = name.blob();
-                drop(puts.send(PutJob { name: blob, bytes: stages.seal(closed), done: Event::PackStored(pack) }));
+                drop(puts.send(PutJob {
+                    name: blob,
+                    bytes: stages.seal(closed),
+                    done: Event::PackStored(pack),
+                }));
             }
         });
     }
@@ -544,10 +569,11 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
 
     /// Drops the places of chunks that the index on disk has now, but for those that decided regions refer to.
     fn forget_places(&mut self, before: u64) {
-        let referred = self.decided.iter().flat_map(|region| &region.entries).filter_map(|entry| match entry {
-            Decided::Own(number) => Some(*number),
-            _ => None,
-        });
+        let referred =
+            self.decided.iter().flat_map(|region| &region.entries).filter_map(|entry| match entry {
+                Decided::Own(number) => Some(*number),
+                _ => None,
+            });
         let keep = referred.min().unwrap_or(before).min(before);
         while self.first_place < keep && self.places.pop_front().is_some() {
             self.first_place += 1;

@@ -38,7 +38,9 @@ impl<'a> DiskPlan<'a> {
         let (since, reason) = match (recorded, reading) {
             (None, _) => (None, FullReason::NoParent),
             (Some(_), Reading::Everything) => (None, FullReason::Requested),
-            (Some(recorded), Reading::Changes) => (recorded.change_id.as_deref(), FullReason::NoChangeTracking),
+            (Some(recorded), Reading::Changes) => {
+                (recorded.change_id.as_deref(), FullReason::NoChangeTracking)
+            }
         };
         let changed = disk
             .source
@@ -59,7 +61,9 @@ impl<'a> DiskPlan<'a> {
         let changed_bytes = total_length(&changed.areas);
         let (mode, full_reason, mut areas) = match changed.outside {
             Outside::Unchanged => (DiskMode::Incremental, None, changed.areas),
-            Outside::Zero { full_reason } => (DiskMode::Full, Some(full_reason.unwrap_or(reason)), changed.areas),
+            Outside::Zero { full_reason } => {
+                (DiskMode::Full, Some(full_reason.unwrap_or(reason)), changed.areas)
+            }
         };
         if let (DiskMode::Incremental, Some(base_size)) = (mode, base_size) {
             areas.extend(resize_areas(base_size, shape.size, shape.region_len));
@@ -85,9 +89,9 @@ impl<'a> DiskPlan<'a> {
             return;
         }
         let cell_len = u64::from(self.shape.cell_len);
-        let forced = cells.iter().filter_map(|cell| {
-            Extent { start: cell * cell_len, length: cell_len }.clip(0, self.shape.size)
-        });
+        let forced = cells
+            .iter()
+            .filter_map(|cell| Extent { start: cell * cell_len, length: cell_len }.clip(0, self.shape.size));
         self.areas.extend(forced);
         self.areas = normalized(std::mem::take(&mut self.areas));
     }

@@ -15,7 +15,8 @@ use crate::pack::ClosedPack;
 use crate::rechunk::{Content, OldPiece, rechunk};
 use crate::region::{RegionBuffer, RegionPool};
 use repo_format::{
-    ChunkId, Codec, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey, SessionKey, seal_pack,
+    ChunkId, Codec, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey, SessionKey,
+    seal_pack,
 };
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,11 @@ pub(super) enum Piece {
     /// A chunk that the parent has, at the same place.
     At(Location),
     /// A chunk that may be new.
-    Candidate { start: u32, len: u32, id: ChunkId },
+    Candidate {
+        start: u32,
+        len: u32,
+        id: ChunkId,
+    },
 }
 
 /// A region that was read, chunked and hashed.
@@ -111,13 +116,15 @@ impl<'a> Stages<'a> {
                     Some(at) => Piece::At(at.clone()),
                     None => Piece::Hole(piece.len),
                 },
-                Content::Fresh(id) => match at_same_place.find(piece.start, id).and_then(|at| self.newest(at)) {
-                    Some(at) => Piece::At(at),
-                    None => {
-                        has_candidates = true;
-                        Piece::Candidate { start: piece.start, len: piece.len, id }
+                Content::Fresh(id) => {
+                    match at_same_place.find(piece.start, id).and_then(|at| self.newest(at)) {
+                        Some(at) => Piece::At(at),
+                        None => {
+                            has_candidates = true;
+                            Piece::Candidate { start: piece.start, len: piece.len, id }
+                        }
                     }
-                },
+                }
             });
         }
         let differing = self.differing_cells(plan, job.region, &job.stored, &pieces);
@@ -135,7 +142,13 @@ impl<'a> Stages<'a> {
     }
 
     /// Which pages have to be written or compared; all, if the parent's may not be referenced as they are.
-    fn differing_cells(&self, plan: &DiskPlan<'_>, region: u64, stored: &[StoredPiece], pieces: &[Piece]) -> Vec<bool> {
+    fn differing_cells(
+        &self,
+        plan: &DiskPlan<'_>,
+        region: u64,
+        stored: &[StoredPiece],
+        pieces: &[Piece],
+    ) -> Vec<bool> {
         let same_size = plan.base_size == Some(plan.shape.size);
         if !same_size || !self.condemned.is_empty() {
             let cells = plan.shape.cells_of_region(region);
@@ -174,7 +187,8 @@ impl<'a> Stages<'a> {
         for chunk in chunks {
             let before = bytes.len();
             let codec = encoder.encode(buffer.bytes(chunk.start, chunk.start + chunk.len), &mut bytes);
-            let len = u32::try_from(bytes.len() - before).expect("a chunk is encoded to at most a little more");
+            let len =
+                u32::try_from(bytes.len() - before).expect("a chunk is encoded to at most a little more");
             frames.push((codec, len));
         }
         lock(&self.encoders).push(encoder);

@@ -3,7 +3,7 @@
 use super::{FANOUT, Shape};
 use crate::error::EngineError;
 use crate::frames::{FrameReader, lock};
-use repo_format::{Child, FrameKind, Location, Node, PackName, Page, PageBounds, PayloadId};
+use repo_format::{BlobName, Child, FrameKind, Location, Node, PackName, Page, PageBounds, PayloadId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -27,9 +27,9 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         &self.shape
     }
 
-    /// The place of the root node; nothing if the disk is one hole.
-    pub(crate) fn root(&self) -> Option<&Location> {
-        self.root.as_ref()
+    /// The blob to name when the map as a whole does not fit together.
+    pub(crate) fn name(&self) -> BlobName {
+        self.root.as_ref().map_or_else(BlobName::config, |root| root.pack.name.blob())
     }
 
     /// What denotes the node of a level (0: the page) by its index; a hole where there is none.
@@ -83,7 +83,8 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
 
     fn keep(&self, at: &Location, payload: &[u8], level: u8, index: u64) -> Result<Arc<Node>, EngineError> {
         let count = self.shape.child_count(level, index);
-        let node = Node::parse(payload, level, count, &at.pack).map_err(EngineError::damaged(&at.pack.name.blob()))?;
+        let node = Node::parse(payload, level, count, &at.pack)
+            .map_err(EngineError::damaged(&at.pack.name.blob()))?;
         let node = Arc::new(node);
         let mut nodes = lock(&self.nodes);
         if nodes.len() >= NODES_MAX {

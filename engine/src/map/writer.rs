@@ -137,6 +137,7 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
         packer: &mut MapPacker<'_>,
     ) -> Result<(), EngineError> {
         self.open_path(cell, packer)?;
+        // Also if nothing starts in the cell.
         let is_hole = page.entries.iter().all(|entry| matches!(entry, Entry::Hole { .. })) && page.first == 0;
         let child = if is_hole { Child::Hole } else { self.store_page(cell, page, packer)? };
         self.set(1, cell, child);
@@ -212,7 +213,9 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
                 *child = self.base.child(level - 1, number)?;
             }
             let base_count = match index < self.base.shape().nodes(level) {
-                true if level <= self.base.shape().root_level() => self.base.shape().child_count(level, index),
+                true if level <= self.base.shape().root_level() => {
+                    self.base.shape().child_count(level, index)
+                }
                 _ => 0,
             };
             changed = base_count != count || !self.may_keep(&base);

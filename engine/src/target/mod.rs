@@ -121,9 +121,9 @@ impl From<TargetError> for io::Error {
             }
             TargetError::Incomplete { .. } => io::ErrorKind::UnexpectedEof,
             TargetError::Io { source, .. } => source.kind(),
-            TargetError::WrongKind { .. }
-            | TargetError::TooSmall { .. }
-            | TargetError::OutOfRange { .. } => io::ErrorKind::InvalidInput,
+            TargetError::WrongKind { .. } | TargetError::TooSmall { .. } | TargetError::OutOfRange { .. } => {
+                io::ErrorKind::InvalidInput
+            }
         };
         Self::new(kind, error)
     }

@@ -8,6 +8,7 @@ use keepstone_engine::repository::NewSlot;
 use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::target::MemoryTarget;
+use keepstone_engine::verify::{VerifyJob, verify};
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Repository};
 use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotName, WriterId};
 
@@ -115,10 +116,19 @@ pub fn mixed(seed: u64, len: usize) -> Vec<u8> {
         match kind[0] % 3 {
             0 => bytes.resize(bytes.len() + run, 0),
             1 => bytes.extend(noise(number, run)),
-            _ => bytes.extend(format!("line {number} of some text that repeats itself\n").repeat(run / 40).bytes()),
+            _ => bytes
+                .extend(format!("line {number} of some text that repeats itself\n").repeat(run / 40).bytes()),
         }
         number += 1;
     }
     bytes.truncate(len);
     bytes
+}
+
+/// Asserts that verification with all data finds no damage.
+pub fn undamaged(repository: &Repository<'_>) {
+    let report = verify(repository, &VerifyJob { snapshots: Vec::new(), read_data: true }, &Quiet)
+        .expect("it verifies");
+    let damage: Vec<_> = report.findings.iter().filter(|finding| finding.kind.is_damage()).collect();
+    assert!(damage.is_empty(), "{damage:?}");
 }

@@ -1,0 +1,342 @@
+//! Reading packs whole: every frame of every pack that a map names is opened, and what maps say of a pack is
+//! compared with the pack's own directory.
+//!
+//! Packs are taken in the order of their names, which is about that of the disks they were made from. When the
+//! directories of enough of them are at hand, the maps are walked again, but only where they name those packs.
+//! Of a pack that is damaged, each chunk that a map names is tried by itself, as a restore would read it.
+//!
+//! # Memory
+//! At most [`BYTES_IN_FLIGHT`] of packs (or one pack, if that is longer), 16 bytes for each of about
+//! [`FRAMES_AT_ONCE`] frames, and the chunks that maps name in [`DAMAGED_AT_ONCE`] packs.
+
+use super::Scope;
+use super::findings::{FindingId, FindingKind};
+use super::inventory::PackState;
+use super::walk::{Hit, Inspector, chunk_hits, is_damage, read_each, unreadable};
+use crate::backup::{begin, chain, tell};
+use crate::error::EngineError;
+use crate::frames::lock;
+use crate::observer::{Event, Phase};
+use crate::store::StoreError;
+use repo_format::{
+    Decoder, Entry, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page,
+    verify_pack,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Packs that are being read or checked: eight of the default length.
+const BYTES_IN_FLIGHT: u64 = 256 << 20;
+/// Threads that wait for reads.
+const READ_THREADS: usize = 4;
+/// Frames whose directory entries are kept: those of about 100 GiB of packs with the default chunks.
+const FRAMES_AT_ONCE: usize = 4 << 20;
+/// Damaged packs whose chunks are looked for in one walk.
+const DAMAGED_AT_ONCE: usize = 64;
+/// Plain bytes of chunks that are tried together.
+const TRIED_AT_ONCE: u64 = 32 << 20;
+
+/// What reading a data pack gave.
+enum Checked {
+    /// Its frames by offset, with fingerprints.
+    Sound(Vec<(u32, u64)>),
+    /// It cannot be relied on; the chunks in it that cannot be read, once they have been tried.
+    Damaged { finding: FindingId, unreadable: HashSet<Location> },
+}
+
+type Batch = HashMap<PackName, Checked>;
+
+/// Reads packs, in their states by the structure, and returns how many bytes. `names_hold` tells whether parts of
+/// maps can be left out by the names that their parents give.
+pub(super) fn check(
+    scope: &Scope<'_, '_, '_>,
+    packs: &BTreeMap<PackName, PackState>,
+    names_hold: bool,
+) -> Result<u64, EngineError> {
+    let len = |name: &PackName| scope.inventory.len(name).unwrap_or(0);
+    let packs: Vec<(&PackName, PackState, u64)> = packs
+        .iter()
+        .filter(|(_, state)| !matches!(state, PackState::Missing(_)))
+        .map(|(name, state)| (name, *state, len(name)))
+        .collect();
+    begin(scope.observer, Phase::VerifyData, packs.iter().map(|(_, _, len)| len).sum())?;
+    let reading = Reading {
+        scope,
+        packs: &packs,
+        next: AtomicUsize::new(0),
+        read_bytes: AtomicU64::new(0),
+        budget: Budget { free: Mutex::new(BYTES_IN_FLIGHT), freed: Condvar::new() },
+        decoders: Mutex::default(),
+        stopped: AtomicBool::new(false),
+        failure: Mutex::default(),
+    };
+    while reading.next.load(Ordering::Relaxed) < packs.len() {
+        let mut batch = reading.batch()?;
+        try_damaged(scope, &mut batch, names_hold)?;
+        let mut compare = Compare { scope, batch: &batch, names_hold };
+        scope.walk(&mut compare, Event::Progress(0))?;
+    }
+    Ok(reading.read_bytes.into_inner())
+}
+
+struct Reading<'d, 'v, 'r, 's> {
+    scope: &'d Scope<'v, 'r, 's>,
+    packs: &'d [(&'d PackName, PackState, u64)],
+    next: AtomicUsize,
+    read_bytes: AtomicU64,
+    budget: Budget,
+    decoders: Mutex<Vec<Decoder>>,
+    stopped: AtomicBool,
+    failure: Mutex<Option<EngineError>>,
+}
+
+impl Reading<'_, '_, '_, '_> {
+    /// Reads and checks packs until there is enough to compare with maps, or no pack is left.
+    fn batch(&self) -> Result<Batch, EngineError> {
+        let batch: Mutex<Batch> = Mutex::default();
+        let frames = AtomicUsize::new(0);
+        let damaged = AtomicUsize::new(0);
+        let is_full = || {
+            frames.load(Ordering::Relaxed) >= FRAMES_AT_ONCE
+                || damaged.load(Ordering::Relaxed) >= DAMAGED_AT_ONCE
+        };
+        let keep = |name: &PackName, checked: Option<Checked>| {
+            match &checked {
+                Some(Checked::Sound(found)) => frames.fetch_add(found.len(), Ordering::Relaxed),
+                Some(Checked::Damaged { .. }) => damaged.fetch_add(1, Ordering::Relaxed),
+                None => 0,
+            };
+            if let Some(checked) = checked {
+                lock(&batch).insert(name.clone(), checked);
+            }
+        };
+        let keep = &keep;
+        rayon::in_place_scope(|tasks| {
+            std::thread::scope(|threads| {
+                for _ in 0..self.packs.len().min(READ_THREADS) {
+                    threads.spawn(|| {
+                        while !self.stopped.load(Ordering::Relaxed) && !is_full() {
+                            let next = self.next.fetch_add(1, Ordering::Relaxed);
+                            let Some(&(name, state, len)) = self.packs.get(next) else { return };
+                            let budget = self.budget.take(len);
+                            match self.read(name, state, len) {
+                                Ok(Read::Whole(bytes)) => tasks.spawn(move |_| {
+                                    keep(name, self.verify(name, bytes));
+                                    self.budget.give(budget);
+                                }),
+                                Ok(Read::Unusable(checked)) => {
+                                    keep(name, checked);
+                                    self.budget.give(budget);
+                                }
+                                Err(error) => {
+                                    self.budget.give(budget);
+                                    self.stopped.store(true, Ordering::Relaxed);
+                                    lock(&self.failure).get_or_insert(error);
+                                }
+                            }
+                        }
+                    });
+                }
+            });
+        });
+        match lock(&self.failure).take() {
+            Some(error) => Err(error),
+            None => Ok(batch.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn read(&self, name: &PackName, state: PackState, len: u64) -> Result<Read, EngineError> {
+        if let PackState::OtherLength { finding, .. } = state {
+            // It cannot be whole, and may be of any length: only what maps name in it is read.
+            tell(self.scope.observer, Event::Progress(len))?;
+            return Ok(Read::Unusable(damaged(name, finding)));
+        }
+        let blob = name.blob();
+        let bytes = match self.scope.frames.repository().store().get(&blob, None) {
+            Err(error @ StoreError::NotFound { .. }) => {
+                let finding = self.scope.findings.note(FindingKind::MissingPack, &blob, || chain(&error));
+                return Ok(Read::Unusable(damaged(name, finding)));
+            }
+            other => other?,
+        };
+        self.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        tell(self.scope.observer, Event::Transferred(bytes.len() as u64))?;
+        tell(self.scope.observer, Event::Progress(len))?;
+        Ok(Read::Whole(bytes))
+    }
+
+    fn verify(&self, name: &PackName, mut bytes: Vec<u8>) -> Option<Checked> {
+        let mut decoder = lock(&self.decoders).pop().unwrap_or_default();
+        let result = verify_pack(self.scope.frames.repository().keys(), name, &mut bytes, &mut decoder);
+        lock(&self.decoders).push(decoder);
+        match result {
+            // Pages and nodes have been opened by their places already.
+            Ok(_) if name.kind == PackKind::Map => None,
+            Ok(frames) => Some(Checked::Sound(
+                frames.iter().map(|(offset, frame)| (*offset, fingerprint(frame))).collect(),
+            )),
+            Err(error) => {
+                let note = || format!("reading it whole: {}", chain(&error));
+                damaged(name, self.scope.findings.note(FindingKind::DamagedPack, &name.blob(), note))
+            }
+        }
+    }
+}
+
+enum Read {
+    Whole(Vec<u8>),
+    Unusable(Option<Checked>),
+}
+
+fn damaged(name: &PackName, finding: FindingId) -> Option<Checked> {
+    (name.kind == PackKind::Data).then(|| Checked::Damaged { finding, unreadable: HashSet::new() })
+}
+
+/// Stands for a directory entry where keeping it would take three times as much. An accident that gives two
+/// entries one fingerprint hides a contradiction in a map, but no damage of a chunk.
+fn fingerprint(frame: &FrameEntry) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[frame.kind as u8, frame.codec as u8]).update(&frame.id.0);
+    hasher.update(&frame.plain_len.to_le_bytes()).update(&frame.stored_len.to_le_bytes());
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// Tries each chunk that a map names in a damaged pack.
+fn try_damaged(scope: &Scope<'_, '_, '_>, batch: &mut Batch, names_hold: bool) -> Result<(), EngineError> {
+    let is_damaged = |(name, checked): (&PackName, &Checked)| {
+        matches!(checked, Checked::Damaged { .. }).then(|| (name.clone(), HashSet::new()))
+    };
+    let mut collect = Collect { wanted: batch.iter().filter_map(is_damaged).collect(), names_hold };
+    if collect.wanted.is_empty() {
+        return Ok(());
+    }
+    scope.walk(&mut collect, Event::Progress(0))?;
+    for (name, locations) in collect.wanted {
+        let mut locations: Vec<Location> = locations.into_iter().collect();
+        locations.sort_unstable_by_key(|at| (at.offset, at.stored_len, at.id));
+        let Some(Checked::Damaged { finding, unreadable }) = batch.get_mut(&name) else { continue };
+        *unreadable = unreadable_chunks(scope, &name, &locations)?;
+        scope.findings.tell_more(
+            *finding,
+            &format!(
+                "{} of the {} chunks that maps name in it cannot be read",
+                unreadable.len(),
+                locations.len()
+            ),
+        );
+        tell(scope.observer, Event::Progress(0))?;
+    }
+    Ok(())
+}
+
+fn unreadable_chunks(
+    scope: &Scope<'_, '_, '_>,
+    name: &PackName,
+    locations: &[Location],
+) -> Result<HashSet<Location>, EngineError> {
+    match scope.frames.opener(name) {
+        Ok(_) => {}
+        Err(error) if is_damage(&error) => return Ok(locations.iter().cloned().collect()),
+        Err(error) => return Err(error),
+    }
+    let mut failed = HashSet::new();
+    let mut rest = locations;
+    while !rest.is_empty() {
+        let mut plain_bytes = 0;
+        let fits = |at: &&Location| {
+            plain_bytes += u64::from(at.plain_len);
+            plain_bytes <= TRIED_AT_ONCE
+        };
+        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+        rest = later;
+        let results = read_each(scope.frames, FrameKind::Chunk, now)?;
+        for (at, result) in now.iter().zip(results) {
+            if let Err(error) = result {
+                unreadable(scope.findings, at, &error);
+                failed.insert(at.clone());
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// Collects the chunks that maps name in some packs.
+struct Collect {
+    wanted: HashMap<PackName, HashSet<Location>>,
+    names_hold: bool,
+}
+
+impl Inspector for Collect {
+    fn wants(&self, names: &[PackRef]) -> bool {
+        !self.names_hold || names.iter().any(|pack| self.wanted.contains_key(&pack.name))
+    }
+
+    fn page(&mut self, _: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
+        for entry in &page.entries {
+            if let Entry::Chunk(at) = entry
+                && let Some(locations) = self.wanted.get_mut(&at.pack.name)
+            {
+                locations.insert(at.clone());
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// Compares what maps say of packs with what was read.
+struct Compare<'d, 'v, 'r, 's> {
+    scope: &'d Scope<'v, 'r, 's>,
+    batch: &'d Batch,
+    names_hold: bool,
+}
+
+impl Inspector for Compare<'_, '_, '_, '_> {
+    fn wants(&self, names: &[PackRef]) -> bool {
+        !self.names_hold || names.iter().any(|pack| self.batch.contains_key(&pack.name))
+    }
+
+    fn page(&mut self, page_at: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
+        Ok(chunk_hits(page, |at| match self.batch.get(&at.pack.name)? {
+            Checked::Damaged { finding, unreadable } => unreadable.contains(at).then_some(*finding),
+            Checked::Sound(frames) => {
+                let found = frames.binary_search_by_key(&at.offset, |(offset, _)| *offset).ok();
+                let found = found.and_then(|position| frames.get(position));
+                let expected = fingerprint(&FrameEntry::at(at, FrameKind::Chunk));
+                found.is_none_or(|(_, found)| *found != expected).then(|| {
+                    let error =
+                        FormatError::BadValue("a page names a chunk that its pack does not have there");
+                    let kind = FindingKind::ContradictoryMap;
+                    let detail =
+                        || format!("the page at offset {}: {error}: {}", page_at.offset, at.pack.name);
+                    self.scope.findings.note(kind, &page_at.pack.name.blob(), detail)
+                })
+            }
+        }))
+    }
+}
+
+/// Bytes that may be in memory; threads wait until there are enough.
+struct Budget {
+    free: Mutex<u64>,
+    freed: Condvar,
+}
+
+impl Budget {
+    /// Takes so many bytes, or all there are if that is more; returns how many.
+    fn take(&self, bytes: u64) -> u64 {
+        let bytes = bytes.min(BYTES_IN_FLIGHT);
+        let free = lock(&self.free);
+        let mut free =
+            self.freed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
+        *free -= bytes;
+        bytes
+    }
+
+    fn give(&self, bytes: u64) {
+        *lock(&self.free) += bytes;
+        self.freed.notify_all();
+    }
+}

@@ -1,0 +1,248 @@
+//! What a verification finds.
+
+use crate::extent::{Extent, normalized};
+use crate::frames::lock;
+use crate::snapshots::Snapshot;
+use repo_format::{BlobName, SessionId};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+/// What is to be verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyJob {
+    /// These snapshots and all that they need; if there are none, every snapshot and every other object.
+    pub snapshots: Vec<Snapshot>,
+    /// Whether packs are read whole; else only maps and small objects are read, and packs looked up.
+    pub read_data: bool,
+}
+
+/// The result of a verification; sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    /// Snapshots that were looked at.
+    pub snapshots: u64,
+    /// Their disks.
+    pub disks: u64,
+    /// Packs that they need.
+    pub packs: u64,
+    /// Chunks that their maps name, those of a page that several disks share counted once.
+    pub chunks: u64,
+    /// Bytes of packs that were read whole.
+    pub read_bytes: u64,
+    /// What was found: damage first, then by blob.
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// Whether anything was found that is damage.
+    #[must_use]
+    pub fn has_damage(&self) -> bool {
+        self.findings.iter().any(Finding::is_damage)
+    }
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What it is.
+    pub kind: FindingKind,
+    /// The blob that is concerned.
+    pub blob: String,
+    /// What exactly is wrong.
+    pub detail: String,
+    /// What cannot be restored for it, of the snapshots that were verified; the oldest snapshot first.
+    pub affected: Vec<Affected>,
+}
+
+impl Finding {
+    /// Whether something that was stored is gone or changed. All else only deserves attention.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        self.kind.is_damage()
+    }
+}
+
+/// A disk of a snapshot that a finding concerns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Affected {
+    /// The snapshot's id.
+    pub snapshot: String,
+    /// Its VM; empty if no readable snapshot tells the name.
+    pub vm: String,
+    /// The disk's key; empty if the whole snapshot is concerned.
+    pub disk: String,
+    /// The parts of the disk that are concerned, sorted. Where a part of the map cannot be read, all that it spans.
+    pub ranges: Vec<Extent>,
+}
+
+/// The kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// A pack that a map names is not there.
+    MissingPack,
+    /// A pack has another length than maps say.
+    WrongLength,
+    /// A pack, or a part of it, is not what was written.
+    DamagedPack,
+    /// A map is authentic but contradicts itself or its packs.
+    ContradictoryMap,
+    /// The decision of a session that a snapshot was made from is gone, and it was not forgotten.
+    MissingDecision,
+    /// A decision cannot be read.
+    DamagedDecision,
+    /// A tombstone cannot be read.
+    DamagedTombstone,
+    /// An intent cannot be read.
+    DamagedIntent,
+    /// An index cannot be read. No snapshot needs it.
+    DamagedIndex,
+    /// An object of a generation (`gc/`) cannot be read.
+    DamagedGeneration,
+    /// A repack record cannot be read.
+    DamagedRepackRecord,
+    /// A key slot cannot be read, or is another repository's.
+    DamagedKeySlot,
+    /// Packs of a snapshot's session are in no index: later backups may store their chunks again.
+    MissingIndex,
+    /// An index lists packs that are not there or have another length.
+    StaleIndex,
+    /// A session has begun and not ended: it is running or was interrupted, or its decision was lost.
+    UndecidedSession,
+    /// A name has no meaning in the format.
+    UnknownName,
+}
+
+impl FindingKind {
+    /// Whether something that was stored is gone or changed.
+    #[must_use]
+    pub fn is_damage(self) -> bool {
+        !matches!(self, Self::MissingIndex | Self::StaleIndex | Self::UndecidedSession | Self::UnknownName)
+    }
+
+    /// Whether it tells of the state of a pack: one pack has one such finding.
+    fn is_of_pack(self) -> bool {
+        matches!(self, Self::MissingPack | Self::WrongLength | Self::DamagedPack)
+    }
+}
+
+/// A finding's place in [`Findings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FindingId(u32);
+
+/// A disk by the position of its snapshot and its own among those that are verified.
+pub(super) type DiskPosition = (usize, usize);
+
+/// Collects findings; a blob has one of each kind.
+#[derive(Default)]
+pub(super) struct Findings(Mutex<Collected>);
+
+#[derive(Default)]
+struct Collected {
+    found: Vec<Found>,
+    of_blob: HashMap<BlobName, Vec<FindingId>>,
+}
+
+struct Found {
+    kind: FindingKind,
+    blob: BlobName,
+    detail: String,
+    disks: BTreeMap<DiskPosition, Vec<Extent>>,
+    /// Snapshots that are not among those that are verified, because they cannot be read.
+    lost: Vec<Affected>,
+}
+
+impl Collected {
+    fn get(&mut self, id: FindingId) -> &mut Found {
+        self.found.get_mut(id.0 as usize).expect("an id is a place in the list")
+    }
+}
+
+impl Findings {
+    /// The finding of that kind about a blob: the one that is there, or a new one.
+    pub(super) fn note(
+        &self,
+        kind: FindingKind,
+        blob: &BlobName,
+        detail: impl FnOnce() -> String,
+    ) -> FindingId {
+        let mut collected = lock(&self.0);
+        let same = |found: &Found| found.kind == kind || (kind.is_of_pack() && found.kind.is_of_pack());
+        let known = collected.of_blob.get(blob).into_iter().flatten().copied();
+        let known = known.filter(|id| collected.found.get(id.0 as usize).is_some_and(same)).min();
+        if let Some(id) = known {
+            return id;
+        }
+        let id = FindingId(u32::try_from(collected.found.len()).expect("fewer than 2^32 findings"));
+        let (disks, lost) = (BTreeMap::new(), Vec::new());
+        collected.found.push(Found { kind, blob: blob.clone(), detail: detail(), disks, lost });
+        collected.of_blob.entry(blob.clone()).or_default().push(id);
+        id
+    }
+
+    /// Adds to what a finding tells.
+    pub(super) fn tell_more(&self, id: FindingId, more: &str) {
+        let mut collected = lock(&self.0);
+        let detail = &mut collected.get(id).detail;
+        detail.push_str("; ");
+        detail.push_str(more);
+    }
+
+    /// Adds a part of a disk to what a finding concerns.
+    pub(super) fn affect(&self, id: FindingId, disk: DiskPosition, extent: Extent) {
+        lock(&self.0).get(id).disks.entry(disk).or_default().push(extent);
+    }
+
+    /// Adds a snapshot that cannot be read.
+    pub(super) fn lose(&self, id: FindingId, snapshot: SessionId, vm: &str) {
+        let affected = Affected {
+            snapshot: snapshot.to_string(),
+            vm: vm.to_owned(),
+            disk: String::new(),
+            ranges: Vec::new(),
+        };
+        lock(&self.0).get(id).lost.push(affected);
+    }
+
+    /// The positions of the snapshots that any finding concerns.
+    pub(super) fn affected_snapshots(&self) -> Vec<usize> {
+        let collected = lock(&self.0);
+        let disks = collected.found.iter().flat_map(|found| found.disks.keys());
+        let mut snapshots: Vec<usize> = disks.map(|(snapshot, _)| *snapshot).collect();
+        snapshots.sort_unstable();
+        snapshots.dedup();
+        snapshots
+    }
+
+    /// Ends the collection. Snapshots that were forgotten meanwhile concern nobody, nor does what only they needed.
+    pub(super) fn finish(self, snapshots: &[Snapshot], is_forgotten: &dyn Fn(usize) -> bool) -> Vec<Finding> {
+        let collected = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut findings = Vec::new();
+        for mut found in collected.found {
+            let concerned_any = !found.disks.is_empty();
+            found.disks.retain(|(snapshot, _), _| !is_forgotten(*snapshot));
+            if concerned_any && found.disks.is_empty() && found.kind == FindingKind::MissingPack {
+                continue;
+            }
+            let mut affected = found.lost;
+            affected.extend(found.disks.into_iter().filter_map(|((snapshot, disk), extents)| {
+                let snapshot = snapshots.get(snapshot)?;
+                Some(Affected {
+                    snapshot: snapshot.session().to_string(),
+                    vm: snapshot.commit.vm.clone(),
+                    disk: snapshot.commit.disks.get(disk)?.key.clone(),
+                    ranges: normalized(extents),
+                })
+            }));
+            let (kind, blob, detail) = (found.kind, found.blob.to_string(), found.detail);
+            findings.push(Finding { kind, blob, detail, affected });
+        }
+        findings.sort_by(|a, b| (!a.is_damage(), &a.blob, a.kind).cmp(&(!b.is_damage(), &b.blob, b.kind)));
+        findings
+    }
+}

@@ -1,0 +1,99 @@
+//! Which packs there are, and whether they are as maps say.
+
+use super::findings::{FindingId, FindingKind, Findings};
+use super::walk::concerned;
+use crate::error::EngineError;
+use crate::frames::lock;
+use crate::repository::Repository;
+use crate::store::BlobInfo;
+use repo_format::{BlobKind, Location, PackName, PackRef};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+/// Whether a pack is there as a map names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PackState {
+    /// With the length that the map says.
+    Fine,
+    /// It is not there.
+    Missing(FindingId),
+    /// It has another length.
+    OtherLength {
+        finding: FindingId,
+        /// The length that it has.
+        len: u64,
+    },
+}
+
+/// The packs of a repository as they were listed, and those that maps name.
+pub(super) struct Inventory<'r, 's> {
+    repository: &'r Repository<'s>,
+    listed: HashMap<PackName, u64>,
+    named: Mutex<HashMap<PackRef, PackState>>,
+}
+
+impl<'r, 's> Inventory<'r, 's> {
+    pub(super) fn new(repository: &'r Repository<'s>, blobs: &[BlobInfo]) -> Self {
+        let pack = |info: &BlobInfo| match info.name.kind() {
+            Some(BlobKind::Pack(name)) => Some((name, info.len)),
+            _ => None,
+        };
+        Self { repository, listed: blobs.iter().filter_map(pack).collect(), named: Mutex::default() }
+    }
+
+    /// The length of a pack that was listed.
+    pub(super) fn len(&self, pack: &PackName) -> Option<u64> {
+        self.listed.get(pack).copied()
+    }
+
+    /// The state of a pack that a map names; what is wrong with it becomes a finding.
+    pub(super) fn state(&self, findings: &Findings, pack: &PackRef) -> Result<PackState, EngineError> {
+        if let Some(state) = lock(&self.named).get(pack) {
+            return Ok(*state);
+        }
+        let blob = pack.name.blob();
+        let len = match self.len(&pack.name) {
+            Some(len) => Some(len),
+            // A listing of many pages is no snapshot of the store: what it lacks is asked for by name.
+            None => self.repository.blob_len(&blob)?,
+        };
+        let state = match len {
+            Some(len) if len == u64::from(pack.len) => PackState::Fine,
+            Some(len) => {
+                let detail = || format!("it is {len} bytes long and not {}, as maps say", pack.len);
+                PackState::OtherLength {
+                    finding: findings.note(FindingKind::WrongLength, &blob, detail),
+                    len,
+                }
+            }
+            None => {
+                let detail = || format!("it is not there; {} bytes", pack.len);
+                PackState::Missing(findings.note(FindingKind::MissingPack, &blob, detail))
+            }
+        };
+        lock(&self.named).insert(pack.clone(), state);
+        Ok(state)
+    }
+
+    /// Why a frame cannot be read, as far as the listing tells.
+    pub(super) fn problem(
+        &self,
+        findings: &Findings,
+        at: &Location,
+    ) -> Result<Option<FindingId>, EngineError> {
+        Ok(concerned(&self.state(findings, &at.pack)?, at))
+    }
+
+    /// All packs that maps were found to name, with their states; a pack that is named with several lengths is
+    /// told of once, with the worst one.
+    pub(super) fn named(&self) -> BTreeMap<PackName, PackState> {
+        let mut packs = BTreeMap::new();
+        for (pack, state) in lock(&self.named).iter() {
+            let known = packs.entry(pack.name.clone()).or_insert(*state);
+            if *state != PackState::Fine {
+                *known = *state;
+            }
+        }
+        packs
+    }
+}

@@ -1,0 +1,440 @@
+//! Walking the maps of many disks: each node and page is looked at once, wherever it is shared.
+//!
+//! What a part of a map is found to be does not depend on where on which disk it is reached, as long as its place
+//! has the same shape. So [`Facts`] are remembered by what denotes a part and by that shape, and hold positions
+//! relative to the part's start. Damage goes up with the facts and becomes ranges of a disk at its root.
+//!
+//! # Memory
+//! Remembered facts are about 50 bytes for each distinct node and each of at most [`PAGES_REMEMBERED`] pages;
+//! pages are read in batches of those below 64 nodes of level 1.
+
+use super::findings::{FindingId, FindingKind, Findings};
+use super::inventory::{Inventory, PackState};
+use crate::backup::chain;
+use crate::error::EngineError;
+use crate::extent::Extent;
+use crate::frames::FrameReader;
+use crate::map::{FANOUT, Shape};
+use crate::store::StoreError;
+use rayon::prelude::*;
+use repo_format::{Child, Disk, Entry, FormatError, FrameKind, Location, Node, PackRef, Page, PageBounds};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Pages of a few TiB. What does not fit is looked at again when another disk shares it.
+const PAGES_REMEMBERED: usize = 4 << 20;
+/// Separate ranges that are kept for a part of a map; beyond, those of one finding become one range.
+const HITS_MAX: usize = 1 << 16;
+
+/// What a walk does at pages.
+pub(super) trait Inspector {
+    /// Whether a part of a map is to be looked at, by the names that its parent gives.
+    fn wants(&self, names: &[PackRef]) -> bool;
+
+    /// Looks at a page that lies at `at`; tells which parts, relative to the start of its cell, are concerned by
+    /// which findings.
+    fn page(&mut self, at: &Location, page: &Page) -> Result<Vec<Hit>, EngineError>;
+}
+
+/// A part of a disk that a finding concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Hit {
+    pub(super) finding: FindingId,
+    /// Relative to the start of the part of the map that it was found in.
+    pub(super) extent: Extent,
+}
+
+/// Where the pieces of a part of a map end.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// So many bytes behind the part's end.
+    Over(u32),
+    /// The last page cannot be read, for this reason.
+    Lost(FindingId),
+    /// Nobody looked.
+    Unknown,
+}
+
+/// What is known about a part of a map.
+#[derive(Clone, Debug)]
+struct Facts {
+    /// Where its first piece starts, in bytes from its start.
+    first: Option<u32>,
+    reach: Reach,
+    hits: Option<Arc<[Hit]>>,
+}
+
+impl Facts {
+    const HOLE: Self = Self { first: Some(0), reach: Reach::Over(0), hits: None };
+    const UNKNOWN: Self = Self { first: None, reach: Reach::Unknown, hits: None };
+
+    fn lost(finding: FindingId, span: u64) -> Self {
+        let hits = Extent::between(0, span).map(|extent| Arc::from([Hit { finding, extent }].as_slice()));
+        Self { first: None, reach: Reach::Lost(finding), hits }
+    }
+}
+
+/// A part of a map that is to be looked at.
+struct Part {
+    at: Location,
+    /// The packs that its parent says it names; nothing for a root and below nodes that do not tell.
+    names: Option<Vec<PackRef>>,
+    /// Where it starts on the disk.
+    start: u64,
+    span: u64,
+}
+
+type Key = [u8; 16];
+
+pub(super) struct Walker<'w, 'r, 's> {
+    pub(super) frames: &'w FrameReader<'r, 's>,
+    pub(super) findings: &'w Findings,
+    pub(super) inventory: &'w Inventory<'r, 's>,
+    inspector: &'w mut dyn Inspector,
+    facts: HashMap<Key, Facts>,
+    pages_remembered: usize,
+    /// Whether a node was found that gives wrong names for a child: names cannot be relied on then.
+    pub(super) names_lie: bool,
+}
+
+impl<'w, 'r, 's> Walker<'w, 'r, 's> {
+    pub(super) fn new(
+        frames: &'w FrameReader<'r, 's>,
+        findings: &'w Findings,
+        inventory: &'w Inventory<'r, 's>,
+        inspector: &'w mut dyn Inspector,
+    ) -> Self {
+        let facts = HashMap::new();
+        Self { frames, findings, inventory, inspector, facts, pages_remembered: 0, names_lie: false }
+    }
+
+    /// Walks the map of a disk; returns the parts of it that findings concern.
+    pub(super) fn disk(&mut self, disk: &Disk) -> Result<Vec<Hit>, EngineError> {
+        let Some(root) = &disk.map else { return Ok(Vec::new()) };
+        let shape = Shape::new(&self.frames.repository().config().geometry, disk.size);
+        let part = Part { at: root.clone(), names: None, start: 0, span: disk.size };
+        let facts = self.parts(&shape, shape.root_level(), &[part])?;
+        Ok(facts.into_iter().filter_map(|facts| facts.hits).flat_map(|hits| hits.to_vec()).collect())
+    }
+
+    /// Looks at parts of one level, in one batch.
+    fn parts(&mut self, shape: &Shape, level: u8, parts: &[Part]) -> Result<Vec<Facts>, EngineError> {
+        let keys: Vec<Key> = parts.iter().map(|part| key(shape, level, part)).collect();
+        let mut found: HashMap<Key, Facts> = HashMap::new();
+        let mut to_read: Vec<usize> = Vec::new();
+        for (position, (key, part)) in keys.iter().zip(parts).enumerate() {
+            if found.contains_key(key) {
+                continue;
+            }
+            let facts = match self.facts.get(key) {
+                Some(facts) => facts.clone(),
+                None if part.names.as_ref().is_some_and(|names| !self.inspector.wants(names)) => {
+                    Facts::UNKNOWN
+                }
+                None => match self.inventory.problem(self.findings, &part.at)? {
+                    Some(finding) => Facts::lost(finding, part.span),
+                    None => {
+                        to_read.push(position);
+                        // Replaced below; until then it keeps a part that occurs twice from being read twice.
+                        Facts::UNKNOWN
+                    }
+                },
+            };
+            found.insert(*key, facts);
+        }
+        let reading: Vec<&Part> = to_read.iter().filter_map(|position| parts.get(*position)).collect();
+        let read =
+            if level == 0 { self.pages(shape, &reading)? } else { self.nodes(shape, level, &reading)? };
+        for (position, facts) in to_read.into_iter().zip(read) {
+            if level > 0 || self.pages_remembered < PAGES_REMEMBERED {
+                self.pages_remembered += usize::from(level == 0);
+                self.facts.insert(keys[position], facts.clone());
+            }
+            found.insert(keys[position], facts);
+        }
+        Ok(keys.iter().filter_map(|key| found.get(key).cloned()).collect())
+    }
+
+    fn pages(&mut self, shape: &Shape, parts: &[&Part]) -> Result<Vec<Facts>, EngineError> {
+        let payloads = self.payloads(FrameKind::Page, parts)?;
+        let geometry = &self.frames.repository().config().geometry;
+        let parsed: Vec<_> = payloads
+            .into_par_iter()
+            .zip(parts.par_iter())
+            .map(|(payload, part)| {
+                let cell = part.start / u64::from(shape.cell_len);
+                let bounds = PageBounds::of(geometry, shape.size, cell).expect("a cell of the disk");
+                payload.map(|payload| Page::parse(&payload, &bounds))
+            })
+            .collect();
+        parts
+            .iter()
+            .zip(parsed)
+            .map(|(part, page)| match page {
+                Err(finding) => Ok(Facts::lost(finding, part.span)),
+                Ok(Err(error)) => Ok(Facts::lost(self.contradiction(&part.at, &error), part.span)),
+                Ok(Ok(page)) => self.page(part, &page),
+            })
+            .collect()
+    }
+
+    fn page(&mut self, part: &Part, page: &Page) -> Result<Facts, EngineError> {
+        let mut hits = self.inspector.page(&part.at, page)?;
+        hits.extend(self.check_names(part, &page.packs()));
+        let end =
+            u64::from(page.first) + page.entries.iter().map(|entry| u64::from(entry.len())).sum::<u64>();
+        let over = u32::try_from(end.saturating_sub(part.span)).expect("a page ends within its region");
+        Ok(Facts { first: Some(page.first), reach: Reach::Over(over), hits: tidied(hits) })
+    }
+
+    fn nodes(&mut self, shape: &Shape, level: u8, parts: &[&Part]) -> Result<Vec<Facts>, EngineError> {
+        let payloads = self.payloads(FrameKind::Node, parts)?;
+        let mut nodes = Vec::with_capacity(parts.len());
+        for (part, payload) in parts.iter().zip(payloads) {
+            nodes.push(payload.and_then(|payload| {
+                let count = shape.child_count(level, part.start / shape.span(level));
+                Node::parse(&payload, level, count, &part.at.pack)
+                    .map_err(|error| self.contradiction(&part.at, &error))
+            }));
+        }
+        let mut below: Vec<std::vec::IntoIter<Facts>> = Vec::with_capacity(nodes.len());
+        let children = |node: &Result<Node, FindingId>, part: &Part| match node {
+            Ok(node) => children(shape, node, part.start),
+            Err(_) => Vec::new(),
+        };
+        if level == 1 {
+            let lists: Vec<Vec<Part>> =
+                nodes.iter().zip(parts).map(|(node, part)| children(node, part)).collect();
+            let lens: Vec<usize> = lists.iter().map(Vec::len).collect();
+            let all: Vec<Part> = lists.into_iter().flatten().collect();
+            let mut facts = self.parts(shape, 0, &all)?.into_iter();
+            below
+                .extend(lens.into_iter().map(|len| facts.by_ref().take(len).collect::<Vec<_>>().into_iter()));
+        } else {
+            for (node, part) in nodes.iter().zip(parts) {
+                below.push(self.parts(shape, level - 1, &children(node, part))?.into_iter());
+            }
+        }
+        let joined = nodes.into_iter().zip(below).zip(parts).map(|((node, below), part)| match node {
+            Ok(node) => self.join(shape, part, &node, below),
+            Err(finding) => Facts::lost(finding, part.span),
+        });
+        Ok(joined.collect())
+    }
+
+    /// What is known about a node from what is known about its stored children.
+    fn join(
+        &mut self,
+        shape: &Shape,
+        part: &Part,
+        node: &Node,
+        below: impl IntoIterator<Item = Facts>,
+    ) -> Facts {
+        let child_span = shape.span(node.level - 1);
+        let mut below = below.into_iter();
+        let mut hits = self.check_names(part, &node.packs());
+        let mut first = None;
+        let mut reach = Reach::Unknown;
+        let mut start = 0;
+        for (slot, child) in node.children.iter().enumerate() {
+            let facts = match child {
+                Child::Hole => Facts::HOLE,
+                Child::Stored { .. } => below.next().unwrap_or(Facts::UNKNOWN),
+            };
+            match (slot, reach, facts.first) {
+                (0, _, _) => first = facts.first,
+                (_, Reach::Over(over), Some(first)) if over != first => {
+                    let error = FormatError::BadValue("a page does not begin where the page before ended");
+                    let finding = self.contradiction(&part.at, &error);
+                    let extent = Extent { start, length: u64::from(over.max(first)) };
+                    hits.push(Hit { finding, extent });
+                }
+                // The last chunk of what is lost reaches into this child.
+                (_, Reach::Lost(finding), Some(first)) => {
+                    let reached = Extent::between(start, start + u64::from(first));
+                    hits.extend(reached.map(|extent| Hit { finding, extent }));
+                }
+                _ => {}
+            }
+            hits.extend(facts.hits.iter().flat_map(|hits| hits.iter()).map(|hit| Hit {
+                finding: hit.finding,
+                extent: Extent { start: start + hit.extent.start, length: hit.extent.length },
+            }));
+            reach = facts.reach;
+            start = start.saturating_add(child_span);
+        }
+        Facts { first, reach, hits: tidied(hits) }
+    }
+
+    /// Compares the names that a parent gives with a part's own table.
+    fn check_names(&mut self, part: &Part, own: &[PackRef]) -> Vec<Hit> {
+        if part.names.as_deref().is_none_or(|names| names == own) {
+            return Vec::new();
+        }
+        self.names_lie = true;
+        let error = FormatError::BadValue("a node does not give the names of its child's table");
+        let finding = self.contradiction(&part.at, &error);
+        Extent::between(0, part.span).map(|extent| Hit { finding, extent }).into_iter().collect()
+    }
+
+    fn contradiction(&self, at: &Location, error: &FormatError) -> FindingId {
+        self.findings.note(FindingKind::ContradictoryMap, &at.pack.name.blob(), || {
+            format!("the page or node at offset {}: {error}", at.offset)
+        })
+    }
+
+    /// The payloads of parts; in place of one that cannot be read, the finding that says why.
+    fn payloads(
+        &self,
+        kind: FrameKind,
+        parts: &[&Part],
+    ) -> Result<Vec<Result<Vec<u8>, FindingId>>, EngineError> {
+        let locations: Vec<Location> = parts.iter().map(|part| part.at.clone()).collect();
+        let payloads = read_each(self.frames, kind, &locations)?;
+        let note = |(payload, at): (Result<Vec<u8>, EngineError>, &Location)| {
+            payload.map_err(|error| unreadable(self.findings, at, &error))
+        };
+        Ok(payloads.into_iter().zip(&locations).map(note).collect())
+    }
+}
+
+/// Notes that a frame cannot be read.
+pub(super) fn unreadable(findings: &Findings, at: &Location, error: &EngineError) -> FindingId {
+    let kind = match error {
+        EngineError::Store(StoreError::NotFound { .. }) => FindingKind::MissingPack,
+        _ => FindingKind::DamagedPack,
+    };
+    findings
+        .note(kind, &at.pack.name.blob(), || format!("the frame at offset {}: {}", at.offset, chain(error)))
+}
+
+/// The stored children of a node that starts at `start`.
+fn children(shape: &Shape, node: &Node, start: u64) -> Vec<Part> {
+    let span = shape.span(node.level - 1);
+    let has_names = node.level <= 2;
+    (0..FANOUT)
+        .zip(&node.children)
+        .filter_map(|(slot, child)| match child {
+            Child::Hole => None,
+            Child::Stored { at, names } => {
+                let start = start + slot * span;
+                let span = span.min(shape.size - start);
+                Some(Part { at: at.clone(), names: has_names.then(|| names.clone()), start, span })
+            }
+        })
+        .collect()
+}
+
+/// All that what is found out about a part depends on.
+fn key(shape: &Shape, level: u8, part: &Part) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    let Location { pack, codec, offset, stored_len, plain_len, id } = &part.at;
+    hash_pack(&mut hasher, pack);
+    hasher.update(&[level, *codec as u8]).update(&id.0);
+    for number in [*offset, *stored_len, *plain_len] {
+        hasher.update(&number.to_le_bytes());
+    }
+    // Where it lies within its region, and how far from the disk's end if that is near.
+    let region_len = u64::from(shape.region_len);
+    let left = (shape.size - part.start).min(part.span.saturating_add(region_len));
+    for number in [part.start % region_len, part.span, left] {
+        hasher.update(&number.to_le_bytes());
+    }
+    for name in part.names.iter().flatten() {
+        hash_pack(&mut hasher, name);
+    }
+    let mut key = Key::default();
+    hasher.finalize_xof().fill(&mut key);
+    key
+}
+
+fn hash_pack(hasher: &mut blake3::Hasher, pack: &PackRef) {
+    let writer = pack.name.writer.as_str().as_bytes();
+    let writer_len = u8::try_from(writer.len()).expect("a writer id is at most 63 bytes");
+    hasher.update(&[pack.name.kind as u8, writer_len]).update(writer).update(&pack.name.session.0);
+    hasher.update(&pack.name.number.to_le_bytes()).update(&pack.len.to_le_bytes());
+}
+
+/// Sorts hits and joins those of one finding that touch; few enough of them remain.
+fn tidied(mut hits: Vec<Hit>) -> Option<Arc<[Hit]>> {
+    if hits.is_empty() {
+        return None;
+    }
+    hits.sort_unstable();
+    let joined = |gap: u64| {
+        let mut joined: Vec<Hit> = Vec::new();
+        for hit in &hits {
+            match joined.last_mut() {
+                Some(last)
+                    if last.finding == hit.finding
+                        && hit.extent.start.saturating_sub(last.extent.end()) <= gap =>
+                {
+                    last.extent.length = last.extent.end().max(hit.extent.end()) - last.extent.start;
+                }
+                _ => joined.push(*hit),
+            }
+        }
+        joined
+    };
+    let exact = joined(0);
+    Some(if exact.len() > HITS_MAX { joined(u64::MAX).into() } else { exact.into() })
+}
+
+/// Reads payloads; those that are damaged or missing do not keep the others from being read.
+pub(super) fn read_each(
+    frames: &FrameReader<'_, '_>,
+    kind: FrameKind,
+    locations: &[Location],
+) -> Result<Vec<Result<Vec<u8>, EngineError>>, EngineError> {
+    match frames.read_all(kind, locations) {
+        Ok(payloads) => Ok(payloads.into_iter().map(Ok).collect()),
+        Err(error) if !is_damage(&error) => Err(error),
+        Err(error) if locations.len() == 1 => Ok(vec![Err(error)]),
+        Err(_) => {
+            let (left, right) = locations.split_at(locations.len() / 2);
+            let mut results = read_each(frames, kind, left)?;
+            results.extend(read_each(frames, kind, right)?);
+            Ok(results)
+        }
+    }
+}
+
+/// Whether an error tells of what is stored, and not of a store that fails.
+pub(super) fn is_damage(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::Damaged { .. }
+            | EngineError::Short { .. }
+            | EngineError::Store(StoreError::NotFound { .. })
+    )
+}
+
+/// The chunks of a page that findings concern, relative to the start of its cell.
+pub(super) fn chunk_hits(
+    page: &Page,
+    mut finding_of: impl FnMut(&Location) -> Option<FindingId>,
+) -> Vec<Hit> {
+    let mut hits = Vec::new();
+    let mut start = u64::from(page.first);
+    for entry in &page.entries {
+        let length = u64::from(entry.len());
+        if let Entry::Chunk(at) = entry
+            && let Some(finding) = finding_of(at)
+        {
+            hits.push(Hit { finding, extent: Extent { start, length } });
+        }
+        start += length;
+    }
+    hits
+}
+
+/// The finding that concerns a frame, by what is known of its pack.
+pub(super) fn concerned(state: &PackState, at: &Location) -> Option<FindingId> {
+    match *state {
+        PackState::Fine => None,
+        PackState::Missing(finding) => Some(finding),
+        PackState::OtherLength { finding, len } => {
+            (u64::from(at.offset) + u64::from(at.stored_len) > len).then_some(finding)
+        }
+    }
+}
