@@ -139,8 +139,8 @@ impl Page {
         if self.first >= bounds.max_chunk || (bounds.starts_region && self.first != 0) {
             return Err(FormatError::BadValue("no chunk of the cell before reaches so far"));
         }
-        if self.first > bounds.cell_end {
-            return Err(FormatError::BadValue("a page starts behind its cell"));
+        if self.entries.is_empty() {
+            return Err(FormatError::BadValue("a page has no entry"));
         }
         let mut at = self.first;
         let mut behind_hole = false;
