@@ -1,1 +1,37 @@
-fn main() {}
+//! The binary `keepstone`: backups, restores and checks of virtual machine disks.
+//!
+//! The only crate of the workspace with a clock, an environment, standard streams and signals. Everything it does to
+//! a repository is the engine's.
+
+mod arguments;
+mod clock;
+mod commands;
+mod console;
+mod exit;
+mod figures;
+mod hint;
+mod index;
+mod interrupt;
+mod numbers;
+mod open;
+mod password;
+mod profile;
+mod progress;
+mod selector;
+mod settings;
+mod times;
+mod unsupported;
+
+use arguments::Arguments;
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Wrong usage ends here, with exit code 2.
+    let arguments = Arguments::parse();
+    let outcome = commands::run(arguments);
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}

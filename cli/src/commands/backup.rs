@@ -1,0 +1,264 @@
+//! `keepstone backup`
+
+use crate::clock::{self, Stopwatch};
+use crate::exit::{Exit, Usage};
+use crate::figures::Figures;
+use crate::index;
+use crate::interrupt::Interrupt;
+use crate::numbers::{parse_size, size};
+use crate::open;
+use crate::progress::Progress;
+use crate::settings::{Compression, Settings};
+use crate::unsupported::{Role, local_path};
+use anyhow::Context as _;
+use keepstone_engine::DiskSource;
+use keepstone_engine::backup::{BackupJob, BackupReport, DiskReport, JobDisk, Reading, backup};
+use keepstone_engine::source::{ChangesFile, FullReason, RawImage, WithChanges};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The key of a disk that was given without one.
+const ONLY_DISK: &str = "disk0";
+const PROGRAM: &str = concat!("keepstone ", env!("CARGO_PKG_VERSION"));
+
+/// The arguments of `backup`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+A changes file tells what changed on a disk, with the fields of vSphere:
+  {\"diskSize\": n, \"changeId\": \"now\", \"since\": \"then\", \"changedArea\": [{\"start\": n, \"length\": n}, ...]}
+Only these areas are read if `since` is the change id that the VM's newest snapshot recorded for the disk. Else the
+disk is read in full, the report says why, and the exit code is 4.")]
+pub(crate) struct Arguments {
+    /// The VM's name
+    #[arg(long, value_name = "NAME", value_parser = vm_name)]
+    vm: String,
+
+    /// The VM's only disk, a raw image or block device; it gets the key `disk0`
+    #[arg(value_name = "SOURCE", required_unless_present = "disk", conflicts_with = "disk")]
+    source: Option<String>,
+
+    /// One of the VM's disks, by a key that is the same in every backup; once for each disk
+    #[arg(long, value_name = "KEY=SOURCE", value_parser = keyed_source)]
+    disk: Vec<Named>,
+
+    /// What changed since the VM's newest snapshot; with several disks KEY=FILE, once for each
+    #[arg(long, value_name = "FILE")]
+    changes: Vec<String>,
+
+    /// Read everything, whatever the changes are
+    #[arg(long)]
+    full: bool,
+
+    /// zstd's level for new chunks, 1 to 19, or auto: 1 in a local repository [default: auto]
+    #[arg(long, value_name = "LEVEL")]
+    compression: Option<Compression>,
+
+    /// A tag of the snapshot; may be repeated
+    #[arg(long, value_name = "TAG", value_parser = tag)]
+    tag: Vec<String>,
+
+    /// The most that the index cache may take on disk, as in 500MiB [default: 8GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    index_budget: Option<u64>,
+}
+
+/// A disk's key and what was given for it.
+#[derive(Clone, Debug)]
+struct Named {
+    key: String,
+    value: String,
+}
+
+fn vm_name(text: &str) -> Result<String, String> {
+    repo_format::check_vm_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    repo_format::check_tag(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn keyed_source(text: &str) -> Result<Named, String> {
+    let (key, value) = text.split_once('=').ok_or("a disk is given as KEY=SOURCE")?;
+    repo_format::check_disk_key(key).map_err(|error| error.to_string())?;
+    Ok(Named { key: key.to_owned(), value: value.to_owned() })
+}
+
+/// One disk as the command line names it.
+#[derive(Debug)]
+struct Disk {
+    key: String,
+    path: PathBuf,
+    changes: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    #[serde(flatten)]
+    backup: BackupReport,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+/// Backs up a VM.
+pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
+    let interrupt = Interrupt::install()?;
+    let disks = disks(arguments)?;
+    let sources = disks.iter().map(open_source).collect::<anyhow::Result<Vec<_>>>()?;
+    let store = open::store(settings)?;
+    let repository = open::repository(settings, &store)?;
+    let progress = Progress::new(settings.console, interrupt);
+    let budget = settings.index_budget(arguments.index_budget);
+    let mut index = index::open(settings, &repository, &arguments.vm, budget, &progress)?;
+    let job = BackupJob {
+        vm: &arguments.vm,
+        writer: &settings.writer,
+        disks: disks
+            .iter()
+            .zip(&sources)
+            .map(|(disk, source)| JobDisk { key: &disk.key, source: source.as_ref() })
+            .collect(),
+        reading: if arguments.full { Reading::Everything } else { Reading::Changes },
+        compression: settings.compression(arguments.compression).level(),
+        tags: arguments.tag.clone(),
+        properties: Vec::new(),
+        time: clock::now_millis(),
+        program: PROGRAM,
+        entropy: open::entropy()?,
+    };
+    let outcome = backup(&repository, &mut index, &job, &progress);
+    progress.finish();
+    let report = Report { backup: outcome?, figures: Figures::take(stopwatch, &store) };
+    settings.console.report(&report, text)?;
+    attention(settings, &disks, &report.backup)
+}
+
+/// The disks that the command line names, each with its changes file.
+fn disks(arguments: &Arguments) -> Result<Vec<Disk>, Usage> {
+    let named: Vec<(&str, &str)> = match &arguments.source {
+        Some(source) => vec![(ONLY_DISK, source)],
+        None => arguments.disk.iter().map(|named| (named.key.as_str(), named.value.as_str())).collect(),
+    };
+    let mut disks: Vec<Disk> = Vec::with_capacity(named.len());
+    for (key, source) in named {
+        if disks.iter().any(|disk| disk.key == key) {
+            return Err(Usage::new(format!("two disks have the key {key:?}")));
+        }
+        let path = PathBuf::from(local_path(source, Role::Source)?);
+        disks.push(Disk { key: key.to_owned(), path, changes: None });
+    }
+    for given in &arguments.changes {
+        let (disk, file) = changed_disk(&mut disks, given)?;
+        if disk.changes.replace(PathBuf::from(file)).is_some() {
+            return Err(Usage::new(format!("disk {:?} has two changes files", disk.key)));
+        }
+    }
+    Ok(disks)
+}
+
+/// Which disk a `--changes` is about: of several it must say so, as in KEY=FILE.
+fn changed_disk<'a, 'b>(disks: &'a mut [Disk], given: &'b str) -> Result<(&'a mut Disk, &'b str), Usage> {
+    let keyed = given
+        .split_once('=')
+        .and_then(|(key, file)| Some((disks.iter().position(|disk| disk.key == key)?, file)));
+    let (position, file) = match keyed {
+        Some(keyed) => keyed,
+        None if disks.len() == 1 => (0, given),
+        None => {
+            let keys = disks.iter().map(|disk| disk.key.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Usage::new(format!("--changes {given} does not say which disk it is about"))
+                .hint(format!("write --changes KEY=FILE, where KEY is one of {keys}")));
+        }
+    };
+    Ok((&mut disks[position], file))
+}
+
+fn open_source(disk: &Disk) -> anyhow::Result<Box<dyn DiskSource>> {
+    let image = Box::new(RawImage::open(&disk.path)?);
+    let Some(path) = &disk.changes else { return Ok(image) };
+    let failed = || format!("the changes of disk {:?}, {}, cannot be used", disk.key, path.display());
+    let bytes = std::fs::read(path).with_context(failed)?;
+    let changes = ChangesFile::parse(&bytes).with_context(failed)?;
+    Ok(Box::new(WithChanges::new(image, changes).with_context(failed)?))
+}
+
+/// Tells what an operator should look at although there is a snapshot.
+fn attention(settings: &Settings, disks: &[Disk], report: &BackupReport) -> anyhow::Result<Exit> {
+    let mut exit = Exit::Done;
+    for disk in &report.disks {
+        if let Some(reason @ FullReason::OtherSince { .. }) = &disk.full_reason {
+            settings.console.warn(&format!("disk {} was read in full: {reason}", disk.key));
+            exit = Exit::Attention;
+        }
+    }
+    for disk in disks {
+        let before =
+            report.disks.iter().find(|reported| reported.key == disk.key).map(|disk| disk.disk_bytes);
+        let after = RawImage::open(&disk.path)?.size();
+        if before.is_some_and(|before| before != after) {
+            settings.console.warn(&format!(
+                "{} changed its size during the backup; the snapshot may be of no one point in time",
+                disk.path.display()
+            ));
+            exit = Exit::Attention;
+        }
+    }
+    Ok(exit)
+}
+
+fn text(report: &Report) -> String {
+    let Report { backup, figures } = report;
+    let mut text = format!("snapshot {} of {}\n", backup.snapshot, backup.vm);
+    for disk in &backup.disks {
+        text.push_str(&disk_line(disk));
+    }
+    text.push_str(&format!(
+        "  stored {} in {} packs, {} of it metadata; {} of {} chunks were new, {} before compression\n",
+        size(backup.stored_bytes),
+        backup.packs,
+        size(backup.metadata_bytes),
+        backup.new_chunks,
+        backup.chunks,
+        size(backup.new_bytes),
+    ));
+    let disk_bytes = backup.disks.iter().map(|disk| disk.disk_bytes).sum();
+    text + &format!("  {}\n", figures.line(disk_bytes))
+}
+
+fn disk_line(disk: &DiskReport) -> String {
+    let DiskReport { key, disk_bytes, mode, full_reason, changed_bytes, read_bytes, .. } = disk;
+    let reason = full_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let what = if full_reason.is_some() { "in use" } else { "changed" };
+    format!(
+        "  disk {key} of {}, {mode}{reason}: {} {what}, {} read\n",
+        size(*disk_bytes),
+        size(*changed_bytes),
+        size(*read_bytes)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(key: &str) -> Disk {
+        Disk { key: key.to_owned(), path: PathBuf::new(), changes: None }
+    }
+
+    #[test]
+    fn changes_of_one_disk_need_no_key() {
+        let mut one = [disk("disk0")];
+        assert_eq!(changed_disk(&mut one, "a=b.json").unwrap().1, "a=b.json");
+        assert_eq!(changed_disk(&mut one, "disk0=b.json").unwrap().1, "b.json");
+    }
+
+    #[test]
+    fn changes_of_several_disks_name_theirs() {
+        let mut two = [disk("system"), disk("data")];
+        let (of, file) = changed_disk(&mut two, "data=b.json").unwrap();
+        assert_eq!((of.key.as_str(), file), ("data", "b.json"));
+        assert!(changed_disk(&mut two, "b.json").is_err());
+        assert!(changed_disk(&mut two, "other=b.json").is_err());
+    }
+}

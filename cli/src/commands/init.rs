@@ -1,0 +1,51 @@
+//! `keepstone init`
+
+use crate::clock;
+use crate::exit::Exit;
+use crate::open;
+use crate::password::Asking;
+use crate::settings::Settings;
+use keepstone_engine::Repository;
+use keepstone_engine::repository::NewSlot;
+use repo_format::{Geometry, KdfParams, SlotName};
+use serde::Serialize;
+
+/// The arguments of `init`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The name of the first key slot
+    #[arg(long, value_name = "NAME", default_value = "first")]
+    slot: SlotName,
+
+    /// What the first key slot is for, in words
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    label: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    repository: String,
+    slot: String,
+}
+
+/// Makes a repository.
+pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let store = open::new_store(settings)?;
+    let password = settings.password.password("Password of the new repository", Asking::Twice)?;
+    let slot = NewSlot {
+        name: &arguments.slot,
+        label: &arguments.label,
+        password: &password,
+        kdf: KdfParams::default(),
+        time: clock::now_millis(),
+    };
+    let repository = Repository::create(&store, Geometry::default(), &slot, &open::entropy()?)?;
+    let report =
+        Report { repository: repository.config().repository.to_string(), slot: arguments.slot.to_string() };
+    settings.console.report(&report, |report| format!("repository {}\n", report.repository))?;
+    settings
+        .console
+        .message("keep the password safe: without it nothing in the repository can be read again, by anyone");
+    Ok(Exit::Done)
+}

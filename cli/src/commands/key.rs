@@ -1,0 +1,165 @@
+//! `keepstone key`
+
+use crate::clock;
+use crate::console::table;
+use crate::exit::{Exit, Usage};
+use crate::open;
+use crate::password::{Asking, Origin};
+use crate::settings::Settings;
+use crate::times;
+use anyhow::bail;
+use clap::Subcommand;
+use keepstone_engine::repository::{NewSlot, add_slot, remove_slot, slots};
+use repo_format::{KdfParams, SlotInfo, SlotName};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The new password's environment variable.
+const NEW_PASSWORD_VARIABLE: &str = "KEEPSTONE_NEW_PASSWORD";
+
+/// The arguments of `key`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the key slots; needs no password
+    List,
+    /// Add a key slot: another password that opens the repository
+    Add(Add),
+    /// Remove a key slot; its password opens the repository no more
+    Remove {
+        /// The slot's name
+        #[arg(value_name = "NAME")]
+        slot: SlotName,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+The new password is taken from the first of --new-password-file, --new-password-command, the environment variable
+KEEPSTONE_NEW_PASSWORD, and a question at the terminal.")]
+struct Add {
+    /// The slot's name: 1 to 63 of a-z, 0-9 and -
+    #[arg(value_name = "NAME")]
+    slot: SlotName,
+
+    /// What it is for, in words
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    label: String,
+
+    /// Read the new password from a file; a line end at its end does not count
+    #[arg(long, value_name = "FILE", conflicts_with = "new_password_command")]
+    new_password_file: Option<PathBuf>,
+
+    /// Take the new password from what a shell command prints
+    #[arg(long, value_name = "COMMAND")]
+    new_password_command: Option<String>,
+}
+
+#[derive(Serialize)]
+struct List {
+    slots: Vec<Slot>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Slot {
+    slot: String,
+    label: String,
+    created: Option<String>,
+    memory_kib: u32,
+    passes: u32,
+    lanes: u32,
+    #[serde(skip)]
+    created_millis: u64,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    slot: String,
+}
+
+impl Slot {
+    fn new(info: &SlotInfo) -> Self {
+        let KdfParams { memory_kib, passes, lanes } = info.kdf;
+        Self {
+            slot: info.name.to_string(),
+            label: info.label.clone(),
+            created: times::rfc3339(info.created),
+            memory_kib,
+            passes,
+            lanes,
+            created_millis: info.created,
+        }
+    }
+}
+
+/// Lists or changes the key slots.
+pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    match &arguments.action {
+        Action::List => list(settings),
+        Action::Add(arguments) => add(settings, arguments),
+        Action::Remove { slot } => remove(settings, slot),
+    }
+}
+
+fn list(settings: &Settings) -> anyhow::Result<Exit> {
+    let store = open::store(settings)?;
+    let report = List { slots: slots(&store)?.iter().map(Slot::new).collect() };
+    settings.console.report(&report, |report| {
+        let rows = report.slots.iter();
+        let rows =
+            rows.map(|slot| [slot.slot.clone(), times::local(slot.created_millis), slot.label.clone()]);
+        table(["slot", "created", "label"], &[], rows)
+    })?;
+    Ok(Exit::Done)
+}
+
+fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
+    let store = open::store(settings)?;
+    if slots(&store)?.iter().any(|info| info.name == arguments.slot) {
+        bail!(Usage::new(format!("there is a key slot {} already", arguments.slot)).hint(
+            "choose another name; to change a password, add a slot with the new one and remove the old slot"
+        ));
+    }
+    let password = open::password(settings)?;
+    let new_password = new_password(arguments).password("Password of the new slot", Asking::Twice)?;
+    let slot = NewSlot {
+        name: &arguments.slot,
+        label: &arguments.label,
+        password: &new_password,
+        kdf: KdfParams::default(),
+        time: clock::now_millis(),
+    };
+    add_slot(&store, &password, &slot, &open::entropy()?)?;
+    changed(settings, &arguments.slot, "added")
+}
+
+fn new_password(arguments: &Add) -> Origin {
+    let file = arguments.new_password_file.clone().map(Origin::File);
+    let flag = file.or(arguments.new_password_command.clone().map(Origin::Command));
+    let environment =
+        std::env::var_os(NEW_PASSWORD_VARIABLE).map(|_| Origin::Environment(NEW_PASSWORD_VARIABLE));
+    flag.or(environment).unwrap_or(Origin::Terminal)
+}
+
+/// Removes a slot. Whoever cannot open the repository has no business removing what opens it.
+fn remove(settings: &Settings, slot: &SlotName) -> anyhow::Result<Exit> {
+    let store = open::store(settings)?;
+    if !slots(&store)?.iter().any(|info| info.name == *slot) {
+        bail!(Usage::new(format!("there is no key slot {slot}")).hint("`keepstone key list` lists them"));
+    }
+    open::repository(settings, &store)?;
+    remove_slot(&store, slot)?;
+    changed(settings, slot, "removed")
+}
+
+fn changed(settings: &Settings, slot: &SlotName, what: &str) -> anyhow::Result<Exit> {
+    let report = Changed { slot: slot.to_string() };
+    settings.console.report(&report, |report| format!("key slot {} {what}\n", report.slot))?;
+    Ok(Exit::Done)
+}

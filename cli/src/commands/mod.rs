@@ -1,0 +1,84 @@
+//! The commands: one file each, with its arguments and what it does.
+
+mod backup;
+mod completions;
+mod diff;
+mod init;
+mod key;
+mod man;
+mod restore;
+mod show;
+mod snapshots;
+mod stats;
+mod verify;
+
+use crate::arguments::Arguments;
+use crate::exit::Exit;
+use crate::settings::Settings;
+use anyhow::Context as _;
+use clap::Subcommand;
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new, empty repository
+    Init(init::Arguments),
+    /// Back up the disks of a VM
+    Backup(backup::Arguments),
+    /// List the snapshots
+    Snapshots(snapshots::Arguments),
+    /// Show one snapshot
+    Show(show::Arguments),
+    /// Print where a disk differs between two snapshots
+    Diff(diff::Arguments),
+    /// Show what the repository holds
+    Stats(stats::Arguments),
+    /// Write a disk of a snapshot to a file, a block device or standard output
+    Restore(restore::Arguments),
+    /// Check that snapshots are whole
+    Verify(verify::Arguments),
+    /// List, add and remove the passwords of the repository
+    Key(key::Arguments),
+    /// Print the completions of a shell
+    Completions(completions::Arguments),
+    /// Write the manual pages into a directory
+    Man(man::Arguments),
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever fails first.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    log_to_stderr(arguments.global.verbose);
+    if let Some(threads) = arguments.global.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global()
+            .context("could not start the threads")?;
+    }
+    let settings = Settings::resolve(arguments.global)?;
+    match arguments.command {
+        Command::Init(arguments) => init::run(&settings, &arguments),
+        Command::Backup(arguments) => backup::run(&settings, &arguments),
+        Command::Snapshots(arguments) => snapshots::run(&settings, &arguments),
+        Command::Show(arguments) => show::run(&settings, &arguments),
+        Command::Diff(arguments) => diff::run(&settings, &arguments),
+        Command::Stats(arguments) => stats::run(&settings, &arguments),
+        Command::Restore(arguments) => restore::run(&settings, &arguments),
+        Command::Verify(arguments) => verify::run(&settings, &arguments),
+        Command::Key(arguments) => key::run(&settings, &arguments),
+        Command::Completions(arguments) => completions::run(&settings, &arguments),
+        Command::Man(arguments) => man::run(&settings, &arguments),
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::TRACE,
+    };
+    // Only `main` comes here, once, so no other subscriber can be there.
+    tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(std::io::stderr).init();
+}

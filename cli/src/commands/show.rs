@@ -1,0 +1,125 @@
+//! `keepstone show`
+
+use super::snapshots::Line;
+use crate::console::{facts, table};
+use crate::exit::Exit;
+use crate::numbers::size;
+use crate::open;
+use crate::selector;
+use crate::settings::Settings;
+use crate::times;
+use keepstone_engine::snapshots::{Selector, Snapshot, find};
+use repo_format::{DiskMode, Totals};
+use serde::Serialize;
+
+/// The arguments of `show`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The beginning of an id, VM@latest, or VM@TIME for the newest at that time
+    #[arg(value_parser = selector::parse)]
+    snapshot: Selector,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    #[serde(flatten)]
+    line: Line,
+    writer: String,
+    program: String,
+    parent: Option<String>,
+    reading: Vec<Reading>,
+    chunks: u64,
+    new_chunks: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    metadata_bytes: u64,
+    packs: u32,
+}
+
+/// How a disk was read.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reading {
+    key: String,
+    mode: &'static str,
+    changed_bytes: u64,
+    read_bytes: u64,
+}
+
+impl Report {
+    fn new(snapshot: &Snapshot) -> Self {
+        let commit = &snapshot.commit;
+        let Totals { chunks, new_chunks, new_bytes, stored_bytes, metadata_bytes, data_packs, map_packs } =
+            commit.totals;
+        let reading = commit.disks.iter().map(|disk| Reading {
+            key: disk.key.clone(),
+            mode: match disk.mode {
+                DiskMode::Full => "full",
+                DiskMode::Incremental => "incremental",
+            },
+            changed_bytes: disk.changed_bytes,
+            read_bytes: disk.read_bytes,
+        });
+        Self {
+            line: Line::new(snapshot),
+            writer: snapshot.name.writer.to_string(),
+            program: commit.program.clone(),
+            parent: commit.parent.as_ref().map(|parent| parent.session.to_string()),
+            reading: reading.collect(),
+            chunks,
+            new_chunks,
+            new_bytes,
+            stored_bytes,
+            metadata_bytes,
+            packs: data_packs.saturating_add(map_packs),
+        }
+    }
+}
+
+/// Shows what a snapshot says about itself.
+pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let store = open::store(settings)?;
+    let repository = open::repository(settings, &store)?;
+    let snapshot = find(&repository, &arguments.snapshot)?;
+    settings.console.report(&Report::new(&snapshot), |report| text(report, snapshot.commit.time))?;
+    Ok(Exit::Done)
+}
+
+fn text(report: &Report, time: u64) -> String {
+    let none = || "none".to_owned();
+    let tags = if report.line.tags.is_empty() { none() } else { report.line.tags.join(", ") };
+    let facts = facts(&[
+        ("snapshot", report.line.snapshot.clone()),
+        ("vm", report.line.vm.clone()),
+        ("time", times::local(time)),
+        ("tags", tags),
+        ("writer", report.writer.clone()),
+        ("program", report.program.clone()),
+        ("parent", report.parent.clone().unwrap_or_else(none)),
+        (
+            "chunks",
+            format!("{} looked at, {} new of {}", report.chunks, report.new_chunks, size(report.new_bytes)),
+        ),
+        (
+            "stored",
+            format!(
+                "{} in {} packs, {} of it metadata",
+                size(report.stored_bytes),
+                report.packs,
+                size(report.metadata_bytes)
+            ),
+        ),
+    ]);
+    let rows = report.line.disks.iter().zip(&report.reading).map(|(disk, reading)| {
+        [
+            disk.key.clone(),
+            size(disk.disk_bytes),
+            reading.mode.to_owned(),
+            size(reading.changed_bytes),
+            size(reading.read_bytes),
+            disk.change_id.clone().unwrap_or_else(|| "none".to_owned()),
+        ]
+    });
+    facts + "\n" + &table(["disk", "size", "mode", "changed", "read", "change id"], &[1, 3, 4], rows)
+}

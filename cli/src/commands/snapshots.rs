@@ -1,0 +1,116 @@
+//! `keepstone snapshots`
+
+use crate::console::table;
+use crate::exit::Exit;
+use crate::numbers::size;
+use crate::open;
+use crate::settings::Settings;
+use crate::times;
+use keepstone_engine::snapshots::{Snapshot, list};
+use repo_format::Disk;
+use serde::Serialize;
+
+/// Hex digits of an id that tables show: enough to be unique among a million snapshots.
+pub(super) const SHORT_ID_LEN: usize = 12;
+
+/// The arguments of `snapshots`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only those of this VM
+    #[arg(long, value_name = "NAME")]
+    vm: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    snapshots: Vec<Line>,
+}
+
+/// A snapshot as lists show it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    /// Its id.
+    pub(super) snapshot: String,
+    /// Its VM.
+    pub(super) vm: String,
+    /// When it was made, RFC 3339.
+    pub(super) time: Option<String>,
+    /// Its disks.
+    pub(super) disks: Vec<DiskLine>,
+    /// Its tags.
+    pub(super) tags: Vec<String>,
+    /// Whether it is kept whatever the rules say.
+    pub(super) pinned: bool,
+    #[serde(skip)]
+    time_millis: u64,
+}
+
+/// A disk of a snapshot as lists show it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DiskLine {
+    /// Its key.
+    pub(super) key: String,
+    /// Its size.
+    pub(super) disk_bytes: u64,
+    /// What its next changes count from.
+    pub(super) change_id: Option<String>,
+}
+
+impl Line {
+    pub(super) fn new(snapshot: &Snapshot) -> Self {
+        let commit = &snapshot.commit;
+        Self {
+            snapshot: snapshot.session().to_string(),
+            vm: commit.vm.clone(),
+            time: times::rfc3339(commit.time),
+            disks: commit.disks.iter().map(DiskLine::new).collect(),
+            tags: commit.tags.clone(),
+            // The format has no pins.
+            pinned: false,
+            time_millis: commit.time,
+        }
+    }
+}
+
+impl DiskLine {
+    fn new(disk: &Disk) -> Self {
+        Self { key: disk.key.clone(), disk_bytes: disk.size, change_id: disk.change_id.clone() }
+    }
+}
+
+/// Lists the snapshots, the oldest first.
+pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let store = open::store(settings)?;
+    let repository = open::repository(settings, &store)?;
+    let found = list(&repository, arguments.vm.as_deref())?;
+    let report = Report { snapshots: found.snapshots.iter().map(Line::new).collect() };
+    settings.console.report(&report, text)?;
+    if found.snapshots.is_empty() {
+        settings.console.message("there are no snapshots");
+    }
+    for (name, error) in &found.unreadable {
+        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        settings.console.warn(&format!("{error}{why}; what {name} says is left out"));
+    }
+    Ok(if found.unreadable.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+fn text(report: &Report) -> String {
+    if report.snapshots.is_empty() {
+        return String::new();
+    }
+    let rows = report.snapshots.iter().map(|line| {
+        let keys: Vec<&str> = line.disks.iter().map(|disk| disk.key.as_str()).collect();
+        [
+            line.snapshot.chars().take(SHORT_ID_LEN).collect(),
+            times::local(line.time_millis),
+            line.vm.clone(),
+            size(line.disks.iter().map(|disk| disk.disk_bytes).sum()),
+            keys.join(","),
+            line.tags.join(","),
+        ]
+    });
+    table(["snapshot", "time", "vm", "size", "disks", "tags"], &[3], rows)
+}

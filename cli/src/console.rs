@@ -1,0 +1,136 @@
+//! What the program says: data on standard output, everything else on standard error.
+
+use crate::settings::Verbosity;
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+
+/// How reports are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Text for people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Which stream reports go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error: standard output carries a disk.
+    Error,
+}
+
+/// The program's output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Console {
+    format: Format,
+    verbosity: Verbosity,
+    report_to: Stream,
+}
+
+impl Console {
+    /// Makes one that reports on standard output.
+    pub(crate) fn new(format: Format, verbosity: Verbosity) -> Self {
+        Self { format, verbosity, report_to: Stream::Output }
+    }
+
+    /// The same with reports on standard error.
+    pub(crate) fn reporting_on_stderr(self) -> Self {
+        Self { report_to: Stream::Error, ..self }
+    }
+
+    /// Writes the result of a command: as one JSON object, or as the text that `text` makes.
+    ///
+    /// # Errors
+    /// A stream that cannot be written.
+    pub(crate) fn report<R: Serialize>(
+        &self,
+        report: &R,
+        text: impl FnOnce(&R) -> String,
+    ) -> anyhow::Result<()> {
+        let rendered = match self.format {
+            Format::Text => text(report),
+            Format::Json => {
+                let mut json =
+                    serde_json::to_string_pretty(report).context("could not write the report as JSON")?;
+                json.push('\n');
+                json
+            }
+        };
+        self.write(rendered.as_bytes())
+    }
+
+    /// Writes data as it is.
+    ///
+    /// # Errors
+    /// A stream that cannot be written.
+    pub(crate) fn write(&self, data: &[u8]) -> anyhow::Result<()> {
+        let written = match self.report_to {
+            Stream::Output => {
+                let mut out = io::stdout().lock();
+                out.write_all(data).and_then(|()| out.flush())
+            }
+            Stream::Error => io::stderr().write_all(data),
+        };
+        match written {
+            // `| head` has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("could not write the output"),
+        }
+    }
+
+    /// Tells something that is good to know.
+    pub(crate) fn message(&self, text: &str) {
+        if self.verbosity != Verbosity::Quiet {
+            say(text);
+        }
+    }
+
+    /// Tells something that somebody should look at.
+    pub(crate) fn warn(&self, text: &str) {
+        say(&format!("warning: {text}"));
+    }
+
+    /// Whether progress bars are to be drawn.
+    pub(crate) fn draws_progress(&self) -> bool {
+        self.verbosity == Verbosity::Progress && io::stderr().is_terminal()
+    }
+}
+
+fn say(text: &str) {
+    // Nothing is left to report to when standard error is closed.
+    let _ = writeln!(io::stderr(), "keepstone: {text}");
+}
+
+/// A table without lines: readable without colour and easy to cut into columns.
+///
+/// Columns in `right` are aligned to the right, as numbers are.
+pub(crate) fn table<const N: usize>(
+    headings: [&str; N],
+    right: &[usize],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(headings.map(str::to_uppercase));
+    for row in rows {
+        table.add_row(row);
+    }
+    for (position, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if right.contains(&position) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
+/// What a report of one object shows: a name and a value in each line, aligned.
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    facts.iter().fold(String::new(), |text, (name, value)| text + &format!("{name:width$}  {value}\n"))
+}

@@ -1,0 +1,123 @@
+//! What to do next after a failure.
+
+use crate::exit::Usage;
+use keepstone_engine::EngineError;
+use keepstone_engine::index::IndexError;
+use keepstone_engine::source::{ChangesError, ImageError};
+use keepstone_engine::store::StoreError;
+use keepstone_engine::target::TargetError;
+use std::error::Error;
+use std::io;
+
+/// Chooses the advice for a failure: that of its outermost cause that has one.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(advice)
+}
+
+fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(usage) = cause.downcast_ref::<Usage>() {
+        return usage.advice().map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<EngineError>() {
+        return engine(error).map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return store(error).map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<ChangesError>() {
+        return Some(changes(error).to_owned());
+    }
+    // The errors of sources and targets come wrapped in those of the operating system.
+    let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref)?;
+    let of_target = wrapped.downcast_ref::<TargetError>().and_then(target);
+    of_target.or_else(|| wrapped.downcast_ref::<ImageError>().and_then(image)).map(str::to_owned)
+}
+
+fn engine(error: &EngineError) -> Option<&'static str> {
+    Some(match error {
+        EngineError::Store(error) => return store(error),
+        EngineError::AlreadyARepository => "use it as it is, or name another place with -r",
+        EngineError::NotARepository => "check the path; `keepstone init` makes a new repository",
+        EngineError::WrongPassword { .. } => {
+            "check where the password comes from: --password-file, --password-command, KEEPSTONE_PASSWORD or the profile"
+        }
+        EngineError::LastSlot { .. } => "add another slot first, with `keepstone key add`",
+        EngineError::NoSuchSnapshot { .. } => "`keepstone snapshots` lists those that there are",
+        EngineError::AmbiguousSnapshot { .. } => "give more digits of the id",
+        EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",
+        EngineError::Damaged { .. }
+        | EngineError::Short { .. }
+        | EngineError::MapUnreadable { .. }
+        | EngineError::Unrestorable { .. } => {
+            "`keepstone verify --read-data` tells which snapshots are affected; others can still be restored"
+        }
+        EngineError::Twin { .. } => {
+            "give every host and every backup that runs at the same time its own --writer"
+        }
+        EngineError::Aborted { .. } => "run the backup again; nothing that was stored is lost",
+        EngineError::PackVanished { .. } => {
+            "nothing was committed; check the storage, run `keepstone verify`, and back up again"
+        }
+        EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
+            "name another directory with --cache-dir; the cache is safe to delete"
+        }
+        _ => return None,
+    })
+}
+
+fn store(error: &StoreError) -> Option<&'static str> {
+    Some(match error {
+        StoreError::NotFound { .. } => {
+            "`keepstone verify` tells which snapshots are affected; others can still be restored"
+        }
+        StoreError::Io { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            "check the path; `keepstone init` makes a new repository"
+        }
+        StoreError::Io { source, .. } => return system(source),
+        StoreError::Unsuitable { .. } => "name an empty or a new directory on a local disk",
+        _ => return None,
+    })
+}
+
+fn system(error: &io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        io::ErrorKind::PermissionDenied => "check who owns it, and whether this user may use it",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room and run the command again",
+        io::ErrorKind::ReadOnlyFilesystem => "mount the file system writable",
+        _ => return None,
+    })
+}
+
+fn changes(error: &ChangesError) -> &'static str {
+    match error {
+        ChangesError::OtherSize { .. } => "check that the changes file and the disk belong together",
+        _ => "`keepstone backup --help` describes the file; without --changes the disk is read in full",
+    }
+}
+
+fn image(error: &ImageError) -> Option<&'static str> {
+    Some(match error {
+        ImageError::WrongKind { .. } => "name a raw image or a block device",
+        ImageError::Shrunk { .. } | ImageError::SizeChanged { .. } => {
+            "back up a disk that nothing writes to: a snapshot of it, or a copy"
+        }
+        ImageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path",
+        ImageError::Io { source, .. } => return system(source),
+        _ => return None,
+    })
+}
+
+fn target(error: &TargetError) -> Option<&'static str> {
+    Some(match error {
+        TargetError::Exists { .. } => "name another target, or add --overwrite",
+        TargetError::WrongKind { .. } => "name a file that does not exist yet, or a block device",
+        TargetError::Busy { .. } => "wait until it is done, or name another target",
+        TargetError::Mounted { .. } => "unmount it first, if it is the right device",
+        TargetError::InUse { .. } => {
+            "find what uses it (a mounted partition, LVM, RAID, swap), if it is the right device"
+        }
+        TargetError::TooSmall { .. } => "name a device that is at least as large",
+        TargetError::Io { source, .. } => return system(source),
+        _ => return None,
+    })
+}

@@ -1,0 +1,100 @@
+//! Sizes and counts, for people.
+
+/// Units of 1024, the smallest first.
+const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+/// Writes a number of bytes in binary units with one decimal.
+pub(crate) fn size(bytes: u64) -> String {
+    let mut tenths = u128::from(bytes) * 10;
+    let mut unit = None;
+    for larger in UNITS {
+        // 1023.95 and more would be rounded to 1024.0.
+        if tenths < 10_240 && !(unit.is_some() && tenths >= 10_239) {
+            break;
+        }
+        tenths = (tenths + 512) / 1024;
+        unit = Some(larger);
+    }
+    match unit {
+        None if bytes == 1 => "1 byte".to_owned(),
+        None => format!("{bytes} bytes"),
+        Some(unit) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+    }
+}
+
+/// Writes a duration given in milliseconds.
+pub(crate) fn duration(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0..60 => format!("{seconds}.{} s", millis % 1000 / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// Writes a count with its noun, which takes an `s` in the plural.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// Reads a number of bytes with an optional binary unit: `500 MiB`, `8G`, `4096`.
+///
+/// # Errors
+/// Anything else, or more than 2^64 bytes.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let refused =
+        || format!("{text:?} is no size: write a number of bytes, or one with KiB, MiB, GiB or TiB");
+    let trimmed = text.trim();
+    let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = trimmed.split_at_checked(digits).ok_or_else(refused)?;
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(refused()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units_and_one_decimal() {
+        let sizes = [0, 1, 1023, 1024, 1536, 1_048_524, 1_048_576, 560 << 20, 1 << 40, u64::MAX].map(size);
+        let expected = [
+            "0 bytes",
+            "1 byte",
+            "1023 bytes",
+            "1.0 KiB",
+            "1.5 KiB",
+            "1023.9 KiB",
+            "1.0 MiB",
+            "560.0 MiB",
+            "1.0 TiB",
+            "16.0 EiB",
+        ];
+        assert_eq!(sizes, expected);
+    }
+
+    #[test]
+    fn durations_name_their_two_largest_units() {
+        assert_eq!([0, 1234, 61_000, 7_260_000].map(duration), ["0.0 s", "1.2 s", "1 min 1 s", "2 h 1 min"]);
+    }
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        assert_eq!(
+            ["4096", "8GiB", "8 G", "1k", "3TB"].map(|text| parse_size(text).unwrap()),
+            [4096, 8 << 30, 8 << 30, 1024, 3 << 40]
+        );
+        for text in ["", "GiB", "1.5G", "-1", "8X", "99999999999T"] {
+            assert!(parse_size(text).is_err(), "{text:?} is no size");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Draws what an operation tells, and passes on that it is to stop.
+
+use crate::console::Console;
+use crate::interrupt::Interrupt;
+use crate::numbers::size;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use keepstone_engine::Observer;
+use keepstone_engine::observer::{Event, Notice, Phase};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often a bar moves on its own, so that its rate and time stay true while nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+
+const BYTES: &str = "{prefix} {wide_bar} {done}/{total}  {rate}  {eta} left{msg}";
+const ITEMS: &str = "{prefix} {wide_bar} {pos}/{len}{msg}";
+const WAITING: &str = "{prefix} {spinner}";
+
+/// An observer that draws a progress bar on standard error and stops the operation when it is interrupted.
+pub(crate) struct Progress {
+    console: Console,
+    interrupt: Interrupt,
+    bar: Mutex<ProgressBar>,
+    transferred: AtomicU64,
+    stop_told: AtomicBool,
+}
+
+impl Progress {
+    /// Begins to watch an operation.
+    pub(crate) fn new(console: Console, interrupt: Interrupt) -> Self {
+        Self {
+            console,
+            interrupt,
+            bar: Mutex::new(ProgressBar::hidden()),
+            transferred: AtomicU64::new(0),
+            stop_told: AtomicBool::new(false),
+        }
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        self.bar().finish_and_clear();
+    }
+
+    // A panic in another thread leaves a bar that can be drawn all the same.
+    fn bar(&self) -> MutexGuard<'_, ProgressBar> {
+        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, phase: &Phase, total: u64) {
+        tracing::info!(?phase, total, "a phase begins");
+        let mut bar = self.bar();
+        bar.finish_and_clear();
+        self.transferred.store(0, Ordering::Relaxed);
+        if self.console.draws_progress() {
+            *bar = new_bar(phase, total);
+        }
+    }
+
+    fn transferred(&self, phase_bytes: u64) {
+        let bytes = self.transferred.fetch_add(phase_bytes, Ordering::Relaxed) + phase_bytes;
+        let bar = self.bar();
+        if !bar.is_hidden() {
+            bar.set_message(format!("  {} moved", size(bytes)));
+        }
+    }
+
+    fn tell(&self, notice: &Notice) {
+        let text = match notice {
+            Notice::IndexSkipped { name, reason } => {
+                format!("index {name} is left out, so more may be stored than needed: {reason}")
+            }
+            Notice::Unreadable { name, reason } => {
+                format!("{name} cannot be read and counts as absent; `keepstone verify` tells more: {reason}")
+            }
+            Notice::SessionAborted { session } => {
+                format!("session {session} was aborted by another process; the backup begins again")
+            }
+            other => format!("{other:?}"),
+        };
+        self.bar().suspend(|| self.console.warn(&text));
+    }
+}
+
+impl Observer for Progress {
+    fn observe(&self, event: Event) -> ControlFlow<()> {
+        match &event {
+            Event::Phase { phase, total } => self.begin(phase, *total),
+            Event::Progress(amount) => self.bar().inc(*amount),
+            Event::Transferred(bytes) => self.transferred(*bytes),
+            Event::Notice(notice) => self.tell(notice),
+            other => tracing::debug!(?other, "an event"),
+        }
+        if !self.interrupt.is_raised() {
+            return ControlFlow::Continue(());
+        }
+        if !self.stop_told.swap(true, Ordering::Relaxed) {
+            self.bar().suspend(|| self.console.message("stopping; interrupt again to stop at once"));
+        }
+        ControlFlow::Break(())
+    }
+}
+
+fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
+    let (prefix, template) = match phase {
+        Phase::SyncIndex => ("index".to_owned(), BYTES),
+        Phase::Backup { disk } => (format!("backup {disk}"), BYTES),
+        Phase::Commit => ("commit".to_owned(), WAITING),
+        Phase::Restore { disk } => (format!("restore {disk}"), BYTES),
+        Phase::VerifyStructure => ("verify maps".to_owned(), ITEMS),
+        Phase::VerifyData => ("verify data".to_owned(), BYTES),
+        other => (format!("{other:?}"), ITEMS),
+    };
+    let style = ProgressStyle::with_template(template)
+        .expect("the templates are constants")
+        .with_key("done", |state: &ProgressState, out: &mut dyn std::fmt::Write| put(out, &size(state.pos())))
+        .with_key("total", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            put(out, &size(state.len().unwrap_or_default()));
+        })
+        .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            put(out, &format!("{}/s", size(whole(state.per_sec()))));
+        });
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    bar.set_style(style);
+    bar.set_prefix(prefix);
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+fn put(out: &mut dyn std::fmt::Write, text: &str) {
+    // A part of a bar that cannot be drawn is left out.
+    let _ = out.write_str(text);
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates, and a rate is shown"
+)]
+fn whole(rate: f64) -> u64 {
+    rate as u64
+}

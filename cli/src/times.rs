@@ -1,0 +1,32 @@
+//! Points in time, for people and for machines.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// Writes a time in the local time zone, to the second.
+pub(crate) fn local(millis: u64) -> String {
+    let shown = timestamp(millis)
+        .map(|time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string());
+    shown.unwrap_or_else(|| format!("{millis} ms after 1970"))
+}
+
+/// Writes a time as RFC 3339 in UTC, to the millisecond.
+pub(crate) fn rfc3339(millis: u64) -> Option<String> {
+    timestamp(millis).map(|time| format!("{time:.3}"))
+}
+
+fn timestamp(millis: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(millis).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_get_utc_with_milliseconds() {
+        assert_eq!(rfc3339(1_800_000_000_000).unwrap(), "2027-01-15T08:00:00.000Z");
+        assert_eq!(rfc3339(1_800_000_000_042).unwrap(), "2027-01-15T08:00:00.042Z");
+        assert_eq!(rfc3339(u64::MAX), None);
+    }
+}
