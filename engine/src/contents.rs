@@ -41,8 +41,7 @@ pub fn contents(repository: &Repository<'_>, disk: &Disk) -> Result<Vec<ContentP
         let cells: Vec<u64> = regions.clone().flat_map(|region| shape.cells_of_region(region)).collect();
         let mut pages = map.pages(&cells)?.into_iter();
         for region in regions {
-            let cells = shape.cells_of_region(region);
-            let count = usize::try_from(cells.end - cells.start).expect("a region has few cells");
+            let count = shape.cells_of_region(region).count();
             let sequence = sequence::from_pages(&shape, region, pages.by_ref().take(count))
                 .map_err(EngineError::damaged(&map_blob))?;
             let region_start = region * u64::from(shape.region_len);

@@ -130,10 +130,11 @@ impl Walk<'_, '_, '_> {
 
     /// Compares cells.
     fn pages(&mut self, pairs: &[Pair]) -> Result<(), EngineError> {
-        let pieces_a = self.pieces(pairs, 0)?;
-        let pieces_b = self.pieces(pairs, 1)?;
-        for (a, b) in pieces_a.iter().zip(&pieces_b) {
-            compare(a, b, &mut self.changed);
+        let (all_a, all_b) = (self.pieces(pairs, 0)?, self.pieces(pairs, 1)?);
+        for (mut a, mut b) in all_a.into_iter().zip(all_b) {
+            drop_covered(&mut a, &b);
+            drop_covered(&mut b, &a);
+            compare(&a, &b, &mut self.changed);
         }
         Ok(())
     }
@@ -210,6 +211,17 @@ fn pieces(cell_start: u64, page: &Page) -> Vec<Piece> {
         piece
     };
     page.entries.iter().map(piece).collect()
+}
+
+/// Drops the hole that stands for a short last cell without a page if the chunk before reaches over all of it, and
+/// so to the disk's end (SPEC PAGE-4). On the other disk, which goes on, a piece starts just there then, and if
+/// that is so for another reason the cell before tells that the disks differ.
+fn drop_covered(of: &mut Vec<Piece>, other: &[Piece]) {
+    if let ([Piece { end, id: None, .. }], Some(first)) = (of.as_slice(), other.first())
+        && first.start == *end
+    {
+        of.clear();
+    }
 }
 
 /// Adds the parts in which two runs of pieces differ. What only one run reaches counts: there the other disk has

@@ -10,9 +10,10 @@
 //! [`FRAMES_AT_ONCE`] frames, and the chunks that maps name in [`DAMAGED_AT_ONCE`] packs.
 
 use super::Scope;
+use super::facts::{Hit, chunk_hits};
 use super::findings::{FindingId, FindingKind};
 use super::inventory::PackState;
-use super::walk::{Hit, Inspector, chunk_hits, is_damage, read_each, unreadable};
+use super::walk::{Inspector, is_damage, read_each, unreadable};
 use crate::backup::{begin, chain, tell};
 use crate::error::EngineError;
 use crate::frames::lock;
@@ -75,7 +76,7 @@ pub(super) fn check(
         let mut batch = reading.batch()?;
         try_damaged(scope, &mut batch, names_hold)?;
         let mut compare = Compare { scope, batch: &batch, names_hold };
-        scope.walk(&mut compare, Event::Progress(0))?;
+        scope.walk(&mut compare, 0)?;
     }
     Ok(reading.read_bytes.into_inner())
 }
@@ -213,7 +214,7 @@ fn try_damaged(scope: &Scope<'_, '_, '_>, batch: &mut Batch, names_hold: bool) -
     if collect.wanted.is_empty() {
         return Ok(());
     }
-    scope.walk(&mut collect, Event::Progress(0))?;
+    scope.walk(&mut collect, 0)?;
     for (name, locations) in collect.wanted {
         let mut locations: Vec<Location> = locations.into_iter().collect();
         locations.sort_unstable_by_key(|at| (at.offset, at.stored_len, at.id));

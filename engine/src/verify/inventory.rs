@@ -1,7 +1,7 @@
 //! Which packs there are, and whether they are as maps say.
 
+use super::facts::concerned;
 use super::findings::{FindingId, FindingKind, Findings};
-use super::walk::concerned;
 use crate::error::EngineError;
 use crate::frames::lock;
 use crate::repository::Repository;

@@ -7,6 +7,7 @@
 //! Damage ends nothing: it becomes a [`Finding`], and all else is still checked. A store that fails is an error.
 
 mod data;
+mod facts;
 mod findings;
 mod inventory;
 mod objects;
@@ -22,12 +23,13 @@ use crate::observer::{Event, Observer, Phase};
 use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot, Snapshots};
 use crate::store::BlobInfo;
+use facts::Hit;
 use findings::Findings;
 use inventory::Inventory;
 use repo_format::{BlobName, Disk, PackKind, Tombstone};
 use std::collections::BTreeSet;
 use structure::Structure;
-use walk::{Hit, Inspector, Walker};
+use walk::{Inspector, Walker};
 
 /// Verifies snapshots, or the whole repository.
 ///
@@ -64,7 +66,7 @@ pub fn verify(
     };
     let mut structure = Structure { findings: &findings, inventory: &inventory, chunks: 0 };
     begin(observer, Phase::VerifyStructure, scope.disks().count() as u64)?;
-    let names_lie = scope.walk(&mut structure, Event::Progress(1))?;
+    let names_lie = scope.walk(&mut structure, 1)?;
     let chunks = structure.chunks;
     if all {
         objects::check(repository, &blobs, &found, &inventory, &findings)?;
@@ -99,15 +101,15 @@ impl Scope<'_, '_, '_> {
         })
     }
 
-    /// Walks all disks and adds what is found of them to the findings; tells `event` after each. Returns whether
+    /// Walks all disks and adds what is found of them to the findings; each is so much progress. Returns whether
     /// a node gives wrong names.
-    fn walk(&self, inspector: &mut dyn Inspector, event: Event) -> Result<bool, EngineError> {
+    fn walk(&self, inspector: &mut dyn Inspector, progress: u64) -> Result<bool, EngineError> {
         let mut walker = Walker::new(self.frames, self.findings, self.inventory, inspector);
         for (position, disk) in self.disks() {
             for Hit { finding, extent } in walker.disk(disk)? {
                 self.findings.affect(finding, position, extent);
             }
-            tell(self.observer, event.clone())?;
+            tell(self.observer, Event::Progress(progress))?;
         }
         Ok(walker.names_lie)
     }

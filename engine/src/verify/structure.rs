@@ -1,9 +1,10 @@
 //! The first look at maps: whether they can be read and agree with themselves, and whether the packs that they
 //! name are there.
 
+use super::facts::{Hit, chunk_hits, concerned};
 use super::findings::Findings;
 use super::inventory::{Inventory, PackState};
-use super::walk::{Hit, Inspector, chunk_hits, concerned};
+use super::walk::Inspector;
 use crate::error::EngineError;
 use repo_format::{Entry, Location, PackName, PackRef, Page};
 use std::collections::HashMap;

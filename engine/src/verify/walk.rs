@@ -6,10 +6,11 @@
 //!
 //! # Memory
 //! Remembered facts are about 50 bytes for each distinct node and each of at most [`PAGES_REMEMBERED`] pages;
-//! pages are read in batches of those below 64 nodes of level 1.
+//! pages are read in batches of those below 64 nodes of level 1, and of at most [`PLAIN_BYTES_AT_ONCE`].
 
+use super::facts::{Facts, Hit, Reach, tidied};
 use super::findings::{FindingId, FindingKind, Findings};
-use super::inventory::{Inventory, PackState};
+use super::inventory::Inventory;
 use crate::backup::chain;
 use crate::error::EngineError;
 use crate::extent::Extent;
@@ -17,14 +18,13 @@ use crate::frames::FrameReader;
 use crate::map::{FANOUT, Shape};
 use crate::store::StoreError;
 use rayon::prelude::*;
-use repo_format::{Child, Disk, Entry, FormatError, FrameKind, Location, Node, PackRef, Page, PageBounds};
+use repo_format::{Child, Disk, FormatError, FrameKind, Location, Node, PackRef, Page, PageBounds};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Pages of a few TiB. What does not fit is looked at again when another disk shares it.
 const PAGES_REMEMBERED: usize = 4 << 20;
-/// Separate ranges that are kept for a part of a map; beyond, those of one finding become one range.
-const HITS_MAX: usize = 1 << 16;
+/// Pages or nodes of one level that are in memory together; 4096 usual pages are a tenth of it.
+const PLAIN_BYTES_AT_ONCE: u64 = 64 << 20;
 
 /// What a walk does at pages.
 pub(super) trait Inspector {
@@ -34,44 +34,6 @@ pub(super) trait Inspector {
     /// Looks at a page that lies at `at`; tells which parts, relative to the start of its cell, are concerned by
     /// which findings.
     fn page(&mut self, at: &Location, page: &Page) -> Result<Vec<Hit>, EngineError>;
-}
-
-/// A part of a disk that a finding concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Hit {
-    pub(super) finding: FindingId,
-    /// Relative to the start of the part of the map that it was found in.
-    pub(super) extent: Extent,
-}
-
-/// Where the pieces of a part of a map end.
-#[derive(Clone, Copy, Debug)]
-enum Reach {
-    /// So many bytes behind the part's end.
-    Over(u32),
-    /// The last page cannot be read, for this reason.
-    Lost(FindingId),
-    /// Nobody looked.
-    Unknown,
-}
-
-/// What is known about a part of a map.
-#[derive(Clone, Debug)]
-struct Facts {
-    /// Where its first piece starts, in bytes from its start.
-    first: Option<u32>,
-    reach: Reach,
-    hits: Option<Arc<[Hit]>>,
-}
-
-impl Facts {
-    const HOLE: Self = Self { first: Some(0), reach: Reach::Over(0), hits: None };
-    const UNKNOWN: Self = Self { first: None, reach: Reach::Unknown, hits: None };
-
-    fn lost(finding: FindingId, span: u64) -> Self {
-        let hits = Extent::between(0, span).map(|extent| Arc::from([Hit { finding, extent }].as_slice()));
-        Self { first: None, reach: Reach::Lost(finding), hits }
-    }
 }
 
 /// A part of a map that is to be looked at.
@@ -126,25 +88,21 @@ impl<'w, 'r, 's> Walker<'w, 'r, 's> {
             if found.contains_key(key) {
                 continue;
             }
-            let facts = match self.facts.get(key) {
-                Some(facts) => facts.clone(),
-                None if part.names.as_ref().is_some_and(|names| !self.inspector.wants(names)) => {
-                    Facts::UNKNOWN
-                }
-                None => match self.inventory.problem(self.findings, &part.at)? {
-                    Some(finding) => Facts::lost(finding, part.span),
-                    None => {
-                        to_read.push(position);
-                        // Replaced below; until then it keeps a part that occurs twice from being read twice.
-                        Facts::UNKNOWN
-                    }
-                },
-            };
-            found.insert(*key, facts);
+            let facts = self.known(key, part)?;
+            if facts.is_none() {
+                to_read.push(position);
+            }
+            // What is to be read is replaced below; until then its place keeps it from being read twice.
+            found.insert(*key, facts.unwrap_or(Facts::UNKNOWN));
         }
         let reading: Vec<&Part> = to_read.iter().filter_map(|position| parts.get(*position)).collect();
-        let read =
-            if level == 0 { self.pages(shape, &reading)? } else { self.nodes(shape, level, &reading)? };
+        let mut read = Vec::with_capacity(reading.len());
+        let mut rest = reading.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(fitting(rest));
+            rest = later;
+            read.extend(if level == 0 { self.pages(shape, now)? } else { self.nodes(shape, level, now)? });
+        }
         for (position, facts) in to_read.into_iter().zip(read) {
             if level > 0 || self.pages_remembered < PAGES_REMEMBERED {
                 self.pages_remembered += usize::from(level == 0);
@@ -153,6 +111,18 @@ impl<'w, 'r, 's> Walker<'w, 'r, 's> {
             found.insert(keys[position], facts);
         }
         Ok(keys.iter().filter_map(|key| found.get(key).cloned()).collect())
+    }
+
+    /// What there is to say of a part without reading it.
+    fn known(&self, key: &Key, part: &Part) -> Result<Option<Facts>, EngineError> {
+        if let Some(facts) = self.facts.get(key) {
+            return Ok(Some(facts.clone()));
+        }
+        if part.names.as_ref().is_some_and(|names| !self.inspector.wants(names)) {
+            return Ok(Some(Facts::UNKNOWN));
+        }
+        let problem = self.inventory.problem(self.findings, &part.at)?;
+        Ok(problem.map(|finding| Facts::lost(finding, part.span)))
     }
 
     fn pages(&mut self, shape: &Shape, parts: &[&Part]) -> Result<Vec<Facts>, EngineError> {
@@ -237,24 +207,19 @@ impl<'w, 'r, 's> Walker<'w, 'r, 's> {
         let mut reach = Reach::Unknown;
         let mut start = 0;
         for (slot, child) in node.children.iter().enumerate() {
+            let span = child_span.min(part.span.saturating_sub(start));
             let facts = match child {
+                // Nothing starts in a short last cell if the chunk before it reaches to the disk's end (PAGE-4).
+                Child::Hole if span < u64::from(shape.cell_len) => {
+                    Facts { first: Some(reach.to_end(span)), ..Facts::HOLE }
+                }
                 Child::Hole => Facts::HOLE,
                 Child::Stored { .. } => below.next().unwrap_or(Facts::UNKNOWN),
             };
-            match (slot, reach, facts.first) {
-                (0, _, _) => first = facts.first,
-                (_, Reach::Over(over), Some(first)) if over != first => {
-                    let error = FormatError::BadValue("a page does not begin where the page before ended");
-                    let finding = self.contradiction(&part.at, &error);
-                    let extent = Extent { start, length: u64::from(over.max(first)) };
-                    hits.push(Hit { finding, extent });
-                }
-                // The last chunk of what is lost reaches into this child.
-                (_, Reach::Lost(finding), Some(first)) => {
-                    let reached = Extent::between(start, start + u64::from(first));
-                    hits.extend(reached.map(|extent| Hit { finding, extent }));
-                }
-                _ => {}
+            if slot == 0 {
+                first = facts.first;
+            } else {
+                hits.extend(self.seam(part, start, reach, facts.first));
             }
             hits.extend(facts.hits.iter().flat_map(|hits| hits.iter()).map(|hit| Hit {
                 finding: hit.finding,
@@ -264,6 +229,23 @@ impl<'w, 'r, 's> Walker<'w, 'r, 's> {
             start = start.saturating_add(child_span);
         }
         Facts { first, reach, hits: tidied(hits) }
+    }
+
+    /// What is to be said of the place where one child of a node ends and the next one starts.
+    fn seam(&self, part: &Part, start: u64, reach: Reach, first: Option<u32>) -> Option<Hit> {
+        let first = first?;
+        match reach {
+            Reach::Over(over) if over != first => {
+                let error = FormatError::BadValue("a page does not begin where the page before ended");
+                let finding = self.contradiction(&part.at, &error);
+                Some(Hit { finding, extent: Extent { start, length: u64::from(over.max(first)) } })
+            }
+            // The last chunk of what is lost reaches into this child.
+            Reach::Lost(finding) => {
+                Extent::between(start, start + u64::from(first)).map(|extent| Hit { finding, extent })
+            }
+            Reach::Over(_) | Reach::Unknown => None,
+        }
     }
 
     /// Compares the names that a parent gives with a part's own table.
@@ -296,6 +278,16 @@ impl<'w, 'r, 's> Walker<'w, 'r, 's> {
         };
         Ok(payloads.into_iter().zip(&locations).map(note).collect())
     }
+}
+
+/// How many of the parts, at least one, may be in memory together.
+fn fitting(parts: &[&Part]) -> usize {
+    let mut plain_bytes = 0;
+    let fits = |part: &&&Part| {
+        plain_bytes += u64::from(part.at.plain_len);
+        plain_bytes <= PLAIN_BYTES_AT_ONCE
+    };
+    parts.iter().take_while(fits).count().max(1)
 }
 
 /// Notes that a frame cannot be read.
@@ -355,31 +347,6 @@ fn hash_pack(hasher: &mut blake3::Hasher, pack: &PackRef) {
     hasher.update(&pack.name.number.to_le_bytes()).update(&pack.len.to_le_bytes());
 }
 
-/// Sorts hits and joins those of one finding that touch; few enough of them remain.
-fn tidied(mut hits: Vec<Hit>) -> Option<Arc<[Hit]>> {
-    if hits.is_empty() {
-        return None;
-    }
-    hits.sort_unstable();
-    let joined = |gap: u64| {
-        let mut joined: Vec<Hit> = Vec::new();
-        for hit in &hits {
-            match joined.last_mut() {
-                Some(last)
-                    if last.finding == hit.finding
-                        && hit.extent.start.saturating_sub(last.extent.end()) <= gap =>
-                {
-                    last.extent.length = last.extent.end().max(hit.extent.end()) - last.extent.start;
-                }
-                _ => joined.push(*hit),
-            }
-        }
-        joined
-    };
-    let exact = joined(0);
-    Some(if exact.len() > HITS_MAX { joined(u64::MAX).into() } else { exact.into() })
-}
-
 /// Reads payloads; those that are damaged or missing do not keep the others from being read.
 pub(super) fn read_each(
     frames: &FrameReader<'_, '_>,
@@ -407,34 +374,4 @@ pub(super) fn is_damage(error: &EngineError) -> bool {
             | EngineError::Short { .. }
             | EngineError::Store(StoreError::NotFound { .. })
     )
-}
-
-/// The chunks of a page that findings concern, relative to the start of its cell.
-pub(super) fn chunk_hits(
-    page: &Page,
-    mut finding_of: impl FnMut(&Location) -> Option<FindingId>,
-) -> Vec<Hit> {
-    let mut hits = Vec::new();
-    let mut start = u64::from(page.first);
-    for entry in &page.entries {
-        let length = u64::from(entry.len());
-        if let Entry::Chunk(at) = entry
-            && let Some(finding) = finding_of(at)
-        {
-            hits.push(Hit { finding, extent: Extent { start, length } });
-        }
-        start += length;
-    }
-    hits
-}
-
-/// The finding that concerns a frame, by what is known of its pack.
-pub(super) fn concerned(state: &PackState, at: &Location) -> Option<FindingId> {
-    match *state {
-        PackState::Fine => None,
-        PackState::Missing(finding) => Some(finding),
-        PackState::OtherLength { finding, len } => {
-            (u64::from(at.offset) + u64::from(at.stored_len) > len).then_some(finding)
-        }
-    }
 }
