@@ -1,9 +1,11 @@
 //! Packs while they are filled.
 
+use crate::buffers::BufferPool;
 use repo_format::{
     Codec, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackKind, PackName, PackRef, PayloadId,
     SessionId, TAG_LEN, WriterId, directory_stored_len,
 };
+use std::sync::Arc;
 
 /// A payload's place in a pack of this session, whose length may not be known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,7 @@ pub(crate) struct PackBuilder {
     writer: WriterId,
     session: SessionId,
     pack_len: usize,
+    bodies: Arc<BufferPool>,
     body: Vec<u8>,
     frames: Vec<FrameEntry>,
     /// Lengths of the packs closed so far; the open one has the next number.
@@ -46,14 +49,20 @@ pub(crate) struct PackBuilder {
 }
 
 impl PackBuilder {
-    /// Begins with pack 0. `pack_len` is the length of a blob that is not to be exceeded, but by one frame that
+    /// Begins with pack 0, of a session of a writer. `pack_len` is the length of a blob that is not to be exceeded, but by one frame that
     /// is longer by itself.
-    pub(crate) fn new(kind: PackKind, writer: WriterId, session: SessionId, pack_len: u32) -> Self {
+    pub(crate) fn new(
+        kind: PackKind,
+        (writer, session): (WriterId, SessionId),
+        pack_len: u32,
+        bodies: Arc<BufferPool>,
+    ) -> Self {
         Self {
             kind,
             writer,
             session,
             pack_len: pack_len as usize,
+            bodies,
             body: Vec::new(),
             frames: Vec::new(),
             closed_lens: Vec::new(),
@@ -72,10 +81,9 @@ impl PackBuilder {
     /// Adds a payload to the open pack, for which [`PackBuilder::make_room`] has made room.
     pub(crate) fn push(&mut self, payload: Payload<'_>) -> Placed {
         let Payload { kind, codec, plain_len, id, encoded } = payload;
-        if self.body.capacity() == 0 {
+        if self.frames.is_empty() {
+            self.body = self.bodies.take();
             self.body.reserve_exact(self.pack_len.max(PACK_HEADER_LEN + encoded.len() + TAG_LEN));
-        }
-        if self.body.is_empty() {
             self.body.resize(PACK_HEADER_LEN, 0);
         }
         let offset = fits_u32(self.body.len());

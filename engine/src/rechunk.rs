@@ -295,7 +295,9 @@ impl<T, F: FnMut(&[u8]) -> T> Run<'_, '_, T, F> {
         let decided = self.len.min(start + longest);
         loop {
             let present = self.region.present_until(start).min(decided);
-            if start < present {
+            // Changed bytes are read in any case, so first all that the cut may depend on: then it is found at once.
+            let wanted = present < decided && range_at(self.areas, present).is_some();
+            if start < present && !wanted {
                 let cut = start + length(self.chunker.next_cut(self.region.bytes(start, present)));
                 if cut < present || present == decided {
                     return Ok(cut);

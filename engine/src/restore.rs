@@ -83,6 +83,10 @@ pub fn restore(
     observer: &dyn Observer,
 ) -> Result<RestoreReport, EngineError> {
     let disk = job.disk;
+    if rayon::current_thread_index().is_some() {
+        // It would keep the thread busy that its tasks wait for.
+        return Err(EngineError::BadJob("a restore cannot run in a thread of the rayon pool that it uses"));
+    }
     begin(observer, Phase::Restore { disk: disk.key.clone() }, disk.size)?;
     let frames = FrameReader::new(repository);
     let shape = Shape::new(&repository.config().geometry, disk.size);

@@ -130,6 +130,10 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
             return Err(EngineError::BadJob("a disk is empty"));
         }
     }
+    if rayon::current_thread_index().is_some() {
+        // The owner would keep the thread busy that its tasks wait for.
+        return Err(EngineError::BadJob("a backup cannot run in a thread of the rayon pool that it uses"));
+    }
     if job.disks.is_empty() {
         return Err(EngineError::BadJob("there is no disk to back up"));
     }

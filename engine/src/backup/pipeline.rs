@@ -10,6 +10,7 @@ use super::feed::{RegionJob, feed};
 use super::plan::DiskPlan;
 use super::stages::{ChunkedRegion, EncodedRegion, NewChunk, Piece, Stages};
 use super::{StoredDisk, begin, tell};
+use crate::buffers::BufferPool;
 use crate::chunker::Chunker;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
@@ -28,9 +29,9 @@ use repo_format::{
     Page, SessionKey, Totals, seal_session_key,
 };
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 /// Regions beyond one for each thread: they wait to be encoded or packed, so that no thread runs dry.
 const REGIONS_AHEAD: usize = 2;
@@ -111,7 +112,8 @@ pub(super) fn run(
         session_key,
         sealed_session_key,
         encoders: Mutex::default(),
-        outputs: Mutex::default(),
+        outputs: BufferPool::default(),
+        bodies: Arc::default(),
         stopped: AtomicBool::new(false),
     };
     let (events, received) = channel();
@@ -165,7 +167,7 @@ fn put_blobs<'a>(
             Ok(()) => job.done,
             Err(error) => Event::Failed(error),
         };
-        drop(job.bytes);
+        stages.bodies.give(job.bytes);
         if events.send(event).is_err() {
             return;
         }
@@ -265,7 +267,10 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     ) -> Self {
         let session = context.session;
         let pack_len = context.repository.config().geometry.pack_len;
-        let builder = |kind| PackBuilder::new(kind, session.writer.clone(), session.id, pack_len);
+        let builder = |kind| {
+            let of = (session.writer.clone(), session.id);
+            PackBuilder::new(kind, of, pack_len, Arc::clone(&stages.bodies))
+        };
         let writers = context
             .plans
             .iter()
@@ -440,7 +445,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             self.totals.new_chunks += 1;
             self.totals.new_bytes += u64::from(chunk.len);
         }
-        self.stages.recycle(encoded.bytes);
+        self.stages.outputs.give(encoded.bytes);
         let entries = region
             .entries
             .into_iter()

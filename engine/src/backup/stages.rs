@@ -4,6 +4,7 @@
 use super::feed::RegionJob;
 use super::plan::DiskPlan;
 use crate::Extent;
+use crate::buffers::BufferPool;
 use crate::chunker::Chunker;
 use crate::condemned::Condemned;
 use crate::entropy::Entropy;
@@ -18,8 +19,8 @@ use repo_format::{
     ChunkId, Codec, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey, SessionKey,
     seal_pack,
 };
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What all tasks of one backup share.
 pub(super) struct Stages<'a> {
@@ -33,7 +34,10 @@ pub(super) struct Stages<'a> {
     pub(super) session_key: SessionKey,
     pub(super) sealed_session_key: SealedSessionKey,
     pub(super) encoders: Mutex<Vec<Encoder>>,
-    pub(super) outputs: Mutex<Vec<Vec<u8>>>,
+    /// For encoded regions.
+    pub(super) outputs: BufferPool,
+    /// For packs.
+    pub(super) bodies: Arc<BufferPool>,
     /// Set by the first failure: nobody begins anything new.
     pub(super) stopped: AtomicBool,
 }
@@ -181,8 +185,7 @@ impl<'a> Stages<'a> {
     pub(super) fn encode(&self, seq: u64, buffer: &RegionBuffer<'_>, chunks: &[NewChunk]) -> EncodedRegion {
         let encoder = lock(&self.encoders).pop();
         let mut encoder = encoder.unwrap_or_else(|| Encoder::new(self.compression));
-        let mut bytes = lock(&self.outputs).pop().unwrap_or_default();
-        bytes.clear();
+        let mut bytes = self.outputs.take();
         let mut frames = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let before = bytes.len();
@@ -193,11 +196,6 @@ impl<'a> Stages<'a> {
         }
         lock(&self.encoders).push(encoder);
         EncodedRegion { seq, bytes, frames }
-    }
-
-    /// Gives back the allocation of an encoded region.
-    pub(super) fn recycle(&self, bytes: Vec<u8>) {
-        lock(&self.outputs).push(bytes);
     }
 
     /// Seals a pack: the blob.
