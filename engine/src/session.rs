@@ -100,9 +100,10 @@ impl Session {
         let bytes = decision.seal(repository.keys(), &self.decision, entropy.draw("decision salt", 0));
         match put_twice(repository.store(), &name, &bytes)? {
             Put::Created | Put::Identical => Ok(Committed::Yes),
-            Put::Different => match snapshots::read(repository, &self.decision)? {
-                Some(Decision::Abort(_)) => Ok(Committed::Aborted),
-                _ => Err(EngineError::Twin { name }),
+            Put::Different => match snapshots::read(repository, &self.decision) {
+                Ok(Some(Decision::Abort(_))) => Ok(Committed::Aborted),
+                Ok(_) | Err(EngineError::Damaged { .. }) => Err(EngineError::Twin { name }),
+                Err(error) => Err(error),
             },
         }
     }
