@@ -5,6 +5,7 @@ use crate::map::FANOUT;
 use crate::map::reader::MapReader;
 use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
+use crate::store::StoreError;
 use repo_format::{
     BlobKind, BlobName, Child, Condemned as CondemnedList, Decision, GcResult, GenerationSeal, Location,
     PREFIX_GC, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
@@ -15,18 +16,39 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 #[derive(Debug, Default)]
 pub(crate) struct Condemned {
     packs: BTreeSet<PackName>,
-    records: Vec<RepackRecord>,
+    records: Vec<Record>,
     /// Where each moved entry went, of all records.
     moved: HashMap<(PackName, u32), Location>,
+}
+
+/// A repack record that counts, as far as whole packs are concerned.
+#[derive(Debug)]
+pub(crate) struct Record {
+    session: SessionId,
+    applies_to: Vec<SessionId>,
+    /// For each pack that something was moved from, the packs that it went to.
+    leads: BTreeMap<PackName, BTreeSet<PackName>>,
 }
 
 impl Condemned {
     /// Lists and reads `gc/`, then `k/`: the order is load-bearing (PROTOCOL W2).
     pub(crate) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
         let packs = condemned_packs(repository)?;
-        let records = committed_records(repository)?;
-        let moved = records.iter().flat_map(moves).collect();
-        Ok(Self { packs, records, moved })
+        let mut condemned = Self { packs, ..Self::default() };
+        for record in committed_records(repository)? {
+            condemned.add(record);
+        }
+        Ok(condemned)
+    }
+
+    fn add(&mut self, record: RepackRecord) {
+        let mut leads: BTreeMap<PackName, BTreeSet<PackName>> = BTreeMap::new();
+        for ((old, offset), place) in moves(&record) {
+            leads.entry(old.clone()).or_default().insert(place.pack.name.clone());
+            self.moved.insert((old, offset), place);
+        }
+        let RepackRecord { session, applies_to, .. } = record;
+        self.records.push(Record { session, applies_to, leads });
     }
 
     /// Whether nothing is condemned and nothing moved: the usual case.
@@ -38,13 +60,24 @@ impl Condemned {
         self.packs.contains(pack)
     }
 
+    /// Whether a pack is of a repack session whose COMMIT was read.
+    pub(crate) fn is_of_repack(&self, pack: &PackName) -> bool {
+        self.records.iter().any(|record| record.session == pack.session)
+    }
+
+    /// Whether some of a pack's entries were moved. Then the others are not to be taken from it: maps name whole
+    /// packs, so a root with the record in its `via` could not say that it needs both the old pack and the new one.
+    pub(crate) fn is_repacked(&self, pack: &PackName) -> bool {
+        self.records.iter().any(|record| record.leads.contains_key(pack))
+    }
+
     /// Where an entry is to be taken from, if a record that is known moved it, over all levels of moves.
     pub(crate) fn newest_place(&self, location: &Location) -> Location {
         let mut place = location;
         // A record only leads to packs that are newer than itself; the bound guards against hostile ones.
         for _ in 0..=self.records.len() {
             match self.moved.get(&(place.pack.name.clone(), place.offset)) {
-                Some(next) if next.id == location.id => place = next,
+                Some(next) if next.id == location.id && next.plain_len == location.plain_len => place = next,
                 _ => break,
             }
         }
@@ -52,7 +85,7 @@ impl Condemned {
     }
 
     /// The records that apply to a root (PROTOCOL 2).
-    pub(crate) fn applying_to(&self, root: &Snapshot) -> Vec<&RepackRecord> {
+    pub(crate) fn applying_to(&self, root: &Snapshot) -> Vec<&Record> {
         let session = root.session();
         self.records
             .iter()
@@ -63,7 +96,7 @@ impl Condemned {
     }
 
     /// Whether what a name leads to, through some records, is condemned.
-    pub(crate) fn leads_to_condemned(&self, pack: &PackName, records: &[&RepackRecord]) -> bool {
+    pub(crate) fn leads_to_condemned(&self, pack: &PackName, records: &[&Record]) -> bool {
         follow(pack, records).0.iter().any(|end| self.packs.contains(end))
     }
 }
@@ -85,28 +118,37 @@ fn condemned_packs(repository: &Repository<'_>) -> Result<BTreeSet<PackName>, En
         }
     }
     let mut packs = BTreeSet::new();
-    let (keys, store) = (repository.keys(), repository.store());
     for (n, generation) in generations {
-        let listed: Vec<PackRef> = if generation.has_result {
-            let name = BlobName::result(n);
-            let bytes = store.get(&name, None)?;
-            GcResult::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.delete
+        // A listing is no snapshot: it may show a seal and not the result that was there before it.
+        let listed = if generation.has_result || generation.has_seal {
+            result_or_seal(repository, n)?
         } else if generation.has_condemned {
-            if generation.has_seal {
-                let name = BlobName::generation_seal(n);
-                let bytes = store.get(&name, None)?;
-                GenerationSeal::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?;
-                continue;
-            }
             let name = BlobName::condemned(n);
-            let bytes = store.get(&name, None)?;
-            CondemnedList::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.packs
+            let bytes = repository.store().get(&name, None)?;
+            let list = CondemnedList::open(repository.keys(), n, &bytes);
+            list.map_err(EngineError::damaged(&name))?.packs
         } else {
             continue;
         };
         packs.extend(listed.into_iter().map(|pack| pack.name));
     }
     Ok(packs)
+}
+
+/// What a generation that has a result or a seal deletes: nothing if it was sealed without a result.
+fn result_or_seal(repository: &Repository<'_>, n: u32) -> Result<Vec<PackRef>, EngineError> {
+    let (keys, store) = (repository.keys(), repository.store());
+    let name = BlobName::result(n);
+    match store.get(&name, None) {
+        Ok(bytes) => Ok(GcResult::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.delete),
+        Err(StoreError::NotFound { .. }) => {
+            let name = BlobName::generation_seal(n);
+            let bytes = store.get(&name, None)?;
+            GenerationSeal::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?;
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn committed_records(repository: &Repository<'_>) -> Result<Vec<RepackRecord>, EngineError> {
@@ -142,7 +184,7 @@ fn moves(record: &RepackRecord) -> impl Iterator<Item = ((PackName, u32), Locati
 }
 
 /// The packs that a name leads to through records, and the sessions of the records that it passes.
-fn follow(pack: &PackName, records: &[&RepackRecord]) -> (BTreeSet<PackName>, BTreeSet<SessionId>) {
+fn follow(pack: &PackName, records: &[&Record]) -> (BTreeSet<PackName>, BTreeSet<SessionId>) {
     let mut ends = BTreeSet::new();
     let mut passed = BTreeSet::new();
     let mut seen = BTreeSet::from([pack.clone()]);
@@ -150,18 +192,10 @@ fn follow(pack: &PackName, records: &[&RepackRecord]) -> (BTreeSet<PackName>, BT
     while let Some(name) = names.pop() {
         let mut moved = false;
         for record in records {
-            for entry in &record.moves {
-                let old = record.packs.get(entry.old_pack as usize);
-                if old.is_some_and(|old| old.name == name) {
-                    moved = true;
-                    passed.insert(record.session);
-                    if let Some(new) = record.packs.get(entry.new_pack as usize)
-                        && seen.insert(new.name.clone())
-                    {
-                        names.push(new.name.clone());
-                    }
-                }
-            }
+            let Some(leads) = record.leads.get(&name) else { continue };
+            moved = true;
+            passed.insert(record.session);
+            names.extend(leads.iter().filter(|new| seen.insert((*new).clone())).cloned());
         }
         if !moved {
             ends.insert(name);
@@ -171,10 +205,7 @@ fn follow(pack: &PackName, records: &[&RepackRecord]) -> (BTreeSet<PackName>, BT
 }
 
 /// The records that the names of a new snapshot pass through: its `via` (W4).
-pub(crate) fn via<'p>(
-    names: impl Iterator<Item = &'p PackName>,
-    records: &[&RepackRecord],
-) -> Vec<SessionId> {
+pub(crate) fn via<'p>(names: impl Iterator<Item = &'p PackName>, records: &[&Record]) -> Vec<SessionId> {
     if records.is_empty() {
         return Vec::new();
     }

@@ -145,15 +145,20 @@ fn find_by_id(repository: &Repository<'_>, prefix: &str) -> Result<Vec<Snapshot>
         if !name.session.to_string().starts_with(prefix) {
             continue;
         }
-        if let Some(Decision::Commit(commit)) = read(repository, &name)? {
-            let prefix = BlobName::tombstone(name.vm, name.session);
-            let decided = std::slice::from_ref(&name);
-            if tombstoned(repository, prefix.as_str(), decided, &mut Vec::new())?.is_empty() {
-                found.push(Snapshot { name, commit: *commit });
-            }
+        if let Some(Decision::Commit(commit)) = read(repository, &name)?
+            && !is_forgotten(repository, &name)?
+        {
+            found.push(Snapshot { name, commit: *commit });
         }
     }
     Ok(found)
+}
+
+/// Whether one session has an authentic tombstone.
+pub(crate) fn is_forgotten(repository: &Repository<'_>, name: &DecisionName) -> Result<bool, EngineError> {
+    let tombstone = BlobName::tombstone(name.vm, name.session);
+    let decided = std::slice::from_ref(name);
+    Ok(!tombstoned(repository, tombstone.as_str(), decided, &mut Vec::new())?.is_empty())
 }
 
 /// The parent of a new snapshot (SPEC W-3), and decisions that could not be read on the way.

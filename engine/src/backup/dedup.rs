@@ -26,8 +26,8 @@ pub(super) struct Dedup<'a, 's> {
     /// New chunks since the last index checkpoint.
     recent: HashMap<ChunkId, u64>,
     next_new: u64,
-    /// Packs that were looked up: whether they are there as the index says.
-    confirmed: HashMap<PackName, bool>,
+    /// Packs that were looked up: their lengths, or nothing if they are not there or must not be referenced.
+    confirmed: HashMap<PackName, Option<u64>>,
     /// Sessions that are not decided now; decided ones are remembered by the index.
     undecided: HashMap<SessionId, bool>,
 }
@@ -49,14 +49,14 @@ impl<'a, 's> Dedup<'a, 's> {
         }
     }
 
-    /// Where a chunk is that the parent does not have at its place.
-    pub(super) fn find(&mut self, id: ChunkId) -> Result<Found, EngineError> {
+    /// Where a chunk of `len` bytes is that the parent does not have at its place.
+    pub(super) fn find(&mut self, id: ChunkId, len: u32) -> Result<Found, EngineError> {
         if let Some(&number) = self.recent.get(&id) {
             return Ok(Found::Own(number));
         }
         for hit in self.index.lookup(&id) {
             let place = self.session.condemned.newest_place(&hit);
-            if self.may_reference(&place)? {
+            if place.plain_len == len && self.may_reference(&place)? {
                 return Ok(Found::At(place));
             }
         }
@@ -85,24 +85,32 @@ impl<'a, 's> Dedup<'a, 's> {
 
     fn may_reference(&mut self, place: &Location) -> Result<bool, EngineError> {
         let pack = &place.pack;
-        if self.session.condemned.contains(&pack.name) {
+        let condemned = &self.session.condemned;
+        if condemned.contains(&pack.name) || condemned.is_repacked(&pack.name) {
             return Ok(false);
         }
         // What this session's index lists was put and confirmed by this session.
         if pack.name.session == self.session.id {
             return Ok(true);
         }
-        if let Some(&there) = self.confirmed.get(&pack.name) {
-            return Ok(there);
+        let expected = Some(u64::from(pack.len));
+        if let Some(&found) = self.confirmed.get(&pack.name) {
+            return Ok(found == expected);
         }
-        let there = self.session_may_be_referenced(&pack.name)?
-            && self.repository.blob_len(&pack.name.blob())? == Some(u64::from(pack.len));
-        self.confirmed.insert(pack.name.clone(), there);
-        Ok(there)
+        let found = if self.session_may_be_referenced(&pack.name)? {
+            self.repository.blob_len(&pack.name.blob())?
+        } else {
+            None
+        };
+        self.confirmed.insert(pack.name.clone(), found);
+        Ok(found == expected)
     }
 
-    /// COMMITted, tombstoned, or aborted and this writer's own; never an undecided session's.
+    /// Committed, tombstoned, or aborted and this writer's own; never an undecided session's.
     fn session_may_be_referenced(&mut self, pack: &PackName) -> Result<bool, EngineError> {
+        if self.session.condemned.is_of_repack(pack) {
+            return Ok(true);
+        }
         if let Some(verdict) = self.index.verdict(pack.session) {
             return Ok(verdict == Verdict::Commit || pack.writer == self.session.writer);
         }
@@ -121,8 +129,7 @@ impl<'a, 's> Dedup<'a, 's> {
             }
             Ok(None) => {
                 // A forgotten session's decision may be gone; its tombstone stays.
-                let tombstone = BlobName::tombstone(decision.vm, decision.session);
-                let forgotten = self.repository.blob_len(&tombstone)?.is_some();
+                let forgotten = snapshots::is_forgotten(self.repository, &decision)?;
                 self.undecided.insert(pack.session, forgotten);
                 Ok(forgotten)
             }

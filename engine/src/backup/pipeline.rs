@@ -380,7 +380,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             entries.push(match piece {
                 Piece::Hole(len) => Decided::Hole(len),
                 Piece::At(at) => Decided::At(at),
-                Piece::Candidate { start, len, id } => match self.dedup.find(id)? {
+                Piece::Candidate { start, len, id } => match self.dedup.find(id, len)? {
                     Found::At(at) => Decided::At(at),
                     Found::Own(number) => Decided::Own(number),
                     Found::New => {

@@ -121,7 +121,7 @@ impl<'a> Stages<'a> {
                     None => Piece::Hole(piece.len),
                 },
                 Content::Fresh(id) => {
-                    match at_same_place.find(piece.start, id).and_then(|at| self.newest(at)) {
+                    match at_same_place.find(piece.start, id).and_then(|at| self.usable(at)) {
                         Some(at) => Piece::At(at),
                         None => {
                             has_candidates = true;
@@ -172,13 +172,11 @@ impl<'a> Stages<'a> {
         differing_cells(&plan.shape, region, stored, new)
     }
 
-    /// The place to take a chunk from that the parent has, if it may be referenced (W5).
-    fn newest(&self, at: &Location) -> Option<Location> {
-        if self.condemned.is_empty() {
-            return Some(at.clone());
-        }
-        let place = self.condemned.newest_place(at);
-        (!self.condemned.contains(&place.pack.name)).then_some(place)
+    /// The place that the parent has a chunk at, if it may be referenced (W5). One that was moved is looked up
+    /// like any other: the record need not apply to the parent, and then the new place is to be confirmed.
+    fn usable(&self, at: &Location) -> Option<Location> {
+        let refused = self.condemned.contains(&at.pack.name) || self.condemned.newest_place(at) != *at;
+        (!refused).then(|| at.clone())
     }
 
     /// Encodes the new chunks of a region.
