@@ -10,6 +10,9 @@
 
 mod dedup;
 mod feed;
+mod indexing;
+mod owner;
+mod paging;
 mod pipeline;
 mod plan;
 mod report;

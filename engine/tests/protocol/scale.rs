@@ -1,0 +1,147 @@
+//! Requests and bytes of small backups of a large disk.
+
+use crate::maps::Map;
+use crate::pruner::condemn;
+use crate::world::{create, latest, open};
+use crate::{Run, VM, snapshot_of};
+use keepstone_engine::backup::BackupReport;
+use keepstone_engine::source::{ChangedAreas, Outside};
+use keepstone_engine::store::{MemoryStore, RecordingStore, Requests};
+use keepstone_engine::{BlobStore, DiskSource, Extent, extent};
+use repo_format::Geometry;
+use std::collections::BTreeMap;
+use std::io;
+
+const TIB: u64 = 1 << 40;
+const BLOCK_LEN: usize = 64 << 10;
+
+/// A disk of 1 TiB of which few blocks are allocated.
+#[derive(Clone, Default)]
+struct SparseDisk {
+    /// By their number.
+    blocks: BTreeMap<u64, Vec<u8>>,
+    /// Blocks that changed since the day before.
+    changed: Vec<u64>,
+    day: u32,
+}
+
+impl SparseDisk {
+    fn new() -> Self {
+        let starts = [0, TIB / 3, TIB / 3 + (40 << 20), TIB / 2, TIB - (1 << 20)];
+        let numbers = starts.iter().flat_map(|start| (start / BLOCK_LEN as u64..).take(16));
+        Self {
+            blocks: numbers.map(|number| (number, crate::world::noise(number, BLOCK_LEN))).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn next_day(mut self, changed: Vec<u64>) -> Self {
+        self.day += 1;
+        for number in &changed {
+            self.blocks.insert(*number, crate::world::noise(TIB + number, BLOCK_LEN));
+        }
+        Self { changed, ..self }
+    }
+}
+
+impl DiskSource for SparseDisk {
+    fn size(&self) -> u64 {
+        TIB
+    }
+
+    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+        let is_known = since.is_some_and(|since| since == format!("day {}", self.day - 1));
+        let numbers: Vec<u64> =
+            if is_known { self.changed.clone() } else { self.blocks.keys().copied().collect() };
+        let areas = numbers
+            .iter()
+            .map(|number| Extent { start: number * BLOCK_LEN as u64, length: BLOCK_LEN as u64 })
+            .collect();
+        let outside = if is_known { Outside::Unchanged } else { Outside::Zero { full_reason: None } };
+        Ok(ChangedAreas {
+            areas: extent::normalized(areas),
+            outside,
+            change_id: Some(format!("day {}", self.day)),
+        })
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        buffer.fill(0);
+        let end = offset + buffer.len() as u64;
+        let block_len = BLOCK_LEN as u64;
+        for (number, block) in self.blocks.range(offset / block_len..end.div_ceil(block_len)) {
+            let start = number * block_len;
+            let (from, to) = (start.max(offset), (start + block_len).min(end));
+            let part = &block[(from - start) as usize..(to - start) as usize];
+            buffer[(from - offset) as usize..(to - offset) as usize].copy_from_slice(part);
+        }
+        Ok(())
+    }
+}
+
+/// Backs up, the index synchronised; returns the requests of all that but opening the repository.
+fn back_up(store: &MemoryStore, disk: &SparseDisk) -> (BackupReport, Requests) {
+    let store = RecordingStore::new(store);
+    let repository = open(&store);
+    let before = store.requests();
+    let seed = u8::try_from(disk.day).expect("few days");
+    let report = Run::number(seed).of(&repository, disk);
+    (report, store.requests().since(&before))
+}
+
+/// A repository with a full backup and one incremental backup; and the disk.
+fn two_days() -> (MemoryStore, SparseDisk) {
+    let store = MemoryStore::new();
+    let disk = SparseDisk::new();
+    let report = Run::number(0).of(&create(&store, Geometry::default()), &disk);
+    assert_eq!(report.disks[0].changed_bytes, 5 << 20);
+    let disk = disk.next_day(vec![TIB / 2 / BLOCK_LEN as u64]);
+    back_up(&store, &disk);
+    (store, disk)
+}
+
+#[test]
+fn a_backup_of_a_large_disk_that_did_not_change_takes_few_requests_and_no_pack() {
+    let (store, disk) = two_days();
+    let (report, requests) = back_up(&store, &disk.next_day(Vec::new()));
+    assert_eq!((report.disks[0].mode, report.disks[0].read_bytes, report.packs), ("incremental", 0, 0));
+    // The index blobs of both days, the parent; then the intent and the decision.
+    assert_eq!((requests.get, requests.put, requests.delete), (3, 2, 0));
+    assert!(requests.list < 12, "{requests:?}");
+    assert!(requests.put_bytes < 1500, "{requests:?}");
+}
+
+#[test]
+fn a_small_change_of_a_large_disk_takes_little_metadata() {
+    let (store, disk) = two_days();
+    let (report, requests) = back_up(&store, &disk.next_day(vec![TIB / 3 / BLOCK_LEN as u64 + 5]));
+    assert!(report.disks[0].read_bytes < 3 * BLOCK_LEN as u64 + (256 << 10), "{report:?}");
+    assert!(report.new_bytes < BLOCK_LEN as u64 + (256 << 10), "{report:?}");
+    assert!(report.metadata_bytes < 30 << 10, "{report:?}");
+    assert_eq!(report.packs, 2);
+    // The intent, a data pack, a map pack, an index and the decision.
+    assert_eq!(requests.put, 5);
+    assert!(requests.get + requests.put < 20, "{requests:?}");
+    // What was stored is what was told, but for the intent and the decision.
+    assert!(requests.put_bytes - report.stored_bytes < 1500, "{requests:?}, {report:?}");
+}
+
+#[test]
+fn no_node_of_a_large_map_is_inherited_from_a_condemned_pack() {
+    let (base, disk) = two_days();
+    let disk = disk.next_day(Vec::new());
+    let parent = Map::of(&open(&base), &latest(&open(&base), VM));
+    let ids = |map: &Map| map.chunks.iter().map(|at| at.id).collect::<Vec<_>>();
+    for pack in &parent.packs {
+        let store = base.copied();
+        condemn(&open(&store), 0, std::slice::from_ref(pack));
+        let (report, _) = back_up(&store, &disk);
+        store.delete(&pack.name.blob()).unwrap();
+        let map = Map::of(&open(&store), &snapshot_of(&open(&store), &report));
+        assert!(!map.packs.contains(pack));
+        assert!(ids(&map) == ids(&parent), "the map differs");
+        let cells = parent.cells_of(&pack.name).len();
+        let nodes = parent.nodes.iter().filter(|node| **node == pack.name).count();
+        assert!(report.disks[0].read_bytes <= (cells + nodes) as u64 * (3 << 19), "{report:?}");
+    }
+}
