@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 const ENVIRONMENT: &str = "\
 Password:
-  The password is taken from the first of --password-file, --password-command, the environment variable
-  KEEPSTONE_PASSWORD, the profile, and a question at the terminal.
+  It is taken from the first of --password-file, --password-command, the environment variable \
+KEEPSTONE_PASSWORD, the profile, and a question at the terminal.
 
 Exit codes:
   0    done

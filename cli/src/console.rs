@@ -48,7 +48,7 @@ impl Console {
     /// # Errors
     /// A stream that cannot be written.
     pub(crate) fn report<R: Serialize>(
-        &self,
+        self,
         report: &R,
         text: impl FnOnce(&R) -> String,
     ) -> anyhow::Result<()> {
@@ -68,7 +68,7 @@ impl Console {
     ///
     /// # Errors
     /// A stream that cannot be written.
-    pub(crate) fn write(&self, data: &[u8]) -> anyhow::Result<()> {
+    pub(crate) fn write(self, data: &[u8]) -> anyhow::Result<()> {
         let written = match self.report_to {
             Stream::Output => {
                 let mut out = io::stdout().lock();
@@ -84,21 +84,21 @@ impl Console {
     }
 
     /// Tells something that is good to know.
-    pub(crate) fn message(&self, text: &str) {
+    pub(crate) fn message(self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
             say(text);
         }
     }
 
-    /// Tells something that somebody should look at.
-    pub(crate) fn warn(&self, text: &str) {
-        say(&format!("warning: {text}"));
-    }
-
     /// Whether progress bars are to be drawn.
-    pub(crate) fn draws_progress(&self) -> bool {
+    pub(crate) fn draws_progress(self) -> bool {
         self.verbosity == Verbosity::Progress && io::stderr().is_terminal()
     }
+}
+
+/// Tells something that somebody should look at.
+pub(crate) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
 }
 
 fn say(text: &str) {
@@ -126,11 +126,16 @@ pub(crate) fn table<const N: usize>(
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+    lines(table.lines().map(|line| line.trim_end().to_owned()))
 }
 
 /// What a report of one object shows: a name and a value in each line, aligned.
 pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    facts.iter().fold(String::new(), |text, (name, value)| text + &format!("{name:width$}  {value}\n"))
+    lines(facts.iter().map(|(name, value)| format!("{name:width$}  {value}")))
+}
+
+/// A text of lines.
+pub(crate) fn lines(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().fold(String::new(), |text, line| text + &line + "\n")
 }

@@ -1,5 +1,6 @@
 //! How the program ends.
 
+use crate::console::lines;
 use crate::hint;
 use keepstone_engine::EngineError;
 use keepstone_engine::store::StoreError;
@@ -76,14 +77,10 @@ pub(crate) fn report(error: &anyhow::Error) -> Exit {
 
 /// The text of a failure: what failed, why, and what to do next.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
-    let mut text = format!("keepstone: error: {error}\n");
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("  caused by: {cause}\n"));
-    }
-    if let Some(hint) = hint::hint(error) {
-        text.push_str(&format!("  hint: {hint}\n"));
-    }
-    text
+    let what = std::iter::once(format!("keepstone: error: {error}"));
+    let why = error.chain().skip(1).map(|cause| format!("  caused by: {cause}"));
+    let next = hint::hint(error).map(|hint| format!("  hint: {hint}"));
+    lines(what.chain(why).chain(next))
 }
 
 /// The exit code of a failure.
@@ -125,4 +122,125 @@ fn engine_code(error: &EngineError, place: Place) -> Exit {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     kinds.map(io::Error::kind).any(|kind| kind == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+    use keepstone_engine::index::IndexError;
+    use keepstone_engine::source::{ChangesError, ImageError};
+    use keepstone_engine::target::TargetError;
+    use repo_format::{BlobName, FormatError, SessionId, SlotName, check_tag};
+    use std::path::PathBuf;
+
+    fn blob() -> BlobName {
+        BlobName::key_slot(&SlotName::new("first").unwrap())
+    }
+
+    fn io_error(kind: io::ErrorKind) -> io::Error {
+        kind.into()
+    }
+
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
+    fn damaged() -> EngineError {
+        EngineError::Damaged { name: blob(), source: FormatError::BadTag }
+    }
+
+    fn not_found() -> StoreError {
+        StoreError::NotFound { name: blob() }
+    }
+
+    fn store_error(action: &'static str, kind: io::ErrorKind) -> EngineError {
+        StoreError::Io { action, object: text("repo/config"), source: io_error(kind) }.into()
+    }
+
+    fn of_target(error: TargetError) -> EngineError {
+        EngineError::Target { offset: 0, source: error.into() }
+    }
+
+    fn of_source(error: ImageError) -> EngineError {
+        EngineError::Source { disk: text("disk0"), source: error.into() }
+    }
+
+    /// Errors of the repository and its store.
+    fn repository_errors() -> Vec<EngineError> {
+        let unrestorable = |source| EngineError::Unrestorable {
+            disk: text("disk0"),
+            offset: 0,
+            length: 9,
+            source: Box::new(source),
+        };
+        vec![
+            EngineError::Cancelled,
+            store_error("open", io::ErrorKind::NotFound),
+            store_error("create", io::ErrorKind::StorageFull),
+            store_error("read", io::ErrorKind::PermissionDenied),
+            store_error("list", io::ErrorKind::TimedOut),
+            StoreError::Unsuitable { path: text("repo"), reason: "the directory is not empty" }.into(),
+            not_found().into(),
+            damaged(),
+            EngineError::Short { name: blob(), expected: 7 },
+            EngineError::AlreadyARepository,
+            EngineError::NotARepository,
+            EngineError::WrongPassword { slots: 2 },
+            EngineError::LastSlot { name: text("first") },
+            EngineError::MapUnreadable { offset: 0, source: Box::new(damaged()) },
+            unrestorable(damaged()),
+            unrestorable(not_found().into()),
+            unrestorable(store_error("read", io::ErrorKind::TimedOut)),
+            EngineError::Twin { name: blob() },
+            EngineError::Aborted { session: SessionId([7; 16]) },
+            EngineError::PackVanished { name: blob() },
+            IndexError::Write { path: PathBuf::from("cache"), source: io_error(io::ErrorKind::StorageFull) }
+                .into(),
+        ]
+    }
+
+    /// Errors of jobs, sources and targets.
+    fn job_errors() -> Vec<EngineError> {
+        let path = || text("/dev/sdz");
+        vec![
+            EngineError::BadName { what: "tag", name: String::new(), source: check_tag("").unwrap_err() },
+            EngineError::BadJob("a disk is empty"),
+            EngineError::NoSuchSnapshot { wanted: text("web@latest") },
+            EngineError::AmbiguousSnapshot {
+                wanted: text("0707"),
+                found: vec![SessionId([7; 16]), SessionId([8; 16])],
+            },
+            EngineError::NoSuchDisk { wanted: text("disk7"), found: vec![text("disk0")] },
+            EngineError::DiskNotNamed { found: vec![text("data"), text("system")] },
+            of_source(ImageError::Shrunk { path: path(), offset: 5, size: 9 }),
+            of_source(ImageError::WrongKind { path: path(), what: "a pipe" }),
+            of_target(TargetError::Exists { path: path() }),
+            of_target(TargetError::WrongKind { path: path(), wanted: "regular file" }),
+            of_target(TargetError::Busy { path: path() }),
+            of_target(TargetError::Mounted { path: path(), mounted_at: text("/mnt") }),
+            of_target(TargetError::InUse { path: path() }),
+            of_target(TargetError::TooSmall { path: path(), device_bytes: 5, disk_bytes: 9 }),
+            of_target(TargetError::Io {
+                action: "write",
+                path: path(),
+                source: io_error(io::ErrorKind::StorageFull),
+            }),
+        ]
+    }
+
+    #[test]
+    fn every_failure_is_told_with_its_causes_and_what_to_do_next() {
+        let engine = repository_errors().into_iter().chain(job_errors()).map(anyhow::Error::new);
+        let changes = ChangesError::OtherSize { file_bytes: 5, disk_bytes: 9 };
+        let own = [
+            Err::<(), _>(changes)
+                .context("the changes of disk \"disk0\", c.json, cannot be used")
+                .unwrap_err(),
+            Usage::new("no repository was named").hint("name it with -r REPO").into(),
+            anyhow::anyhow!("the password command failed"),
+        ];
+        let told = engine.chain(own).map(|error| format!("{}[{:?}]\n\n", describe(&error), code(&error)));
+        insta::assert_snapshot!(told.collect::<String>());
+    }
 }

@@ -55,7 +55,7 @@ fn peak_rss_bytes() -> u64 {
     high_water_mark(&status).unwrap_or(0)
 }
 
-/// Reads `VmHWM` from the text of `/proc/self/status`, see proc_pid_status(5).
+/// Reads `VmHWM` from the text of `/proc/self/status`, see `proc_pid_status(5)`.
 fn high_water_mark(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;

@@ -27,10 +27,15 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<ChangesError>() {
         return Some(changes(error).to_owned());
     }
+    let error = cause.downcast_ref::<io::Error>()?;
     // The errors of sources and targets come wrapped in those of the operating system.
-    let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref)?;
-    let of_target = wrapped.downcast_ref::<TargetError>().and_then(target);
-    of_target.or_else(|| wrapped.downcast_ref::<ImageError>().and_then(image)).map(str::to_owned)
+    let wrapped = error.get_ref();
+    let advice = match (wrapped.and_then(|it| it.downcast_ref()), wrapped.and_then(|it| it.downcast_ref())) {
+        (Some(error), _) => target(error),
+        (None, Some(error)) => image(error),
+        (None, None) => system(error),
+    };
+    advice.map(str::to_owned)
 }
 
 fn engine(error: &EngineError) -> Option<&'static str> {
@@ -45,11 +50,11 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::NoSuchSnapshot { .. } => "`keepstone snapshots` lists those that there are",
         EngineError::AmbiguousSnapshot { .. } => "give more digits of the id",
         EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",
-        EngineError::Damaged { .. }
-        | EngineError::Short { .. }
-        | EngineError::MapUnreadable { .. }
-        | EngineError::Unrestorable { .. } => {
+        EngineError::Damaged { .. } | EngineError::Short { .. } => {
             "`keepstone verify --read-data` tells which snapshots are affected; others can still be restored"
+        }
+        EngineError::MapUnreadable { source, .. } | EngineError::Unrestorable { source, .. } => {
+            return engine(source);
         }
         EngineError::Twin { .. } => {
             "give every host and every backup that runs at the same time its own --writer"
@@ -81,6 +86,7 @@ fn store(error: &StoreError) -> Option<&'static str> {
 
 fn system(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "check who owns it, and whether this user may use it",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room and run the command again",
         io::ErrorKind::ReadOnlyFilesystem => "mount the file system writable",
@@ -101,7 +107,6 @@ fn image(error: &ImageError) -> Option<&'static str> {
         ImageError::Shrunk { .. } | ImageError::SizeChanged { .. } => {
             "back up a disk that nothing writes to: a snapshot of it, or a copy"
         }
-        ImageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path",
         ImageError::Io { source, .. } => return system(source),
         _ => return None,
     })
@@ -117,6 +122,9 @@ fn target(error: &TargetError) -> Option<&'static str> {
             "find what uses it (a mounted partition, LVM, RAID, swap), if it is the right device"
         }
         TargetError::TooSmall { .. } => "name a device that is at least as large",
+        TargetError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            "check the path; directories are not made"
+        }
         TargetError::Io { source, .. } => return system(source),
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! The local index of a repository, brought up to date for a backup.
 
+use crate::console::warn;
 use crate::progress::Progress;
 use crate::settings::Settings;
 use keepstone_engine::index::{LocalIndex, Preference, sync};
@@ -32,9 +33,7 @@ pub(crate) fn open(
         Ok(report) => tracing::info!(?report, entries = index.entries(), "the index is up to date"),
         Err(EngineError::Index(error)) => {
             let error = anyhow::Error::new(error);
-            settings.console.warn(&format!(
-                "the index cache is incomplete, so more may be stored than needed: {error:#}"
-            ));
+            warn(&format!("the index cache is incomplete, so more may be stored than needed: {error:#}"));
         }
         Err(error) => return Err(error.into()),
     }
@@ -57,7 +56,7 @@ fn open_cached(
             Err(error) => format!("{:#}", anyhow::Error::new(error)),
         },
     };
-    settings.console.warn(&format!("the index is held in memory and fetched anew in every backup: {reason}"));
+    warn(&format!("the index is held in memory and fetched anew in every backup: {reason}"));
     Ok(open(None, budget_bytes.min(MEMORY_BUDGET)).map_err(EngineError::Index)?)
 }
 

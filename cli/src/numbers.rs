@@ -5,21 +5,19 @@ const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
 /// Writes a number of bytes in binary units with one decimal.
 pub(crate) fn size(bytes: u64) -> String {
-    let mut tenths = u128::from(bytes) * 10;
-    let mut unit = None;
-    for larger in UNITS {
-        // 1023.95 and more would be rounded to 1024.0.
-        if tenths < 10_240 && !(unit.is_some() && tenths >= 10_239) {
-            break;
-        }
-        tenths = (tenths + 512) / 1024;
-        unit = Some(larger);
+    if bytes < 1024 {
+        return count(bytes, "byte");
     }
-    match unit {
-        None if bytes == 1 => "1 byte".to_owned(),
-        None => format!("{bytes} bytes"),
-        Some(unit) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
-    }
+    let units = (1..).zip(UNITS).map(|(power, unit)| (rounded_tenths(bytes, power), unit));
+    let fits = |(tenths, _): &(u128, &str)| *tenths < 10 * 1024;
+    let (tenths, unit) = units.into_iter().find(fits).expect("2^64 bytes are 16 EiB");
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// Tenths of the unit that is 1024 to the power.
+fn rounded_tenths(bytes: u64, power: u32) -> u128 {
+    let unit = 1u128 << (10 * power);
+    (u128::from(bytes) * 10 + unit / 2) / unit
 }
 
 /// Writes a duration given in milliseconds.

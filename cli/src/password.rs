@@ -101,11 +101,10 @@ fn without_line_end(mut password: Password) -> Password {
 }
 
 fn ask(question: &str, asking: Asking) -> anyhow::Result<Password> {
-    let mut terminal = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/tty")
-        .map_err(|_| Usage::new("no password was given and there is no terminal to ask at"))?;
+    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
+        Usage::new("no password was given and there is no terminal to ask at")
+            .hint("give it with --password-file, --password-command or KEEPSTONE_PASSWORD")
+    })?;
     let password = read_line(&mut terminal, &format!("{question}: "))?;
     if asking == Asking::Twice && read_line(&mut terminal, "The same again: ")? != password {
         bail!(Usage::new("the two passwords are not the same"));
@@ -142,9 +141,8 @@ fn read_keys(keys: &mut impl Read) -> anyhow::Result<Password> {
         let read = keys.read(&mut key).context("could not read the password")?;
         match key[0] {
             _ if read == 0 => break,
-            b'\r' | b'\n' => break,
-            // Ctrl-D ends, Ctrl-C gives up.
-            0x04 => break,
+            // Ctrl-D ends a line too, Ctrl-C gives up.
+            b'\r' | b'\n' | 0x04 => break,
             0x03 => bail!(keepstone_engine::EngineError::Cancelled),
             // Backspace takes a whole character of UTF-8, Ctrl-U everything.
             0x08 | 0x7f => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},

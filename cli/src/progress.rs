@@ -1,6 +1,6 @@
 //! Draws what an operation tells, and passes on that it is to stop.
 
-use crate::console::Console;
+use crate::console::{Console, warn};
 use crate::interrupt::Interrupt;
 use crate::numbers::size;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -80,7 +80,7 @@ impl Progress {
             }
             other => format!("{other:?}"),
         };
-        self.bar().suspend(|| self.console.warn(&text));
+        self.bar().suspend(|| warn(&text));
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Role {
 pub(crate) fn local_path(text: &str, role: Role) -> Result<&str, Usage> {
     let Some(scheme) = scheme(text) else {
         return if text.is_empty() {
-            Err(Usage::new(format!("the {} is empty", noun(role))))
+            Err(Usage::new(format!("the name of the {} is empty", noun(role))))
         } else {
             Ok(text)
         };

@@ -1,11 +1,12 @@
 //! `keepstone backup`
 
 use crate::clock::{self, Stopwatch};
+use crate::console::{lines, warn};
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::index;
 use crate::interrupt::Interrupt;
-use crate::numbers::{parse_size, size};
+use crate::numbers::{count, parse_size, size};
 use crate::open;
 use crate::progress::Progress;
 use crate::settings::{Compression, Settings};
@@ -25,8 +26,10 @@ const PROGRAM: &str = concat!("keepstone ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 A changes file tells what changed on a disk, with the fields of vSphere:
-  {\"diskSize\": n, \"changeId\": \"now\", \"since\": \"then\", \"changedArea\": [{\"start\": n, \"length\": n}, ...]}
-Only these areas are read if `since` is the change id that the VM's newest snapshot recorded for the disk. Else the
+  {\"diskSize\": n, \"changeId\": \"now\", \"since\": \"then\",
+   \"changedArea\": [{\"start\": n, \"length\": n}, ...]}
+
+Only these areas are read if `since` is the change id that the VM's newest snapshot recorded for the disk. Else the \
 disk is read in full, the report says why, and the exit code is 4.")]
 pub(crate) struct Arguments {
     /// The VM's name
@@ -131,7 +134,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     progress.finish();
     let report = Report { backup: outcome?, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
-    attention(settings, &disks, &report.backup)
+    attention(&disks, &report.backup)
 }
 
 /// The disks that the command line names, each with its changes file.
@@ -184,11 +187,11 @@ fn open_source(disk: &Disk) -> anyhow::Result<Box<dyn DiskSource>> {
 }
 
 /// Tells what an operator should look at although there is a snapshot.
-fn attention(settings: &Settings, disks: &[Disk], report: &BackupReport) -> anyhow::Result<Exit> {
+fn attention(disks: &[Disk], report: &BackupReport) -> anyhow::Result<Exit> {
     let mut exit = Exit::Done;
     for disk in &report.disks {
         if let Some(reason @ FullReason::OtherSince { .. }) = &disk.full_reason {
-            settings.console.warn(&format!("disk {} was read in full: {reason}", disk.key));
+            warn(&format!("disk {} was read in full: {reason}", disk.key));
             exit = Exit::Attention;
         }
     }
@@ -197,7 +200,7 @@ fn attention(settings: &Settings, disks: &[Disk], report: &BackupReport) -> anyh
             report.disks.iter().find(|reported| reported.key == disk.key).map(|disk| disk.disk_bytes);
         let after = RawImage::open(&disk.path)?.size();
         if before.is_some_and(|before| before != after) {
-            settings.console.warn(&format!(
+            warn(&format!(
                 "{} changed its size during the backup; the snapshot may be of no one point in time",
                 disk.path.display()
             ));
@@ -209,21 +212,20 @@ fn attention(settings: &Settings, disks: &[Disk], report: &BackupReport) -> anyh
 
 fn text(report: &Report) -> String {
     let Report { backup, figures } = report;
-    let mut text = format!("snapshot {} of {}\n", backup.snapshot, backup.vm);
-    for disk in &backup.disks {
-        text.push_str(&disk_line(disk));
-    }
-    text.push_str(&format!(
-        "  stored {} in {} packs, {} of it metadata; {} of {} chunks were new, {} before compression\n",
+    let disk_bytes = backup.disks.iter().map(|disk| disk.disk_bytes).sum();
+    let mut text = vec![format!("snapshot {} of {}", backup.snapshot, backup.vm)];
+    text.extend(backup.disks.iter().map(disk_line));
+    text.push(format!(
+        "  stored {} in {}, {} of it metadata; {} of {} were new, {} before compression",
         size(backup.stored_bytes),
-        backup.packs,
+        count(backup.packs.into(), "pack"),
         size(backup.metadata_bytes),
         backup.new_chunks,
-        backup.chunks,
+        count(backup.chunks, "chunk"),
         size(backup.new_bytes),
     ));
-    let disk_bytes = backup.disks.iter().map(|disk| disk.disk_bytes).sum();
-    text + &format!("  {}\n", figures.line(disk_bytes))
+    text.push(format!("  {}", figures.line(disk_bytes)));
+    lines(text)
 }
 
 fn disk_line(disk: &DiskReport) -> String {
@@ -231,7 +233,7 @@ fn disk_line(disk: &DiskReport) -> String {
     let reason = full_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let what = if full_reason.is_some() { "in use" } else { "changed" };
     format!(
-        "  disk {key} of {}, {mode}{reason}: {} {what}, {} read\n",
+        "  disk {key} of {}, {mode}{reason}: {} {what}, {} read",
         size(*disk_bytes),
         size(*changed_bytes),
         size(*read_bytes)

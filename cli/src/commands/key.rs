@@ -40,7 +40,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-The new password is taken from the first of --new-password-file, --new-password-command, the environment variable
+The new password is taken from the first of --new-password-file, --new-password-command, the environment variable \
 KEEPSTONE_NEW_PASSWORD, and a question at the terminal.")]
 struct Add {
     /// The slot's name: 1 to 63 of a-z, 0-9 and -
@@ -62,12 +62,12 @@ struct Add {
 
 #[derive(Serialize)]
 struct List {
-    slots: Vec<Slot>,
+    slots: Vec<Line>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Slot {
+struct Line {
     slot: String,
     label: String,
     created: Option<String>,
@@ -83,7 +83,7 @@ struct Changed {
     slot: String,
 }
 
-impl Slot {
+impl Line {
     fn new(info: &SlotInfo) -> Self {
         let KdfParams { memory_kib, passes, lanes } = info.kdf;
         Self {
@@ -109,7 +109,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 
 fn list(settings: &Settings) -> anyhow::Result<Exit> {
     let store = open::store(settings)?;
-    let report = List { slots: slots(&store)?.iter().map(Slot::new).collect() };
+    let report = List { slots: slots(&store)?.iter().map(Line::new).collect() };
     settings.console.report(&report, |report| {
         let rows = report.slots.iter();
         let rows =

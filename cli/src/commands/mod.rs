@@ -80,5 +80,10 @@ fn log_to_stderr(verbose: u8) {
         _ => tracing::Level::TRACE,
     };
     // Only `main` comes here, once, so no other subscriber can be there.
-    tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .without_time()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
 }

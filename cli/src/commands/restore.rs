@@ -30,6 +30,9 @@ const STREAM_WINDOW_LEN: u64 = 64 << 20;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The beginning of an id, VM@latest, or VM@TIME for the newest at that time
+    ///
+    /// A TIME is 2026-03-31 or 2026-03-31T18:00, local time, or RFC 3339. What it leaves out is taken as late as
+    /// possible: a date means the end of that day.
     #[arg(value_parser = selector::parse)]
     snapshot: Selector,
 

@@ -1,6 +1,6 @@
 //! `keepstone snapshots`
 
-use crate::console::table;
+use crate::console::{table, warn};
 use crate::exit::Exit;
 use crate::numbers::size;
 use crate::open;
@@ -92,7 +92,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     }
     for (name, error) in &found.unreadable {
         let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        settings.console.warn(&format!("{error}{why}; what {name} says is left out"));
+        warn(&format!("{error}{why}; what {name} says is left out"));
     }
     Ok(if found.unreadable.is_empty() { Exit::Done } else { Exit::Damage })
 }

@@ -1,7 +1,7 @@
 //! `keepstone stats`
 
 use crate::clock::Stopwatch;
-use crate::console::{facts, table};
+use crate::console::{facts, table, warn};
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::numbers::{count, size};
@@ -32,7 +32,7 @@ pub(crate) fn run(settings: &Settings, _: &Arguments) -> anyhow::Result<Exit> {
     settings.console.report(&report, |report| text(&report.stats))?;
     let damaged = report.stats.missing_packs > 0 || report.stats.unreadable > 0;
     if damaged {
-        settings.console.warn("something is missing or cannot be read; `keepstone verify` tells what");
+        warn("something is missing or cannot be read; `keepstone verify` tells what");
     }
     Ok(if damaged { Exit::Damage } else { Exit::Done })
 }

@@ -1,6 +1,7 @@
 //! `keepstone verify`
 
 use crate::clock::Stopwatch;
+use crate::console::lines;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::interrupt::Interrupt;
@@ -13,7 +14,6 @@ use keepstone_engine::extent::total_length;
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::verify::{Affected, Finding, VerifyJob, VerifyReport, verify};
 use serde::Serialize;
-use std::fmt::Write as _;
 
 /// Ranges of one disk that the text shows; the JSON report has all of them.
 const RANGES_SHOWN: usize = 8;
@@ -60,55 +60,53 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 
 fn text(report: &Report) -> String {
     let VerifyReport { snapshots, disks, packs, chunks, read_bytes, findings } = &report.verify;
-    let mut text = format!(
-        "verified {} with {}: {}, {}; {} of packs read\n  {}\n",
-        count(*snapshots, "snapshot"),
-        count(*disks, "disk"),
-        count(*packs, "pack"),
-        count(*chunks, "chunk"),
-        size(*read_bytes),
-        report.figures.line(*read_bytes)
-    );
-    for finding in findings {
-        add_finding(&mut text, finding);
-    }
+    let mut text = vec![
+        format!(
+            "verified {} with {}: {}, {}; {} of packs read",
+            count(*snapshots, "snapshot"),
+            count(*disks, "disk"),
+            count(*packs, "pack"),
+            count(*chunks, "chunk"),
+            size(*read_bytes),
+        ),
+        format!("  {}", report.figures.line(*read_bytes)),
+    ];
+    text.extend(findings.iter().flat_map(finding_lines));
     let damages = findings.iter().filter(|finding| finding.is_damage()).count();
-    text.push_str(&match damages {
-        0 => "no damage found\n".to_owned(),
-        1 => "1 damage found\n".to_owned(),
-        damages => format!("{damages} damages found\n"),
+    text.push(match damages {
+        0 => "no damage found".to_owned(),
+        damages => format!("{} found", counted(damages, "damaged or missing object")),
     });
+    lines(text)
+}
+
+fn finding_lines(finding: &Finding) -> Vec<String> {
+    let word = if finding.is_damage() { "DAMAGE" } else { "note" };
+    let mut text = vec![format!("{word}: {}: {}", finding.blob, finding.detail)];
+    text.extend(finding.affected.iter().flat_map(affected_lines));
     text
 }
 
-fn add_finding(text: &mut String, finding: &Finding) {
-    let word = if finding.is_damage() { "DAMAGE" } else { "note" };
-    *text += &format!("{word}: {}: {}\n", finding.blob, finding.detail);
-    for Affected { snapshot, vm, disk, ranges } in &finding.affected {
-        *text += &format!("  snapshot {snapshot}");
-        if !vm.is_empty() {
-            *text += &format!(" of {vm}");
+fn affected_lines(affected: &Affected) -> Vec<String> {
+    let Affected { snapshot, vm, disk, ranges } = affected;
+    let of_vm = if vm.is_empty() { String::new() } else { format!(" of {vm}") };
+    let of_disk = if disk.is_empty() { String::new() } else { format!(", disk {disk}") };
+    let lost = match ranges.len() {
+        0 => String::new(),
+        number => {
+            format!(": {} in {} cannot be restored", size(total_length(ranges)), counted(number, "range"))
         }
-        if !disk.is_empty() {
-            *text += &format!(", disk {disk}");
-        }
-        if !ranges.is_empty() {
-            *text += &format!(
-                ": {} in {} cannot be restored",
-                size(total_length(ranges)),
-                ranges_of(ranges.len())
-            );
-        }
-        text.push('\n');
-        for range in ranges.iter().take(RANGES_SHOWN) {
-            writeln!(text, "    {} to {}", range.start, range.end()).expect("a string takes everything");
-        }
-        if ranges.len() > RANGES_SHOWN {
-            *text += &format!("    and {} more, see --json\n", ranges.len() - RANGES_SHOWN);
-        }
+    };
+    let mut text = vec![format!("  snapshot {snapshot}{of_vm}{of_disk}{lost}")];
+    text.extend(
+        ranges.iter().take(RANGES_SHOWN).map(|range| format!("    {} to {}", range.start, range.end())),
+    );
+    if ranges.len() > RANGES_SHOWN {
+        text.push(format!("    and {} more, see --json", ranges.len() - RANGES_SHOWN));
     }
+    text
 }
 
-fn ranges_of(number: usize) -> String {
-    count(u64::try_from(number).expect("a length in memory fits 64 bits"), "range")
+fn counted(number: usize, noun: &str) -> String {
+    count(u64::try_from(number).expect("a length in memory fits 64 bits"), noun)
 }
