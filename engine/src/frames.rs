@@ -55,7 +55,7 @@ pub(crate) fn plan_fetches(locations: &[Location]) -> Vec<Fetch> {
                 last.members.push(member);
             }
             _ => {
-                fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] })
+                fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] });
             }
         }
     }
@@ -232,7 +232,8 @@ impl<'r, 's> FrameReader<'r, 's> {
         for &member in &fetch.members {
             let location = &locations[member];
             // A copy, because opening is in place and members may share a frame.
-            let start = (u64::from(location.offset) - fetch.range.start) as usize;
+            let start = usize::try_from(u64::from(location.offset) - fetch.range.start);
+            let start = start.expect("a fetched range is in memory");
             let mut sealed = bytes[start..start + location.stored_len as usize].to_vec();
             self.open(kind, location, &mut sealed, scratch)?;
             lock(results)[member] = Some(scratch.plain.clone());

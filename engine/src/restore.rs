@@ -186,7 +186,7 @@ impl Run<'_, '_, '_> {
 
     fn window(&self, window: &Window) -> Result<(), EngineError> {
         for hole in &window.holes {
-            self.target_result(self.job.target.zero_at(hole.start, hole.length), hole.start)?;
+            target_result(self.job.target.zero_at(hole.start, hole.length), hole.start)?;
             tell(self.observer, Event::Progress(hole.length))?;
         }
         let next = AtomicUsize::new(0);
@@ -230,7 +230,7 @@ impl Run<'_, '_, '_> {
     fn write(&self, window: &Window, fetch: &Fetch, mut bytes: Vec<u8>) -> Result<(), EngineError> {
         let opener = self.frames.opener(&fetch.pack.name)?;
         let mut scratch = lock(&self.scratches).pop().unwrap_or_default();
-        let mut opened: Option<&Location> = None;
+        let mut in_scratch: Option<&Location> = None;
         let mut done = 0;
         for &member in &fetch.members {
             if self.stopped.load(Ordering::Relaxed) {
@@ -238,7 +238,7 @@ impl Run<'_, '_, '_> {
             }
             let chunk = &window.chunks[member];
             // Members are sorted by place, so those that share a frame follow each other.
-            if opened != Some(&chunk.location) {
+            if in_scratch != Some(&chunk.location) {
                 let start = usize::try_from(u64::from(chunk.location.offset) - fetch.range.start);
                 let start = start.expect("an offset within a fetched range");
                 let sealed = bytes
@@ -247,18 +247,14 @@ impl Run<'_, '_, '_> {
                 self.frames
                     .open_with(&opener, FrameKind::Chunk, &chunk.location, sealed, &mut scratch)
                     .map_err(|error| self.unrestorable(window, member, error))?;
-                opened = Some(&chunk.location);
+                in_scratch = Some(&chunk.location);
             }
-            self.target_result(self.job.target.write_at(chunk.offset, &scratch.plain), chunk.offset)?;
+            target_result(self.job.target.write_at(chunk.offset, &scratch.plain), chunk.offset)?;
             done += scratch.plain.len() as u64;
         }
         self.written.fetch_add(done, Ordering::Relaxed);
         lock(&self.scratches).push(scratch);
         tell(self.observer, Event::Progress(done))
-    }
-
-    fn target_result(&self, result: std::io::Result<()>, offset: u64) -> Result<(), EngineError> {
-        result.map_err(|source| EngineError::Target { offset, source })
     }
 
     fn unrestorable(&self, window: &Window, member: usize, source: EngineError) -> EngineError {
@@ -280,6 +276,10 @@ impl Run<'_, '_, '_> {
             lock(&self.failure).get_or_insert(error);
         }
     }
+}
+
+fn target_result(result: std::io::Result<()>, offset: u64) -> Result<(), EngineError> {
+    result.map_err(|source| EngineError::Target { offset, source })
 }
 
 /// A counting semaphore: threads that fetch wait, tasks that write give back.

@@ -51,13 +51,16 @@ impl Snapshot {
     }
 }
 
+/// A blob that could not be read, and why.
+pub type UnreadableBlob = (BlobName, EngineError);
+
 /// Snapshots, and the decisions that could not be read.
 #[derive(Debug, Default)]
 pub struct Snapshots {
     /// Valid roots, the oldest first (by time, then id).
     pub snapshots: Vec<Snapshot>,
     /// Damaged decisions.
-    pub unreadable: Vec<(BlobName, EngineError)>,
+    pub unreadable: Vec<UnreadableBlob>,
     /// Tombstones.
     pub forgotten: BTreeSet<SessionId>,
     /// Sessions that were aborted.
@@ -165,7 +168,7 @@ pub(crate) fn is_forgotten(repository: &Repository<'_>, name: &DecisionName) -> 
 pub(crate) fn newest(
     repository: &Repository<'_>,
     vm: VmTag,
-) -> Result<(Option<Snapshot>, Vec<(BlobName, EngineError)>), EngineError> {
+) -> Result<(Option<Snapshot>, Vec<UnreadableBlob>), EngineError> {
     let mut names: Vec<DecisionName> = repository
         .list(&decisions_prefix(vm))?
         .iter()
@@ -215,12 +218,15 @@ pub(crate) fn read(
     }
 }
 
-type ReadDecision = (DecisionName, Result<Option<Decision>, EngineError>);
+type Read = Result<Option<Decision>, EngineError>;
 
 /// Reads decisions, several at a time; the order is that of `names`. Only a damaged one is no failure.
-fn read_all(repository: &Repository<'_>, names: &[DecisionName]) -> Result<Vec<ReadDecision>, EngineError> {
+fn read_all(
+    repository: &Repository<'_>,
+    names: &[DecisionName],
+) -> Result<Vec<(DecisionName, Read)>, EngineError> {
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, Result<Option<Decision>, EngineError>)>> = Mutex::default();
+    let results: Mutex<Vec<(usize, Read)>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..names.len().min(READ_THREADS) {
             scope.spawn(|| {
@@ -249,7 +255,7 @@ fn tombstoned(
     repository: &Repository<'_>,
     prefix: &str,
     decided: &[DecisionName],
-    unreadable: &mut Vec<(BlobName, EngineError)>,
+    unreadable: &mut Vec<UnreadableBlob>,
 ) -> Result<BTreeSet<SessionId>, EngineError> {
     let decided: BTreeSet<SessionId> = decided.iter().map(|name| name.session).collect();
     let mut forgotten = BTreeSet::new();

@@ -95,7 +95,7 @@ pub fn backup(
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
     check(job)?;
-    let mut last = None;
+    let mut last = SessionId([0; 16]);
     for attempt in 0..ATTEMPTS {
         let entropy = job.entropy.attempt(attempt);
         let opening = Opening { writer: job.writer, vm: job.vm, time: job.time };
@@ -109,9 +109,9 @@ pub fn backup(
             return Ok(report);
         }
         notify(observer, Notice::SessionAborted { session: id.to_string() })?;
-        last = Some(id);
+        last = id;
     }
-    Err(EngineError::Aborted { session: last.expect("there was an attempt") })
+    Err(EngineError::Aborted { session: last })
 }
 
 fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
@@ -184,7 +184,7 @@ impl Attempt<'_, '_, '_> {
             usable: &usable,
         };
         let stored = pipeline::run(&context, index, observer)?;
-        self.commit(&frames, &plans, stored, observer)
+        self.commit(&frames, &plans, &stored, observer)
     }
 
     fn base<'f, 'r, 's>(&self, frames: &'f FrameReader<'r, 's>, disk: &JobDisk<'_>) -> MapReader<'f, 'r, 's> {
@@ -203,7 +203,7 @@ impl Attempt<'_, '_, '_> {
         &self,
         frames: &FrameReader<'_, '_>,
         plans: &[DiskPlan<'_>],
-        stored: Stored,
+        stored: &Stored,
         observer: &dyn Observer,
     ) -> Result<Option<BackupReport>, EngineError> {
         begin(observer, Phase::Commit, 1)?;
@@ -222,14 +222,14 @@ impl Attempt<'_, '_, '_> {
             program: self.job.program.to_owned(),
             vm: self.job.vm.to_owned(),
             parent: self.session.parent.as_ref().map(|parent| parent.name.clone()),
-            via: self.via(frames, &stored)?,
+            via: self.via(frames, stored)?,
             tags,
             properties,
             disks,
             totals: stored.totals,
         };
         match self.session.commit(self.repository, &commit, self.entropy)? {
-            Committed::Yes => Ok(Some(BackupReport::new(&commit, plans, &stored))),
+            Committed::Yes => Ok(Some(BackupReport::new(&commit, plans, stored))),
             Committed::Aborted => Ok(None),
         }
     }

@@ -111,7 +111,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             match self.receive()? {
                 Event::Job(job) => {
                     regions_open += 1;
-                    self.spawn(move |stages| stages.chunk(job).map(Event::Chunked));
+                    self.spawn(move |stages| stages.chunk(&job).map(Event::Chunked));
                 }
                 Event::Fed => fed = true,
                 Event::Chunked(region) => self.look_up_ready(region)?,

@@ -105,7 +105,7 @@ impl<'o, 'f, 'r, 's> Paging<'o, 'f, 'r, 's> {
             let writer = self.writers.front_mut().expect("every disk with pages has a writer");
             match update {
                 PageUpdate::Write(page) => {
-                    writer.put_page(page.cell, &finished(data, page), &mut self.packer)?
+                    writer.put_page(page.cell, &finished(data, page), &mut self.packer)?;
                 }
                 PageUpdate::Keep(cell) => writer.keep_page(cell, &mut self.packer)?,
             }

@@ -112,16 +112,17 @@ pub(super) fn run(
     let (puts, to_put) = channel();
     let to_put = Mutex::new(to_put);
     std::thread::scope(|threads| {
+        let (repository, stages, to_put) = (context.repository, &stages, &to_put);
         for _ in 0..PUT_THREADS {
             let events = events.clone();
-            threads.spawn(|| put_blobs(context.repository, &stages, &to_put, events));
+            threads.spawn(move || put_blobs(repository, stages, to_put, &events));
         }
         let fed = events.clone();
         threads.spawn(move || {
             let _guard = report_panic(&fed);
             // The owner has failed if it does not listen any more.
             let send = |job: Result<RegionJob, EngineError>| {
-                drop(fed.send(job.map_or_else(Event::Failed, Event::Job)))
+                drop(fed.send(job.map_or_else(Event::Failed, Event::Job)));
             };
             feed(context.plans, context.bases, &granted, &send);
             drop(fed.send(Event::Fed));
@@ -129,7 +130,7 @@ pub(super) fn run(
         rayon::in_place_scope(|tasks| {
             let channels = Channels { events, received, credits, puts };
             let dedup = Dedup::new(context.repository, context.session, index);
-            let owner = Owner::new(context, &stages, (tasks, channels), dedup, observer);
+            let owner = Owner::new(context, stages, (tasks, channels), dedup, observer);
             let result = owner.and_then(Owner::run);
             if result.is_err() {
                 stages.stop();
@@ -159,9 +160,9 @@ fn put_blobs<'a>(
     repository: &Repository<'_>,
     stages: &Stages<'_>,
     jobs: &Mutex<Receiver<PutJob<'a>>>,
-    events: Sender<Event<'a>>,
+    events: &Sender<Event<'a>>,
 ) {
-    let _guard = report_panic(&events);
+    let _guard = report_panic(events);
     loop {
         // The lock is held while waiting: one thread waits for a job, the others for the lock.
         let Ok(job) = lock(jobs).recv() else { return };

@@ -89,6 +89,7 @@ fn as_text<S: serde::Serializer>(id: &SessionId, serializer: S) -> Result<S::Ok,
     serializer.collect_str(id)
 }
 
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
 fn reason_text<S: serde::Serializer>(reason: &Option<FullReason>, serializer: S) -> Result<S::Ok, S::Error> {
     match reason {
         Some(reason) => serializer.collect_str(reason),

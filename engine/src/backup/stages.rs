@@ -99,7 +99,7 @@ impl Stages<'_> {
 
 impl<'a> Stages<'a> {
     /// Reads, chunks and hashes a region.
-    pub(super) fn chunk(&'a self, job: RegionJob) -> Result<ChunkedRegion<'a>, EngineError> {
+    pub(super) fn chunk(&'a self, job: &RegionJob) -> Result<ChunkedRegion<'a>, EngineError> {
         let plan = &self.plans[job.disk];
         let start = job.region * u64::from(plan.shape.region_len);
         let len = plan.shape.region_bytes(job.region);
@@ -121,12 +121,11 @@ impl<'a> Stages<'a> {
                     None => Piece::Hole(piece.len),
                 },
                 Content::Fresh(id) => {
-                    match at_same_place.find(piece.start, id).and_then(|at| self.usable(at)) {
-                        Some(at) => Piece::At(at),
-                        None => {
-                            has_candidates = true;
-                            Piece::Candidate { start: piece.start, len: piece.len, id }
-                        }
+                    if let Some(at) = at_same_place.find(piece.start, id).and_then(|at| self.usable(at)) {
+                        Piece::At(at)
+                    } else {
+                        has_candidates = true;
+                        Piece::Candidate { start: piece.start, len: piece.len, id }
                     }
                 }
             });

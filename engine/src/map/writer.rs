@@ -177,7 +177,7 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
             Untouched::Hole => Child::Hole,
         };
         for level in 1..=root_level {
-            if let Some(child) = self.close(level, packer)? {
+            if let Some(child) = self.close(level, packer) {
                 root = child;
             }
         }
@@ -192,7 +192,7 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
         let index = |level: u8| cell / FANOUT.pow(u32::from(level));
         for level in 1..=root_level {
             if self.open[slot(level)].as_ref().is_some_and(|node| node.index != index(level)) {
-                self.close(level, packer)?;
+                self.close(level, packer);
             }
         }
         for level in (1..=root_level).rev() {
@@ -212,20 +212,20 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
             for (child, number) in children.iter_mut().zip(index * FANOUT..) {
                 *child = self.base.child(level - 1, number)?;
             }
-            let base_count = match index < self.base.shape().nodes(level) {
-                true if level <= self.base.shape().root_level() => {
+            let base_count =
+                if index < self.base.shape().nodes(level) && level <= self.base.shape().root_level() {
                     self.base.shape().child_count(level, index)
-                }
-                _ => 0,
-            };
+                } else {
+                    0
+                };
             changed = base_count != count || !self.may_keep(&base);
         }
         Ok(OpenNode { index, children, base, changed })
     }
 
     /// Closes the open node of a level and puts it into the one above; returns it if there is none above.
-    fn close(&mut self, level: u8, packer: &mut MapPacker<'_>) -> Result<Option<Child>, EngineError> {
-        let Some(open) = self.open[slot(level)].take() else { return Ok(None) };
+    fn close(&mut self, level: u8, packer: &mut MapPacker<'_>) -> Option<Child> {
+        let open = self.open[slot(level)].take()?;
         let index = open.index;
         let child = if open.children.iter().all(|child| *child == Child::Hole) {
             Child::Hole
@@ -235,10 +235,10 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
             open.base
         };
         if level == self.shape.root_level() {
-            return Ok(Some(child));
+            return Some(child);
         }
         self.set(level + 1, index, child);
-        Ok(None)
+        None
     }
 
     fn store_node(&self, level: u8, open: OpenNode, packer: &mut MapPacker<'_>) -> Child {
