@@ -95,9 +95,10 @@ pub fn backup(
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
     check(job)?;
-    let mut last = SessionId([0; 16]);
-    for attempt in 0..ATTEMPTS {
-        let entropy = job.entropy.attempt(attempt);
+    let mut attempts = 0;
+    loop {
+        let entropy = job.entropy.attempt(attempts);
+        attempts += 1;
         let opening = Opening { writer: job.writer, vm: job.vm, time: job.time };
         let session = Session::open(repository, opening, &entropy)?;
         for (name, error) in &session.unreadable {
@@ -108,10 +109,11 @@ pub fn backup(
         if let Some(report) = attempt.run(index, observer)? {
             return Ok(report);
         }
+        if attempts == ATTEMPTS {
+            return Err(EngineError::Aborted { session: id });
+        }
         notify(observer, Notice::SessionAborted { session: id.to_string() })?;
-        last = id;
     }
-    Err(EngineError::Aborted { session: last })
 }
 
 fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
