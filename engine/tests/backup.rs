@@ -3,6 +3,7 @@
 mod world;
 
 use keepstone_engine::Extent;
+use keepstone_engine::index::LocalIndex;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
 use world::{back_up, create, latest, memory_index, mixed, open, restored, small_geometry};
@@ -37,4 +38,22 @@ fn an_incremental_backup_reads_and_stores_what_changed() {
     let second = latest(&repository, "vm");
     assert_eq!(restored(&repository, &second, "disk0").unwrap(), disk.bytes);
     assert_eq!(restored(&repository, &first, "disk0").unwrap(), before);
+}
+
+#[test]
+fn a_local_index_that_cannot_be_written_costs_deduplication_only() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let cache = tempfile::tempdir().unwrap();
+    let key = repository.keys().local_key("keepstone v0 local index");
+    let id = repository.config().repository;
+    let mut index = LocalIndex::open(Some(cache.path()), id, key, 1 << 30).unwrap();
+    for entry in std::fs::read_dir(cache.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::write(&path, "a file in the way").unwrap();
+    }
+    let disk = MemoryDisk::new(mixed(1, 300_000));
+    back_up(&repository, &mut index, "vm", &[("disk0", &disk)], 1).unwrap();
+    assert_eq!(restored(&repository, &latest(&repository, "vm"), "disk0").unwrap(), disk.bytes);
 }

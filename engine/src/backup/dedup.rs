@@ -1,7 +1,7 @@
 //! Finding chunks that are stored already (PROTOCOL W5). One owner asks, in the order of the disks.
 
 use crate::error::EngineError;
-use crate::index::{LocalIndex, Verdict};
+use crate::index::{IndexError, LocalIndex, Verdict};
 use crate::repository::Repository;
 use crate::session::Session;
 use crate::snapshots;
@@ -28,6 +28,8 @@ pub(super) struct Dedup<'a, 's> {
     next_new: u64,
     /// Packs that were looked up: their lengths, or nothing if they are not there or must not be referenced.
     confirmed: HashMap<PackName, Option<u64>>,
+    /// The first failure to write the local index. It is a cache: the backup goes on without what it lacks.
+    failure: Option<IndexError>,
     /// Sessions that are not decided now; decided ones are remembered by the index.
     undecided: HashMap<SessionId, bool>,
 }
@@ -45,6 +47,7 @@ impl<'a, 's> Dedup<'a, 's> {
             recent: HashMap::new(),
             next_new: 0,
             confirmed: HashMap::new(),
+            failure: None,
             undecided: HashMap::new(),
         }
     }
@@ -72,15 +75,26 @@ impl<'a, 's> Dedup<'a, 's> {
     }
 
     /// Moves chunks whose packs and index are in the store over to the index on disk.
-    pub(super) fn checkpoint(
-        &mut self,
-        name: &BlobName,
-        index: &Index,
-        before: u64,
-    ) -> Result<(), EngineError> {
-        self.index.add(std::slice::from_ref(name), index)?;
+    pub(super) fn checkpoint(&mut self, name: &BlobName, index: &Index, before: u64) {
+        let added = self.index.add(std::slice::from_ref(name), index);
+        self.note_failure(added);
         self.recent.retain(|_, number| *number >= before);
-        Ok(())
+    }
+
+    /// A failure to write the local index that was not told yet.
+    pub(super) fn take_failure(&mut self) -> Option<IndexError> {
+        self.failure.take()
+    }
+
+    fn note_failure(&mut self, result: Result<(), IndexError>) {
+        if let Err(error) = result {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    fn remember(&mut self, session: SessionId, verdict: Verdict) {
+        let remembered = self.index.remember_verdict(session, verdict);
+        self.note_failure(remembered);
     }
 
     fn may_reference(&mut self, place: &Location) -> Result<bool, EngineError> {
@@ -120,11 +134,11 @@ impl<'a, 's> Dedup<'a, 's> {
         let Some(decision) = self.index.decision_of(pack.session).cloned() else { return Ok(false) };
         match snapshots::read(self.repository, &decision) {
             Ok(Some(Decision::Commit(_))) => {
-                self.index.remember_verdict(pack.session, Verdict::Commit)?;
+                self.remember(pack.session, Verdict::Commit);
                 Ok(true)
             }
             Ok(Some(Decision::Abort(_))) => {
-                self.index.remember_verdict(pack.session, Verdict::Abort)?;
+                self.remember(pack.session, Verdict::Abort);
                 Ok(pack.writer == self.session.writer)
             }
             Ok(None) => {

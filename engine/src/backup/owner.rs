@@ -5,11 +5,11 @@ use super::indexing::Indexing;
 use super::paging::Paging;
 use super::pipeline::{Channels, Context, Event, PutJob, Stored, report_panic};
 use super::stages::{ChunkedRegion, EncodedRegion, NewChunk, Piece, Stages};
-use super::{begin, tell};
+use super::{begin, chain, notify, tell};
 use crate::error::EngineError;
 use crate::extent::total_length;
 use crate::map::sequence::NewEntry;
-use crate::observer::{Event as Told, Observer, Phase};
+use crate::observer::{Event as Told, Notice, Observer, Phase};
 use crate::pack::{ClosedPack, PackBuilder, Payload, Placed};
 use repo_format::{FrameKind, Location, PackKind, PackRef, Totals};
 use std::collections::{BTreeMap, VecDeque};
@@ -123,6 +123,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
                 other => self.note_stored(other)?,
             }
             regions_open -= self.pack_ready()?;
+            self.tell_index_failure()?;
         }
         self.finish()
     }
@@ -132,6 +133,16 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             Ok(Event::Failed(error)) => Err(error),
             Ok(event) => Ok(event),
             Err(_) => unreachable!("the owner holds a sender itself"),
+        }
+    }
+
+    fn tell_index_failure(&mut self) -> Result<(), EngineError> {
+        match self.dedup.take_failure() {
+            Some(error) => {
+                let name = "the local index".to_owned();
+                notify(self.observer, Notice::IndexSkipped { name, reason: chain(&error) })
+            }
+            None => Ok(()),
         }
     }
 
@@ -293,7 +304,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             Event::PackStored(pack) => self.note_pack(pack),
             Event::IndexStored(number) => {
                 let checkpoint = self.indexing.checkpoint_stored(number);
-                self.dedup.checkpoint(&checkpoint.name, &checkpoint.index, checkpoint.before)?;
+                self.dedup.checkpoint(&checkpoint.name, &checkpoint.index, checkpoint.before);
                 self.forget_places(checkpoint.before);
                 Ok(())
             }
@@ -355,6 +366,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             let event = self.receive()?;
             self.note_stored(event)?;
         }
+        self.tell_index_failure()?;
         let mut packs = self.data.closed();
         let (disks, map_packs) = self.paging.into_disks();
         packs.extend(map_packs);
