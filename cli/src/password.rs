@@ -122,9 +122,10 @@ fn read_line(terminal: &mut File, question: &str) -> anyhow::Result<Password> {
     silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
     silent.special_codes[SpecialCodeIndex::VMIN] = 1;
     silent.special_codes[SpecialCodeIndex::VTIME] = 0;
-    terminal.write_all(question.as_bytes()).context(FAILED)?;
+    // Before the question, so that nothing of a quick answer is shown or lost.
     tcsetattr(&*terminal, OptionalActions::Flush, &silent).context(FAILED)?;
-    let line = read_keys(terminal);
+    let asked = terminal.write_all(question.as_bytes()).context(FAILED);
+    let line = asked.and_then(|()| read_keys(terminal));
     restore(terminal, &before).context(FAILED)?;
     line
 }
