@@ -23,9 +23,9 @@ pub struct BackupReport {
     pub new_chunks: u64,
     /// Their plain bytes.
     pub new_bytes: u64,
-    /// Bytes put into the store, all blobs.
+    /// Bytes of the packs and indexes that were stored.
     pub stored_bytes: u64,
-    /// Those of them that are maps, indexes and session objects.
+    /// Those of them that are map packs and indexes.
     pub metadata_bytes: u64,
     /// Data packs and map packs.
     pub packs: u32,
