@@ -59,5 +59,6 @@ audit: $(CARGO_DENY) ## ask the RustSec database, which is fetched from GitHub, 
 $(CARGO_DENY):
 	cargo install --locked --debug --root target/tools cargo-deny@$(CARGO_DENY_VERSION)
 
-bench: ## measure every stage beside the bare speed of its primitive
+bench: ## measure every stage beside the bare speed of its primitive (IMAGE=a raw disk image, else a synthetic one)
 	cargo bench $(LOCKED) -p keepstone-benches
+	cargo run $(LOCKED) --release -p keepstone-benches --bin limits -- $(if $(IMAGE),"$(IMAGE)",--repository target)

@@ -1,1 +1,0 @@
-//! Benchmarks of Keepstone; see README.md beside this file.
