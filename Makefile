@@ -10,14 +10,19 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 LOCKED ?= --locked
 CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
+CARGO_FUZZ_VERSION := 0.13.2
+FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+FUZZ_SECONDS ?= 240
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench
+.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
 demo: ## build the release binary and run the main job on real disks (DEMO_MIB=560, KEEP=1 keeps target/demo)
+	cli/demo/need.sh cc:gcc
 	cargo build $(LOCKED) --release -p keepstone --bin keepstone --example changed_areas
 	BIN=target/release cli/demo/run.sh
 
@@ -38,6 +43,7 @@ check: fmt lint docs scripts deny ## format, clippy, documentation, shellcheck a
 
 fmt:
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 lint:
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
@@ -62,3 +68,16 @@ $(CARGO_DENY):
 bench: ## measure every stage beside the bare speed of its primitive (IMAGE=a raw disk image, else a synthetic one)
 	cargo bench $(LOCKED) -p keepstone-benches
 	cargo run $(LOCKED) --release -p keepstone-benches --bin limits -- $(if $(IMAGE),"$(IMAGE)",--repository target)
+
+# The stable compiler has what cargo-fuzz asks for and hides it. The corpus is kept between runs; a finding is written
+# to fuzz/artifacts and ends the run, and `FUZZ_TARGETS=name FUZZ_SECONDS=0` goes on with one target until then.
+fuzz: $(CARGO_FUZZ) ## fuzz each decoder for FUZZ_SECONDS=240, an hour for all (FUZZ_TARGETS="page node" for some)
+	cli/demo/need.sh c++:g++
+	cargo run $(LOCKED) -p keepstone-fuzz-bodies --example seeds -- fuzz/corpus
+	for target in $(FUZZ_TARGETS); do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --target-dir target/fuzz $$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -malloc_limit_mb=512 -print_final_stats=1; \
+	done
+
+$(CARGO_FUZZ):
+	cargo install --locked --debug --root target/tools cargo-fuzz@$(CARGO_FUZZ_VERSION)
