@@ -122,7 +122,7 @@ fn peak<'a>(phases: impl Iterator<Item = &'a Phase>) -> u64 {
     phases.map(|phase| phase.cost.peak_rss_bytes).max().unwrap_or_default()
 }
 
-/// One round beside the bars of DESIGN.md section 6.
+/// One round beside the bars.
 fn ratios(round: &Round, threads: usize) -> Vec<Ratio> {
     let phase = |name| round.phases.iter().find(|phase| phase.name == name).expect("all phases are measured");
     let (first, again) = (phase(Name::FirstBackup), phase(Name::Repeated));
