@@ -36,13 +36,15 @@ impl Figures {
 
     /// The figures in one line; the rate is that of `bytes`.
     pub(crate) fn line(&self, bytes: u64) -> String {
-        let rate = bytes.saturating_mul(1000) / self.elapsed_ms.max(1);
+        let rate = match bytes.saturating_mul(1000) / self.elapsed_ms.max(1) {
+            0 => String::new(),
+            rate => format!(" ({}/s)", size(rate)),
+        };
         let RequestFigures { put, get, list, delete } = self.requests;
         let requests = put + get + list + delete;
         format!(
-            "took {} ({}/s), {}, {} of memory",
+            "took {}{rate}, {}, {} of memory",
             duration(self.elapsed_ms),
-            size(rate),
             count(requests, "request"),
             size(self.peak_rss_bytes)
         )

@@ -51,6 +51,11 @@ impl Condemned {
         self.records.push(Record { session, applies_to, leads });
     }
 
+    /// Adds packs that are lost: they may be referenced as little as condemned ones.
+    pub(crate) fn add_lost(&mut self, packs: impl IntoIterator<Item = PackName>) {
+        self.packs.extend(packs);
+    }
+
     /// Whether nothing is condemned and nothing moved: the usual case.
     pub(crate) fn is_empty(&self) -> bool {
         self.packs.is_empty() && self.records.is_empty()

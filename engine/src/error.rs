@@ -62,6 +62,12 @@ pub enum EngineError {
     /// A job contradicts itself.
     #[error("{0}")]
     BadJob(&'static str),
+    /// A disk has no bytes.
+    #[error("disk {disk} is empty")]
+    EmptyDisk {
+        /// The disk's key.
+        disk: String,
+    },
     /// A source could not be read.
     #[error("could not read disk {disk}")]
     Source {

@@ -54,7 +54,9 @@ impl<'s> Repository<'s> {
         let repository = RepositoryId(entropy.draw16("repository id", 0));
         let root = RootKey::new(entropy.draw("root key", 0));
         let keys = Keys::from_root(&root, repository);
-        put_slot(store, repository, &root, slot, entropy)?;
+        // A slot of that name without a config is what an interrupted creation left; it belongs to no repository.
+        let free = free_slot_name(store, slot.name)?;
+        put_slot(store, repository, &root, &NewSlot { name: &free, ..*slot }, entropy)?;
         let config =
             Config { repository, created: slot.time, geometry, data_public_key: keys.data_public_key() };
         match store.put_new(&name, &config.encode(&keys))? {
@@ -128,7 +130,10 @@ pub fn add_slot(
 /// # Errors
 /// A failing store or a damaged slot.
 pub fn slots(store: &dyn BlobStore) -> Result<Vec<SlotInfo>, EngineError> {
-    Ok(load_slots(store)?.iter().map(|slot| slot.info().clone()).collect())
+    let config = unchecked_config(store)?;
+    let slots = load_slots(store)?;
+    let own = slots.iter().map(Slot::info).filter(|info| info.repository == config.repository());
+    Ok(own.cloned().collect())
 }
 
 /// Removes a key slot, but not the last one.
@@ -137,11 +142,11 @@ pub fn slots(store: &dyn BlobStore) -> Result<Vec<SlotInfo>, EngineError> {
 /// [`EngineError::LastSlot`], a slot that does not exist, or a failing store.
 pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineError> {
     let blob = BlobName::key_slot(name);
-    let names = list(store, PREFIX_KEYS)?;
-    if !names.iter().any(|info| info.name == blob) {
+    let slots = slots(store)?;
+    if !slots.iter().any(|info| info.name == *name) {
         return Err(StoreError::NotFound { name: blob }.into());
     }
-    if names.len() == 1 {
+    if slots.len() == 1 {
         return Err(EngineError::LastSlot { name: name.as_str().to_owned() });
     }
     Ok(store.delete(&blob)?)
@@ -170,13 +175,17 @@ fn put_slot(
     }
 }
 
+/// The name, or with a number behind it if it is taken.
+fn free_slot_name(store: &dyn BlobStore, name: &SlotName) -> Result<SlotName, EngineError> {
+    let taken = list(store, PREFIX_KEYS)?;
+    let is_free = |name: &SlotName| !taken.iter().any(|info| info.name == BlobName::key_slot(name));
+    let numbered = (2..).map_while(|number: u32| SlotName::new(&format!("{}-{number}", name.as_str())).ok());
+    let mut names = std::iter::once(name.clone()).chain(numbered).take(repo_format::limits::KEY_SLOTS_MAX);
+    names.find(is_free).ok_or(EngineError::AlreadyARepository)
+}
+
 fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, RootKey), EngineError> {
-    let name = BlobName::config();
-    let bytes = match store.get(&name, None) {
-        Err(StoreError::NotFound { .. }) => return Err(EngineError::NotARepository),
-        other => other?,
-    };
-    let unchecked = UncheckedConfig::parse(&bytes).map_err(EngineError::damaged(&name))?;
+    let unchecked = unchecked_config(store)?;
     let slots = load_slots(store)?;
     for slot in &slots {
         if slot.info().repository != unchecked.repository() {
@@ -191,6 +200,15 @@ fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, Ro
         }
     }
     Err(EngineError::WrongPassword { slots: slots.len() })
+}
+
+fn unchecked_config(store: &dyn BlobStore) -> Result<UncheckedConfig, EngineError> {
+    let name = BlobName::config();
+    match store.get(&name, None) {
+        Ok(bytes) => UncheckedConfig::parse(&bytes).map_err(EngineError::damaged(&name)),
+        Err(StoreError::NotFound { .. }) => Err(EngineError::NotARepository),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn load_slots(store: &dyn BlobStore) -> Result<Vec<Slot>, EngineError> {

@@ -121,7 +121,7 @@ pub fn find(repository: &Repository<'_>, selector: &Selector) -> Result<Snapshot
     let (vm, wanted) = match selector {
         Selector::Id(id) => (None, id.clone()),
         Selector::Latest(vm) => (Some(vm.as_str()), format!("{vm}@latest")),
-        Selector::AtTime(vm, _) => (Some(vm.as_str()), format!("of {vm} at or before that time")),
+        Selector::AtTime(vm, _) => (Some(vm.as_str()), format!("of {vm} that is so old")),
     };
     let mut found = if let Selector::Id(id) = selector {
         find_by_id(repository, id)?

@@ -3,10 +3,16 @@
 mod world;
 
 use keepstone_engine::Extent;
+use keepstone_engine::backup::Reading;
 use keepstone_engine::index::LocalIndex;
+use keepstone_engine::repository::slots;
 use keepstone_engine::source::MemoryDisk;
-use keepstone_engine::store::MemoryStore;
-use world::{back_up, create, latest, memory_index, mixed, open, restored, small_geometry};
+use keepstone_engine::store::{BlobStore, MemoryStore};
+use repo_format::BlobName;
+use world::{
+    back_up, back_up_reading, create, create_from_seed, latest, memory_index, mixed, open, restored,
+    small_geometry,
+};
 
 #[test]
 fn a_disk_comes_back_as_it_was() {
@@ -56,4 +62,33 @@ fn a_local_index_that_cannot_be_written_costs_deduplication_only() {
     let disk = MemoryDisk::new(mixed(1, 300_000));
     back_up(&repository, &mut index, "vm", &[("disk0", &disk)], 1).unwrap();
     assert_eq!(restored(&repository, &latest(&repository, "vm"), "disk0").unwrap(), disk.bytes);
+}
+
+#[test]
+fn a_full_backup_stores_again_what_was_lost() {
+    let disk = MemoryDisk { change_id: Some("one".into()), ..MemoryDisk::new(mixed(1, 600_000)) };
+    for prefix in ["d/", "m/"] {
+        let store = MemoryStore::new();
+        let repository = create(&store, small_geometry());
+        back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 1).unwrap();
+        let lost = store.names().into_iter().find(|name| name.as_str().starts_with(prefix)).unwrap();
+        store.delete(&lost).unwrap();
+        assert!(restored(&repository, &latest(&repository, "vm"), "disk0").is_err());
+
+        let mut index = memory_index(&repository);
+        back_up_reading(&repository, &mut index, "vm", &[("disk0", &disk)], 2, Reading::Everything).unwrap();
+        assert_eq!(restored(&repository, &latest(&repository, "vm"), "disk0").unwrap(), disk.bytes);
+    }
+}
+
+#[test]
+fn a_creation_that_was_interrupted_can_be_repeated() {
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    store.delete(&BlobName::config()).unwrap();
+    create_from_seed(&store, small_geometry(), [2; 32]).unwrap();
+    open(&store);
+    let names: Vec<String> =
+        slots(&store).unwrap().iter().map(|slot| slot.name.as_str().to_owned()).collect();
+    assert_eq!(names, ["first-2"]);
 }

@@ -51,7 +51,7 @@ fn text(stats: &StatsReport) -> String {
         ("compression", ratio(stats.compression_ratio)),
     ];
     if stats.missing_packs > 0 {
-        lines.push(("missing", format!("{} packs", stats.missing_packs)));
+        lines.push(("missing", crate::numbers::count(stats.missing_packs, "pack")));
     }
     if stats.unreadable > 0 {
         lines.push(("unreadable", format!("{} decisions and tombstones", stats.unreadable)));

@@ -62,12 +62,16 @@ fn text(report: &Report) -> String {
     let VerifyReport { snapshots, disks, packs, chunks, read_bytes, findings } = &report.verify;
     let mut text = vec![
         format!(
-            "verified {} with {}: {}, {}; {} of packs read",
+            "verified {} with {}: {}, {}{}",
             count(*snapshots, "snapshot"),
             count(*disks, "disk"),
             count(*packs, "pack"),
             count(*chunks, "chunk"),
-            size(*read_bytes),
+            if *read_bytes == 0 {
+                "; their data was not read (--read-data does)".to_owned()
+            } else {
+                format!("; {} of packs read", size(*read_bytes))
+            },
         ),
         format!("  {}", report.figures.line(*read_bytes)),
     ];
@@ -83,7 +87,9 @@ fn text(report: &Report) -> String {
 fn finding_lines(finding: &Finding) -> Vec<String> {
     let word = if finding.is_damage() { "DAMAGE" } else { "note" };
     let mut text = vec![format!("{word}: {}: {}", finding.blob, finding.detail)];
-    text.extend(finding.affected.iter().flat_map(affected_lines));
+    if finding.is_damage() {
+        text.extend(finding.affected.iter().flat_map(affected_lines));
+    }
     text
 }
 

@@ -11,6 +11,7 @@
 mod dedup;
 mod feed;
 mod indexing;
+mod lost;
 mod owner;
 mod paging;
 mod pipeline;
@@ -100,11 +101,14 @@ pub fn backup(
         let entropy = job.entropy.attempt(attempts);
         attempts += 1;
         let opening = Opening { writer: job.writer, vm: job.vm, time: job.time };
-        let session = Session::open(repository, opening, &entropy)?;
+        let mut session = Session::open(repository, opening, &entropy)?;
         for (name, error) in &session.unreadable {
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;
         }
         let id = session.id;
+        if job.reading == Reading::Everything {
+            leave_out_what_is_lost(repository, &mut session, observer)?;
+        }
         let attempt = Attempt { repository, job, session: &session, entropy: &entropy };
         if let Some(report) = attempt.run(index, observer)? {
             return Ok(report);
@@ -114,6 +118,25 @@ pub fn backup(
         }
         notify(observer, Notice::SessionAborted { session: id.to_string() })?;
     }
+}
+
+/// Makes the session build on nothing that is lost. A disk whose map cannot be read is as if it were new.
+fn leave_out_what_is_lost(
+    repository: &Repository<'_>,
+    session: &mut Session,
+    observer: &dyn Observer,
+) -> Result<(), EngineError> {
+    let frames = FrameReader::new(repository);
+    let Some(parent) = &mut session.parent else { return Ok(()) };
+    for disk in &mut parent.commit.disks {
+        let shape = Shape::new(&repository.config().geometry, disk.size);
+        let map = MapReader::new(&frames, shape, disk.map.clone());
+        match lost::lost_packs(repository, &map, observer)? {
+            Some(packs) => session.condemned.add_lost(packs),
+            None => disk.map = None,
+        }
+    }
+    Ok(())
 }
 
 fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
@@ -132,7 +155,7 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
             return Err(EngineError::BadJob("two disks have the same key"));
         }
         if disk.source.size() == 0 {
-            return Err(EngineError::BadJob("a disk is empty"));
+            return Err(EngineError::EmptyDisk { disk: disk.key.to_owned() });
         }
     }
     if rayon::current_thread_index().is_some() {

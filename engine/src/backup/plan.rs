@@ -62,7 +62,10 @@ impl<'a> DiskPlan<'a> {
         let (mode, full_reason, mut areas) = match changed.outside {
             Outside::Unchanged => (DiskMode::Incremental, None, changed.areas),
             Outside::Zero { full_reason } => {
-                (DiskMode::Full, Some(full_reason.unwrap_or(reason)), changed.areas)
+                // Where nothing was asked of the source, what it says of its changes is beside the point.
+                let asked = reason == FullReason::NoChangeTracking;
+                let reason = full_reason.filter(|_| asked).unwrap_or(reason);
+                (DiskMode::Full, Some(reason), changed.areas)
             }
         };
         if let (DiskMode::Incremental, Some(base_size)) = (mode, base_size) {

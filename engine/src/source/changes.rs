@@ -253,9 +253,10 @@ impl DiskSource for WithChanges {
             let areas = self.changes.areas.clone();
             return Ok(ChangedAreas { areas, outside: Outside::Unchanged, change_id });
         }
-        let full_reason = since.map(|parent| FullReason::OtherSince {
-            parent: Some(parent.to_owned()),
-            since: self.changes.since.clone(),
+        let counted_from = &self.changes.since;
+        let full_reason = (since.is_some() || counted_from.is_some()).then(|| FullReason::OtherSince {
+            parent: since.map(ToOwned::to_owned),
+            since: counted_from.clone(),
         });
         let allocated = self.source.changed_areas(None)?;
         Ok(ChangedAreas { areas: allocated.areas, outside: Outside::Zero { full_reason }, change_id })
@@ -388,14 +389,13 @@ mod tests {
                 change_id: change_id.clone()
             }
         );
-        assert_eq!(disk.changed_areas(None).unwrap(), full(None));
-        assert_eq!(
-            disk.changed_areas(Some("52/5")).unwrap(),
-            full(Some(FullReason::OtherSince {
-                parent: Some("52/5".to_owned()),
+        for parent in [None, Some("52/5")] {
+            let reason = FullReason::OtherSince {
+                parent: parent.map(ToOwned::to_owned),
                 since: Some("52/6".to_owned()),
-            }))
-        );
+            };
+            assert_eq!(disk.changed_areas(parent).unwrap(), full(Some(reason)));
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl<'r, 's> Inventory<'r, 's> {
                 }
             }
             None => {
-                let detail = || format!("it is not there; {} bytes", pack.len);
+                let detail = || format!("it is missing; it should have {} bytes", pack.len);
                 PackState::Missing(findings.note(FindingKind::MissingPack, &blob, detail))
             }
         };

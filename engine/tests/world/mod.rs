@@ -35,9 +35,17 @@ pub fn create(store: &dyn BlobStore, geometry: Geometry) -> Repository<'_> {
 }
 
 pub fn try_create(store: &dyn BlobStore, geometry: Geometry) -> Result<Repository<'_>, EngineError> {
+    create_from_seed(store, geometry, [1; 32])
+}
+
+pub fn create_from_seed(
+    store: &dyn BlobStore,
+    geometry: Geometry,
+    seed: [u8; 32],
+) -> Result<Repository<'_>, EngineError> {
     let name = SlotName::new("first").expect("a slot name");
     let slot = NewSlot { name: &name, label: "test", password: PASSWORD, kdf: cheap_kdf(), time: NOW };
-    Repository::create(store, geometry, &slot, &Entropy::new([1; 32]))
+    Repository::create(store, geometry, &slot, &Entropy::new(seed))
 }
 
 pub fn open(store: &dyn BlobStore) -> Repository<'_> {

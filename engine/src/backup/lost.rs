@@ -1,0 +1,43 @@
+//! What a backup that reads everything does not take on trust: that the parent's packs are all there.
+//!
+//! Inheritance needs no such check (PROTOCOL W4), and costs no request for it. But `--full` is what an operator turns
+//! to after damage, so then lost packs are stored again.
+
+use super::notify;
+use crate::error::EngineError;
+use crate::map::reader::MapReader;
+use crate::observer::{Notice, Observer};
+use crate::repository::Repository;
+use crate::store::StoreError;
+use repo_format::{PackName, packs_prefix};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The packs that a map names and that are not in the store with their lengths; nothing if the map itself cannot be
+/// read, so that nothing of it can be used.
+pub(super) fn lost_packs(
+    repository: &Repository<'_>,
+    map: &MapReader<'_, '_, '_>,
+    observer: &dyn Observer,
+) -> Result<Option<BTreeSet<PackName>>, EngineError> {
+    let needed = match map.pack_set() {
+        Ok(needed) => needed,
+        Err(
+            error @ (EngineError::Damaged { .. }
+            | EngineError::Short { .. }
+            | EngineError::Store(StoreError::NotFound { .. })),
+        ) => {
+            let notice = Notice::Unreadable { name: map.name().to_string(), reason: super::chain(&error) };
+            notify(observer, notice)?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let prefixes: BTreeSet<String> =
+        needed.keys().map(|name| packs_prefix(name.kind, &name.writer, name.session)).collect();
+    let mut listed = BTreeMap::new();
+    for prefix in prefixes {
+        listed.extend(repository.list(&prefix)?.into_iter().map(|info| (info.name, info.len)));
+    }
+    let is_lost = |(name, len): &(PackName, u32)| listed.get(&name.blob()) != Some(&u64::from(*len));
+    Ok(Some(needed.into_iter().filter(is_lost).map(|(name, _)| name).collect()))
+}
