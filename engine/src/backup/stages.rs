@@ -183,6 +183,8 @@ impl<'a> Stages<'a> {
         let encoder = lock(&self.encoders).pop();
         let mut encoder = encoder.unwrap_or_else(|| Encoder::new(self.compression));
         let mut bytes = self.outputs.take();
+        // Nothing is encoded to more than it was, so the buffer never grows beyond a region.
+        bytes.reserve_exact(chunks.iter().map(|chunk| chunk.len as usize).sum());
         let mut frames = Vec::with_capacity(chunks.len());
         for chunk in chunks {
             let before = bytes.len();
