@@ -86,6 +86,32 @@ fn a_condemned_pack_is_not_inherited_and_all_else_is() {
 }
 
 #[test]
+fn nodes_are_stored_again_when_no_page_is_in_their_pack() {
+    // A region becomes zero: its pages are gone, and only the nodes above them are new.
+    let (store, mut disk) = two_days();
+    let region_len = small_geometry().region_len;
+    let area = Extent { start: u64::from(region_len) * 7, length: u64::from(region_len) };
+    disk.bytes[area.start as usize..area.end() as usize].fill(0);
+    disk.changes = disk.changes.map(|(since, _)| (since, vec![area]));
+    let report = Run::number(3).of(&open(&store), &disk);
+    let parent = parent_map(&store);
+    let own = |pack: &&PackRef| pack.name.session == report.snapshot;
+    let pack = parent.packs.iter().find(own).expect("the nodes are in a pack");
+    assert_eq!((report.packs, parent.cells_of(&pack.name).len()), (1, 0));
+
+    let disk = next_day(&disk, 4);
+    let repository = open(&store);
+    condemn(&repository, 0, std::slice::from_ref(pack));
+    let report = Run::number(4).of(&repository, &disk);
+    let snapshot = snapshot_of(&repository, &report);
+    let map = Map::of(&repository, &snapshot);
+    assert!(!map.packs.contains(pack));
+    assert_eq!((report.new_chunks, map.pages == parent.pages), (0, true));
+    store.delete(&pack.name.blob()).unwrap();
+    assert_restores(&repository, &snapshot, &disk);
+}
+
+#[test]
 fn a_full_backup_does_not_take_a_condemned_pack_from_its_parent() {
     let (base, disk) = two_days();
     for pack in &parent_map(&base).packs {

@@ -214,6 +214,20 @@ fn another_vm_takes_moved_chunks_at_their_new_place_only() {
 }
 
 #[test]
+fn another_vm_follows_two_levels_of_moves() {
+    let lab = Lab::new();
+    let old = lab.pack(1);
+    let new = lab.repack(FIRST, &old, &[], End::Commit);
+    let newest = lab.repack(SECOND, &new, &[], End::Commit);
+    let report = ANOTHER.of(&lab.repository(), &lab.disk);
+    let snapshot = snapshot_of(&lab.repository(), &report);
+    let map = lab.map(&snapshot);
+    assert_eq!(report.new_chunks, 0);
+    assert!(!map.packs.contains(&old) && !map.packs.contains(&new) && map.packs.contains(&newest));
+    assert_restores(&lab.repository(), &snapshot, &lab.disk);
+}
+
+#[test]
 fn chunks_that_a_repack_left_behind_are_not_taken_from_the_old_pack() {
     let lab = Lab::new();
     let old = lab.pack(1);
