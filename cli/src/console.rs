@@ -53,7 +53,7 @@ impl Console {
         text: impl FnOnce(&R) -> String,
     ) -> anyhow::Result<()> {
         let rendered = match self.format {
-            Format::Text => text(report),
+            Format::Text => printable(&text(report)),
             Format::Json => {
                 let mut json =
                     serde_json::to_string_pretty(report).context("could not write the report as JSON")?;
@@ -101,9 +101,32 @@ pub(crate) fn warn(text: &str) {
     say(&format!("warning: {text}"));
 }
 
+/// The text with everything that could steer a terminal written out; line ends stay.
+fn printable(text: &str) -> String {
+    let steers = |character: char| {
+        let is_control = character.is_control() && character != '\n';
+        is_control
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if steers(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// Foreign text for one line of output.
+pub(crate) fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
 fn say(text: &str) {
     // Nothing is left to report to when standard error is closed.
-    let _ = writeln!(io::stderr(), "keepstone: {text}");
+    let _ = writeln!(io::stderr(), "keepstone: {}", printable(text));
 }
 
 /// A table without lines: readable without colour and easy to cut into columns.

@@ -186,7 +186,7 @@ mod tests {
             EngineError::Short { name: blob(), expected: 7 },
             EngineError::AlreadyARepository,
             EngineError::NotARepository,
-            EngineError::WrongPassword { slots: 2 },
+            EngineError::WrongPassword { slots: 2, damaged: 0 },
             EngineError::LastSlot { name: text("first") },
             EngineError::MapUnreadable { offset: 0, source: Box::new(damaged()) },
             unrestorable(damaged()),

@@ -42,6 +42,9 @@ fn engine(error: &EngineError) -> Option<&'static str> {
     Some(match error {
         EngineError::Store(error) => return store(error),
         EngineError::AlreadyARepository => "use it as it is, or name another place with -r",
+        EngineError::ConfigMissing { .. } => {
+            "put the blob `config` back from a copy of the repository; without it nothing can be read"
+        }
         EngineError::NotARepository => "check the path; `keepstone init` makes a new repository",
         EngineError::WrongPassword { .. } => {
             "check where the password comes from: --password-file, --password-command, KEEPSTONE_PASSWORD or the profile"

@@ -69,14 +69,14 @@ fn read_file(path: &Path) -> anyhow::Result<Password> {
 }
 
 fn run(command: &str) -> anyhow::Result<Password> {
-    let failed = || format!("could not run the password command {command:?}");
+    let failed = || "could not run the password command".to_owned();
     let mut child =
         Command::new("sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn().with_context(failed)?;
     let output = child.stdout.take().expect("the output was asked for");
     let password = read_limited(output).with_context(failed)?;
     let status = child.wait().with_context(failed)?;
     if !status.success() {
-        bail!("the password command {command:?} failed: {status}");
+        bail!("the password command failed: {status}");
     }
     Ok(password)
 }

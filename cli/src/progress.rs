@@ -75,6 +75,9 @@ impl Progress {
             Notice::Unreadable { name, reason } => {
                 format!("{name} cannot be read and counts as absent; `keepstone verify` tells more: {reason}")
             }
+            Notice::PackLost { name } => {
+                format!("{name} is missing or has another length; what it held of this VM is stored again")
+            }
             Notice::SessionAborted { session } => {
                 format!("session {session} was aborted by another process; the backup begins again")
             }

@@ -128,7 +128,7 @@ fn a_password_command_must_succeed() {
     assert_eq!(with("cat password").code, Some(0));
     assert_eq!(
         with("cat password; exit 3").told(),
-        "keepstone: error: the password command \"cat password; exit 3\" failed: exit status: 3\nexit code 1"
+        "keepstone: error: the password command failed: exit status: 3\nexit code 1"
     );
     assert_eq!(with("true").told(), "keepstone: error: the password is empty\nexit code 2");
 }

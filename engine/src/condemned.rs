@@ -3,7 +3,7 @@
 use crate::error::EngineError;
 use crate::map::FANOUT;
 use crate::map::reader::MapReader;
-use crate::repository::Repository;
+use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use repo_format::{
@@ -129,7 +129,7 @@ fn condemned_packs(repository: &Repository<'_>) -> Result<BTreeSet<PackName>, En
             result_or_seal(repository, n)?
         } else if generation.has_condemned {
             let name = BlobName::condemned(n);
-            let bytes = repository.store().get(&name, None)?;
+            let bytes = get_sealed(repository.store(), &name)?;
             let list = CondemnedList::open(repository.keys(), n, &bytes);
             list.map_err(EngineError::damaged(&name))?.packs
         } else {
@@ -144,15 +144,15 @@ fn condemned_packs(repository: &Repository<'_>) -> Result<BTreeSet<PackName>, En
 fn result_or_seal(repository: &Repository<'_>, n: u32) -> Result<Vec<PackRef>, EngineError> {
     let (keys, store) = (repository.keys(), repository.store());
     let name = BlobName::result(n);
-    match store.get(&name, None) {
+    match get_sealed(store, &name) {
         Ok(bytes) => Ok(GcResult::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.delete),
-        Err(StoreError::NotFound { .. }) => {
+        Err(EngineError::Store(StoreError::NotFound { .. })) => {
             let name = BlobName::generation_seal(n);
-            let bytes = store.get(&name, None)?;
+            let bytes = get_sealed(store, &name)?;
             GenerationSeal::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?;
             Ok(Vec::new())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -162,7 +162,7 @@ fn committed_records(repository: &Repository<'_>) -> Result<Vec<RepackRecord>, E
         if !matches!(info.name.kind(), Some(BlobKind::Repack(_))) {
             continue;
         }
-        let bytes = repository.store().get(&info.name, None)?;
+        let bytes = get_sealed(repository.store(), &info.name)?;
         let record = RepackRecord::open(repository.keys(), &info.name, &bytes)
             .map_err(EngineError::damaged(&info.name))?;
         if let Some(Decision::Commit(_)) = snapshots::read(repository, &record.decision)? {

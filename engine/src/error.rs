@@ -38,10 +38,18 @@ pub enum EngineError {
     #[error("this is not a Keepstone repository: it has no config")]
     NotARepository,
     /// No key slot opens with the password.
-    #[error("the password opens none of the {slots} key slots")]
+    #[error("the password opens none of the {slots} key slots{}", and_damaged(*damaged))]
     WrongPassword {
         /// Slots that were tried.
         slots: usize,
+        /// Slots that could not be tried.
+        damaged: usize,
+    },
+    /// There is no config, but other parts of a repository are there.
+    #[error("the config of this repository is missing, but {found} is there")]
+    ConfigMissing {
+        /// One of the other parts.
+        found: BlobName,
     },
     /// The last key slot cannot be removed.
     #[error("key slot {name} is the only one; without it nothing could be read again")]
@@ -160,6 +168,10 @@ impl EngineError {
     pub(crate) fn damaged(name: &BlobName) -> impl Fn(FormatError) -> Self + '_ {
         move |source| Self::Damaged { name: name.clone(), source }
     }
+}
+
+fn and_damaged(slots: usize) -> String {
+    if slots == 0 { String::new() } else { format!("; {slots} more are damaged") }
 }
 
 fn list(sessions: &[SessionId]) -> String {

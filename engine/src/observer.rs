@@ -63,6 +63,11 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// A pack that the newest snapshot needs is missing or has another length; what it held is stored again.
+    PackLost {
+        /// The pack.
+        name: String,
+    },
     /// Another writer or a pruner aborted the session; the backup starts again.
     SessionAborted {
         /// The session, in hex.

@@ -2,12 +2,19 @@
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+use crate::snapshots::UnreadableBlob;
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
+use repo_format::limits::{CONFIG_LEN_MAX, KEY_SLOTS_MAX, SEALED_PLAIN_LEN_MAX, SLOT_LEN_MAX};
 use repo_format::{
-    BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_KEYS, RepositoryId, RootKey,
-    Slot, SlotInfo, SlotName, UncheckedConfig, seal_slot,
+    BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_DATA, PREFIX_DECISIONS,
+    PREFIX_INDEX, PREFIX_INTENTS, PREFIX_KEYS, PREFIX_MAP, RepositoryId, RootKey, Slot, SlotInfo, SlotName,
+    TAG_LEN, UncheckedConfig, seal_slot,
 };
 
+/// The longest blob that is a sealed object.
+const SEALED_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN + TAG_LEN;
+/// What stands before a sealed object's ciphertext (SPEC 6).
+const SEAL_HEADER_LEN: usize = 80;
 /// Names in one page of a listing that is walked to its end.
 const LIST_PAGE: usize = 5000;
 
@@ -50,6 +57,9 @@ impl<'s> Repository<'s> {
         geometry.check().map_err(EngineError::damaged(&name))?;
         if exists(store, &name)?.is_some() {
             return Err(EngineError::AlreadyARepository);
+        }
+        if let Some(found) = orphan(store)? {
+            return Err(EngineError::ConfigMissing { found });
         }
         let repository = RepositoryId(entropy.draw16("repository id", 0));
         let root = RootKey::new(entropy.draw("root key", 0));
@@ -125,28 +135,36 @@ pub fn add_slot(
     put_slot(store, unchecked.repository(), &root, slot, entropy)
 }
 
-/// The key slots of a repository; needs no password.
-///
-/// # Errors
-/// A failing store or a damaged slot.
-pub fn slots(store: &dyn BlobStore) -> Result<Vec<SlotInfo>, EngineError> {
-    let config = unchecked_config(store)?;
-    let slots = load_slots(store)?;
-    let own = slots.iter().map(Slot::info).filter(|info| info.repository == config.repository());
-    Ok(own.cloned().collect())
+/// The key slots of a repository.
+#[derive(Debug)]
+pub struct KeySlots {
+    /// Those that a password may open. What they say is not authenticated before one does.
+    pub slots: Vec<SlotInfo>,
+    /// Blobs in their place that are none.
+    pub unreadable: Vec<UnreadableBlob>,
 }
 
-/// Removes a key slot, but not the last one.
+/// Lists the key slots of a repository; needs no password.
+///
+/// # Errors
+/// A failing store or a damaged config.
+pub fn slots(store: &dyn BlobStore) -> Result<KeySlots, EngineError> {
+    let config = unchecked_config(store)?;
+    let (slots, unreadable) = load_slots(store)?;
+    let own = slots.iter().map(Slot::info).filter(|info| info.repository == config.repository());
+    Ok(KeySlots { slots: own.cloned().collect(), unreadable })
+}
+
+/// Removes a key slot, or what is in its place, but not the last one that a password may open.
 ///
 /// # Errors
 /// [`EngineError::LastSlot`], a slot that does not exist, or a failing store.
 pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineError> {
     let blob = BlobName::key_slot(name);
-    let slots = slots(store)?;
-    if !slots.iter().any(|info| info.name == *name) {
+    if exists(store, &blob)?.is_none() {
         return Err(StoreError::NotFound { name: blob }.into());
     }
-    if slots.len() == 1 {
+    if slots(store)?.slots.iter().all(|info| info.name == *name) {
         return Err(EngineError::LastSlot { name: name.as_str().to_owned() });
     }
     Ok(store.delete(&blob)?)
@@ -180,13 +198,13 @@ fn free_slot_name(store: &dyn BlobStore, name: &SlotName) -> Result<SlotName, En
     let taken = list(store, PREFIX_KEYS)?;
     let is_free = |name: &SlotName| !taken.iter().any(|info| info.name == BlobName::key_slot(name));
     let numbered = (2..).map_while(|number: u32| SlotName::new(&format!("{}-{number}", name.as_str())).ok());
-    let mut names = std::iter::once(name.clone()).chain(numbered).take(repo_format::limits::KEY_SLOTS_MAX);
+    let mut names = std::iter::once(name.clone()).chain(numbered).take(KEY_SLOTS_MAX);
     names.find(is_free).ok_or(EngineError::AlreadyARepository)
 }
 
 fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, RootKey), EngineError> {
     let unchecked = unchecked_config(store)?;
-    let slots = load_slots(store)?;
+    let (slots, unreadable) = load_slots(store)?;
     for slot in &slots {
         if slot.info().repository != unchecked.repository() {
             continue;
@@ -199,27 +217,66 @@ fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, Ro
             }
         }
     }
-    Err(EngineError::WrongPassword { slots: slots.len() })
+    Err(EngineError::WrongPassword { slots: slots.len(), damaged: unreadable.len() })
 }
 
 fn unchecked_config(store: &dyn BlobStore) -> Result<UncheckedConfig, EngineError> {
     let name = BlobName::config();
-    match store.get(&name, None) {
+    match get_limited(store, &name, CONFIG_LEN_MAX) {
         Ok(bytes) => UncheckedConfig::parse(&bytes).map_err(EngineError::damaged(&name)),
-        Err(StoreError::NotFound { .. }) => Err(EngineError::NotARepository),
-        Err(error) => Err(error.into()),
+        Err(EngineError::Store(StoreError::NotFound { .. })) => Err(match orphan(store)? {
+            Some(found) => EngineError::ConfigMissing { found },
+            None => EngineError::NotARepository,
+        }),
+        Err(error) => Err(error),
     }
 }
 
-fn load_slots(store: &dyn BlobStore) -> Result<Vec<Slot>, EngineError> {
-    let mut slots = Vec::new();
-    for info in list(store, PREFIX_KEYS)?.into_iter().take(repo_format::limits::KEY_SLOTS_MAX) {
-        if let Some(BlobKind::KeySlot(name)) = info.name.kind() {
-            let bytes = store.get(&info.name, None)?;
-            slots.push(Slot::parse(&name, &bytes).map_err(EngineError::damaged(&info.name))?);
+/// A blob that only a repository has, other than its config and key slots.
+fn orphan(store: &dyn BlobStore) -> Result<Option<BlobName>, StoreError> {
+    for prefix in [PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_DATA, PREFIX_MAP, PREFIX_INDEX] {
+        if let Some(info) = store.list(prefix, None, 1)?.blobs.into_iter().next() {
+            return Ok(Some(info.name));
         }
     }
-    Ok(slots)
+    Ok(None)
+}
+
+/// The slots that can be tried, and those that cannot: a bad one must not lock out the others.
+fn load_slots(store: &dyn BlobStore) -> Result<(Vec<Slot>, Vec<UnreadableBlob>), EngineError> {
+    let mut slots = Vec::new();
+    let mut unreadable = Vec::new();
+    for info in list(store, PREFIX_KEYS)?.into_iter().take(KEY_SLOTS_MAX) {
+        let Some(BlobKind::KeySlot(name)) = info.name.kind() else { continue };
+        let slot = get_limited(store, &info.name, SLOT_LEN_MAX)
+            .and_then(|bytes| Slot::parse(&name, &bytes).map_err(EngineError::damaged(&info.name)));
+        match slot {
+            Ok(slot) => slots.push(slot),
+            Err(error @ EngineError::Damaged { .. }) => unreadable.push((info.name, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((slots, unreadable))
+}
+
+/// Reads a blob that is not to be longer than a limit of the format; of one that is, no more than the limit.
+pub(crate) fn get_limited(
+    store: &dyn BlobStore,
+    name: &BlobName,
+    limit: usize,
+) -> Result<Vec<u8>, EngineError> {
+    let bytes = store.get(name, Some(0..limit as u64 + 1))?;
+    if bytes.len() > limit {
+        let (found, limit) = (bytes.len() as u64, limit as u64);
+        let source = FormatError::LimitExceeded { what: "blob length", found, limit };
+        return Err(EngineError::Damaged { name: name.clone(), source });
+    }
+    Ok(bytes)
+}
+
+/// Reads the blob of a sealed object.
+pub(crate) fn get_sealed(store: &dyn BlobStore, name: &BlobName) -> Result<Vec<u8>, EngineError> {
+    get_limited(store, name, SEALED_LEN_MAX)
 }
 
 /// Walks a listing to its end.

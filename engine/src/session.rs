@@ -7,8 +7,8 @@ use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
 use crate::store::{BlobStore, Put, StoreError};
 use repo_format::{
-    BlobKind, BlobName, Commit, Decision, DecisionName, Intent, PREFIX_GC, PackRef, SessionId, WriterId,
-    decisions_prefix, packs_prefix,
+    BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC, PackRef, SessionId,
+    WriterId, decisions_prefix, packs_prefix,
 };
 use std::collections::BTreeMap;
 
@@ -64,6 +64,12 @@ impl Session {
         let condemned = Condemned::load(repository)?;
         let (parent, unreadable) = snapshots::newest(repository, vm)?;
         Ok(Self { id, writer: opening.writer.clone(), decision, condemned, parent, unreadable })
+    }
+
+    /// A disk as the parent has it.
+    pub(crate) fn recorded(&self, key: &str) -> Option<&Disk> {
+        let parent = self.parent.as_ref()?;
+        parent.commit.disks.iter().find(|disk| disk.key == key)
     }
 
     /// W6: the session's own packs are in the store, each with its length.

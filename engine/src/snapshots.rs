@@ -1,7 +1,7 @@
 //! Finding snapshots.
 
 use crate::error::EngineError;
-use crate::repository::Repository;
+use crate::repository::{Repository, get_sealed};
 use crate::store::StoreError;
 use repo_format::{
     BlobKind, BlobName, Commit, Decision, DecisionName, Disk, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId,
@@ -208,13 +208,13 @@ pub(crate) fn read(
     name: &DecisionName,
 ) -> Result<Option<Decision>, EngineError> {
     let blob = name.blob();
-    match repository.store().get(&blob, None) {
+    match get_sealed(repository.store(), &blob) {
         Ok(bytes) => {
             let decision = Decision::open(repository.keys(), name, &bytes);
             Ok(Some(decision.map_err(EngineError::damaged(&blob))?))
         }
-        Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(EngineError::Store(StoreError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -264,7 +264,7 @@ fn tombstoned(
         if !decided.contains(&session) {
             continue;
         }
-        let bytes = repository.store().get(&info.name, None)?;
+        let bytes = get_sealed(repository.store(), &info.name)?;
         match Tombstone::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name))
         {
             Ok(_) => drop(forgotten.insert(session)),

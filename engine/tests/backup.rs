@@ -5,14 +5,9 @@ mod world;
 use keepstone_engine::Extent;
 use keepstone_engine::backup::Reading;
 use keepstone_engine::index::LocalIndex;
-use keepstone_engine::repository::slots;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::{BlobStore, MemoryStore};
-use repo_format::BlobName;
-use world::{
-    back_up, back_up_reading, create, create_from_seed, latest, memory_index, mixed, open, restored,
-    small_geometry,
-};
+use world::{back_up, back_up_reading, create, latest, memory_index, mixed, open, restored, small_geometry};
 
 #[test]
 fn a_disk_comes_back_as_it_was() {
@@ -79,16 +74,4 @@ fn a_full_backup_stores_again_what_was_lost() {
         back_up_reading(&repository, &mut index, "vm", &[("disk0", &disk)], 2, Reading::Everything).unwrap();
         assert_eq!(restored(&repository, &latest(&repository, "vm"), "disk0").unwrap(), disk.bytes);
     }
-}
-
-#[test]
-fn a_creation_that_was_interrupted_can_be_repeated() {
-    let store = MemoryStore::new();
-    create(&store, small_geometry());
-    store.delete(&BlobName::config()).unwrap();
-    create_from_seed(&store, small_geometry(), [2; 32]).unwrap();
-    open(&store);
-    let names: Vec<String> =
-        slots(&store).unwrap().iter().map(|slot| slot.name.as_str().to_owned()).collect();
-    assert_eq!(names, ["first-2"]);
 }

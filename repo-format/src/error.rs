@@ -16,7 +16,7 @@ pub enum FormatError {
     #[error("the magic bytes are missing")]
     BadMagic,
     /// The format version is not one that this program knows; a higher one calls for a newer program.
-    #[error("format version {found} is not supported")]
+    #[error("format version {found} is not known to this program; a higher one needs a newer Keepstone")]
     UnsupportedVersion {
         /// The version that the object declares.
         found: u64,

@@ -16,7 +16,9 @@ use keepstone_engine::DiskSource;
 use keepstone_engine::backup::{BackupJob, BackupReport, DiskReport, JobDisk, Reading, backup};
 use keepstone_engine::source::{ChangesFile, FullReason, RawImage, WithChanges};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 
 /// The key of a disk that was given without one.
 const ONLY_DISK: &str = "disk0";
@@ -177,13 +179,25 @@ fn changed_disk<'a, 'b>(disks: &'a mut [Disk], given: &'b str) -> Result<(&'a mu
     Ok((&mut disks[position], file))
 }
 
+/// Ten million areas, the most that are accepted, take less.
+const CHANGES_LEN_MAX: u64 = 512 << 20;
+
 fn open_source(disk: &Disk) -> anyhow::Result<Box<dyn DiskSource>> {
     let image = Box::new(RawImage::open(&disk.path)?);
     let Some(path) = &disk.changes else { return Ok(image) };
     let failed = || format!("the changes of disk {:?}, {}, cannot be used", disk.key, path.display());
-    let bytes = std::fs::read(path).with_context(failed)?;
+    let bytes = read_changes(path).with_context(failed)?;
     let changes = ChangesFile::parse(&bytes).with_context(failed)?;
     Ok(Box::new(WithChanges::new(image, changes).with_context(failed)?))
+}
+
+fn read_changes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(CHANGES_LEN_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CHANGES_LEN_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than 512 MiB"));
+    }
+    Ok(bytes)
 }
 
 /// Tells what an operator should look at although there is a snapshot.

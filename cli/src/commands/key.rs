@@ -1,7 +1,7 @@
 //! `keepstone key`
 
 use crate::clock;
-use crate::console::table;
+use crate::console::{one_line, table, warn};
 use crate::exit::{Exit, Usage};
 use crate::open;
 use crate::password::{Asking, Origin};
@@ -10,7 +10,7 @@ use crate::times;
 use anyhow::bail;
 use clap::Subcommand;
 use keepstone_engine::repository::{NewSlot, add_slot, remove_slot, slots};
-use repo_format::{KdfParams, SlotInfo, SlotName};
+use repo_format::{BlobName, KdfParams, SlotInfo, SlotName};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -109,11 +109,15 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 
 fn list(settings: &Settings) -> anyhow::Result<Exit> {
     let store = open::store(settings)?;
-    let report = List { slots: slots(&store)?.iter().map(Line::new).collect() };
+    let found = slots(&store)?;
+    for (_, error) in &found.unreadable {
+        warn(&format!("{error} and opens nothing; `keepstone key remove` removes it"));
+    }
+    let report = List { slots: found.slots.iter().map(Line::new).collect() };
     settings.console.report(&report, |report| {
         let rows = report.slots.iter();
         let rows =
-            rows.map(|slot| [slot.slot.clone(), times::local(slot.created_millis), slot.label.clone()]);
+            rows.map(|slot| [slot.slot.clone(), times::local(slot.created_millis), one_line(&slot.label)]);
         table(["slot", "created", "label"], &[], rows)
     })?;
     Ok(Exit::Done)
@@ -121,7 +125,7 @@ fn list(settings: &Settings) -> anyhow::Result<Exit> {
 
 fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
     let store = open::store(settings)?;
-    if slots(&store)?.iter().any(|info| info.name == arguments.slot) {
+    if slots(&store)?.slots.iter().any(|info| info.name == arguments.slot) {
         bail!(Usage::new(format!("there is a key slot {} already", arguments.slot)).hint(
             "choose another name; to change a password, add a slot with the new one and remove the old slot"
         ));
@@ -150,7 +154,10 @@ fn new_password(arguments: &Add) -> Origin {
 /// Removes a slot. Whoever cannot open the repository has no business removing what opens it.
 fn remove(settings: &Settings, slot: &SlotName) -> anyhow::Result<Exit> {
     let store = open::store(settings)?;
-    if !slots(&store)?.iter().any(|info| info.name == *slot) {
+    let found = slots(&store)?;
+    let is_there = found.slots.iter().any(|info| info.name == *slot)
+        || found.unreadable.iter().any(|(name, _)| *name == BlobName::key_slot(slot));
+    if !is_there {
         bail!(Usage::new(format!("there is no key slot {slot}")).hint("`keepstone key list` lists them"));
     }
     open::repository(settings, &store)?;

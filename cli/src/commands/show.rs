@@ -1,7 +1,7 @@
 //! `keepstone show`
 
 use super::snapshots::Line;
-use crate::console::{facts, table};
+use crate::console::{facts, one_line, table};
 use crate::exit::Exit;
 use crate::numbers::size;
 use crate::open;
@@ -121,7 +121,7 @@ fn text(report: &Report, time: u64) -> String {
             reading.mode.to_owned(),
             size(reading.changed_bytes),
             size(reading.read_bytes),
-            disk.change_id.clone().unwrap_or_else(|| "none".to_owned()),
+            disk.change_id.as_deref().map_or_else(|| "none".to_owned(), one_line),
         ]
     });
     facts + "\n" + &table(["disk", "size", "mode", "changed", "read", "change id"], &[1, 3, 4], rows)

@@ -1,7 +1,7 @@
-//! What a backup that reads everything does not take on trust: that the parent's packs are all there.
+//! What a backup that reads a disk in full does not take on trust: that the parent's packs of it are all there.
 //!
-//! Inheritance needs no such check (PROTOCOL W4), and costs no request for it. But `--full` is what an operator turns
-//! to after damage, so then lost packs are stored again.
+//! Inheritance needs no such check (PROTOCOL W4), and spends no request on it. But a full backup is what an operator
+//! turns to after damage, and has all bytes at hand: what was lost is stored again.
 
 use super::notify;
 use crate::error::EngineError;
@@ -39,5 +39,9 @@ pub(super) fn lost_packs(
         listed.extend(repository.list(&prefix)?.into_iter().map(|info| (info.name, info.len)));
     }
     let is_lost = |(name, len): &(PackName, u32)| listed.get(&name.blob()) != Some(&u64::from(*len));
-    Ok(Some(needed.into_iter().filter(is_lost).map(|(name, _)| name).collect()))
+    let lost: BTreeSet<PackName> = needed.into_iter().filter(is_lost).map(|(name, _)| name).collect();
+    for pack in &lost {
+        notify(observer, Notice::PackLost { name: pack.blob().to_string() })?;
+    }
+    Ok(Some(lost))
 }

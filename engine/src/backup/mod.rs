@@ -36,7 +36,7 @@ use crate::source::DiskSource;
 use pipeline::Stored;
 use plan::DiskPlan;
 use repo_format::{
-    Commit, Disk, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name,
+    Commit, Disk, DiskMode, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name,
 };
 use std::collections::BTreeSet;
 
@@ -107,11 +107,10 @@ pub fn backup(
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;
         }
         let id = session.id;
-        if job.reading == Reading::Everything {
-            leave_out_what_is_lost(repository, &mut session, observer)?;
-        }
+        let plans = plan(repository, job, &session)?;
+        leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
         let attempt = Attempt { repository, job, session: &session, entropy: &entropy };
-        if let Some(report) = attempt.run(index, observer)? {
+        if let Some(report) = attempt.run(plans, index, observer)? {
             return Ok(report);
         }
         if attempts == ATTEMPTS {
@@ -121,15 +120,27 @@ pub fn backup(
     }
 }
 
+/// Asks all sources what changed.
+fn plan<'a>(
+    repository: &Repository<'_>,
+    job: &BackupJob<'a>,
+    session: &Session,
+) -> Result<Vec<DiskPlan<'a>>, EngineError> {
+    let ask = |disk| DiskPlan::ask(repository.config(), disk, session.recorded(disk.key), job.reading);
+    job.disks.iter().map(ask).collect()
+}
+
 /// Makes the session build on nothing that is lost. A disk whose map cannot be read is as if it were new.
 fn leave_out_what_is_lost(
     repository: &Repository<'_>,
     session: &mut Session,
+    plans: &[DiskPlan<'_>],
     observer: &dyn Observer,
 ) -> Result<(), EngineError> {
+    let in_full = |key: &str| plans.iter().any(|plan| plan.key == key && plan.mode == DiskMode::Full);
     let frames = FrameReader::new(repository);
     let Some(parent) = &mut session.parent else { return Ok(()) };
-    for disk in &mut parent.commit.disks {
+    for disk in parent.commit.disks.iter_mut().filter(|disk| in_full(&disk.key)) {
         let shape = Shape::new(&repository.config().geometry, disk.size);
         let map = MapReader::new(&frames, shape, disk.map.clone());
         match lost::lost_packs(repository, &map, observer)? {
@@ -178,9 +189,10 @@ struct Attempt<'a, 'r, 's> {
 }
 
 impl Attempt<'_, '_, '_> {
-    /// Everything from the plan to the decision; nothing if the session was aborted meanwhile.
+    /// Everything from the plans to the decision; nothing if the session was aborted meanwhile.
     fn run(
         &self,
+        mut plans: Vec<DiskPlan<'_>>,
         index: &mut LocalIndex,
         observer: &dyn Observer,
     ) -> Result<Option<BackupReport>, EngineError> {
@@ -191,14 +203,12 @@ impl Attempt<'_, '_, '_> {
         let usable = |pack: &PackName| condemned.is_empty() || !condemned.leads_to_condemned(pack, &records);
         let bases: Vec<MapReader<'_, '_, '_>> =
             self.job.disks.iter().map(|disk| self.base(&frames, disk)).collect();
-        let mut plans = Vec::with_capacity(bases.len());
-        for (disk, base) in self.job.disks.iter().zip(&bases) {
-            let mut plan =
-                DiskPlan::ask(self.repository.config(), disk, self.recorded(disk.key), self.job.reading)?;
-            if !condemned.is_empty() {
+        if !condemned.is_empty() {
+            for (plan, base) in
+                plans.iter_mut().zip(&bases).filter(|(plan, _)| plan.mode == DiskMode::Incremental)
+            {
                 plan.force(&condemned::forced_cells(base, &usable)?);
             }
-            plans.push(plan);
         }
         let context = pipeline::Context {
             repository: self.repository,
@@ -214,15 +224,10 @@ impl Attempt<'_, '_, '_> {
     }
 
     fn base<'f, 'r, 's>(&self, frames: &'f FrameReader<'r, 's>, disk: &JobDisk<'_>) -> MapReader<'f, 'r, 's> {
-        let recorded = self.recorded(disk.key);
+        let recorded = self.session.recorded(disk.key);
         let size = recorded.map_or_else(|| disk.source.size(), |disk| disk.size);
         let shape = Shape::new(&self.repository.config().geometry, size);
         MapReader::new(frames, shape, recorded.and_then(|disk| disk.map.clone()))
-    }
-
-    fn recorded(&self, key: &str) -> Option<&Disk> {
-        let parent = self.session.parent.as_ref()?;
-        parent.commit.disks.iter().find(|disk| disk.key == key)
     }
 
     fn commit(

@@ -86,11 +86,8 @@ impl<'a> DiskPlan<'a> {
     }
 
     /// Adds cells that have to be read although they did not change, because what is stored of them may not be
-    /// referenced any more. A full backup looks at everything anyway, and refuses those places one by one.
+    /// referenced any more. Only for incremental backups: a full one looks at everything, and refuses places one by one.
     pub(crate) fn force(&mut self, cells: &BTreeSet<u64>) {
-        if self.mode == DiskMode::Full {
-            return;
-        }
         let cell_len = u64::from(self.shape.cell_len);
         let forced = cells
             .iter()

@@ -20,7 +20,7 @@ use crate::backup::{begin, tell};
 use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::observer::{Event, Observer, Phase};
-use crate::repository::Repository;
+use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{self, Snapshot, Snapshots};
 use crate::store::BlobInfo;
 use facts::Hit;
@@ -126,7 +126,7 @@ fn forgotten_meanwhile(
         let Some(snapshot) = snapshots.get(position) else { continue };
         let name = BlobName::tombstone(snapshot.name.vm, snapshot.session());
         if repository.blob_len(&name)?.is_some() {
-            let bytes = repository.store().get(&name, None)?;
+            let bytes = get_sealed(repository.store(), &name)?;
             if Tombstone::open(repository.keys(), &name, &bytes).is_ok() {
                 forgotten.insert(position);
             }
