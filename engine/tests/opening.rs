@@ -1,5 +1,4 @@
 //! Making and opening repositories.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod world;
 
