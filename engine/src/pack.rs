@@ -7,6 +7,9 @@ use repo_format::{
 };
 use std::sync::Arc;
 
+/// A pack with so many frames is full, however short they are: its directory and an index of it stay small.
+pub(crate) const FRAMES_MAX: usize = 400_000;
+
 /// A payload's place in a pack of this session, whose length may not be known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placed {
@@ -75,7 +78,7 @@ impl PackBuilder {
             + encoded_len
             + TAG_LEN
             + directory_stored_len(self.frames.len() + 1);
-        if after > self.pack_len { self.close() } else { None }
+        if after > self.pack_len || self.frames.len() >= FRAMES_MAX { self.close() } else { None }
     }
 
     /// Adds a payload to the open pack, for which [`PackBuilder::make_room`] has made room.

@@ -235,8 +235,16 @@ fn unchecked_config(store: &dyn BlobStore) -> Result<UncheckedConfig, EngineErro
 /// A blob that only a repository has, other than its config and key slots.
 fn orphan(store: &dyn BlobStore) -> Result<Option<BlobName>, StoreError> {
     for prefix in [PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_DATA, PREFIX_MAP, PREFIX_INDEX] {
-        if let Some(info) = store.list(prefix, None, 1)?.blobs.into_iter().next() {
-            return Ok(Some(info.name));
+        let mut from = None;
+        loop {
+            let page = store.list(prefix, from.as_ref(), 1)?;
+            if let Some(info) = page.blobs.into_iter().next() {
+                return Ok(Some(info.name));
+            }
+            match page.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
         }
     }
     Ok(None)

@@ -105,7 +105,8 @@ pub fn restore(
     let (plans, planned) = sync_channel(1);
     std::thread::scope(|threads| {
         threads.spawn(|| plan_windows(&map, job.window_len, plans));
-        run.windows(&planned)
+        // By value: a failure drops the receiver, and with that ends the planning.
+        run.windows(planned)
     })?;
     job.target.sync().map_err(|source| EngineError::Target { offset: disk.size, source })?;
     Ok(RestoreReport {
@@ -177,7 +178,8 @@ struct Run<'a, 'r, 's> {
 }
 
 impl Run<'_, '_, '_> {
-    fn windows(&self, planned: &Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
+    #[expect(clippy::needless_pass_by_value, reason = "dropping the receiver ends the planning")]
+    fn windows(&self, planned: Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
         while let Ok(window) = planned.recv() {
             self.window(&window?)?;
         }
@@ -198,14 +200,13 @@ impl Run<'_, '_, '_> {
                             let Some(fetch) = window.fetches.get(next.fetch_add(1, Ordering::Relaxed)) else {
                                 return;
                             };
-                            self.permits.take();
+                            let permit = self.permits.take(&self.stopped);
                             match self.fetch(fetch) {
                                 Ok(bytes) => tasks.spawn(move |_| {
+                                    let _permit = permit;
                                     self.note(self.write(window, fetch, bytes));
-                                    self.permits.give();
                                 }),
                                 Err(error) => {
-                                    self.permits.give();
                                     self.note(Err(self.unrestorable(window, fetch.members[0], error)));
                                 }
                             }
@@ -289,14 +290,27 @@ struct Permits {
 }
 
 impl Permits {
-    fn take(&self) {
+    fn take<'a>(&'a self, stopped: &'a AtomicBool) -> Permit<'a> {
         let free = lock(&self.free);
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
+        Permit { permits: self, stopped }
     }
+}
 
-    fn give(&self) {
-        *lock(&self.free) += 1;
-        self.freed.notify_one();
+/// Gives itself back when it is dropped; a panic meanwhile stops everything, so that nobody waits for what will not
+/// come.
+struct Permit<'a> {
+    permits: &'a Permits,
+    stopped: &'a AtomicBool,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        *lock(&self.permits.free) += 1;
+        self.permits.freed.notify_one();
     }
 }

@@ -1,5 +1,6 @@
 //! One run of one writer, from the intent to the decision (PROTOCOL section 3, SPEC section 11).
 
+use crate::backup::BackupJob;
 use crate::condemned::Condemned;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
@@ -7,8 +8,8 @@ use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
 use crate::store::{BlobStore, Put, StoreError};
 use repo_format::{
-    BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC, PackRef, SessionId,
-    WriterId, decisions_prefix, packs_prefix,
+    Abort, AbortBy, BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC, PackRef,
+    SessionId, WriterId, decisions_prefix, packs_prefix,
 };
 use std::collections::BTreeMap;
 
@@ -114,6 +115,26 @@ impl Session {
         }
     }
 }
+
+impl Session {
+    /// Decides a session that failed, so that no prune has to wait for it and its packs may be used again. It is an
+    /// offer only: the failure that led here may well be the store's, and an undecided session harms nothing. A COMMIT
+    /// whose answer was lost stays one.
+    pub(crate) fn abort(&self, repository: &Repository<'_>, job: &BackupJob<'_>, entropy: &Entropy) {
+        let abort = Abort {
+            session: self.id,
+            time: job.time,
+            program: job.program.chars().take(PROGRAM_CHARS).collect(),
+            by: AbortBy::Writer,
+        };
+        let decision = Decision::Abort(abort);
+        let bytes = decision.seal(repository.keys(), &self.decision, entropy.draw("abort salt", 0));
+        let _undecided = repository.store().put_new(&self.decision.blob(), &bytes);
+    }
+}
+
+/// A program's name is at most 255 bytes long, whatever its characters are.
+const PROGRAM_CHARS: usize = 63;
 
 fn next_seq(repository: &Repository<'_>, vm: repo_format::VmTag) -> Result<u32, EngineError> {
     let highest = repository

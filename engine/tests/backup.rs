@@ -2,11 +2,14 @@
 
 mod world;
 
-use keepstone_engine::Extent;
 use keepstone_engine::backup::Reading;
 use keepstone_engine::index::LocalIndex;
+use keepstone_engine::snapshots::list;
 use keepstone_engine::source::MemoryDisk;
+use keepstone_engine::source::{ChangedAreas, Outside};
 use keepstone_engine::store::{BlobStore, MemoryStore};
+use keepstone_engine::{DiskSource, EngineError, Extent};
+use std::io;
 use world::{back_up, back_up_reading, create, latest, memory_index, mixed, open, restored, small_geometry};
 
 #[test]
@@ -74,4 +77,32 @@ fn a_full_backup_stores_again_what_was_lost() {
         back_up_reading(&repository, &mut index, "vm", &[("disk0", &disk)], 2, Reading::Everything).unwrap();
         assert_eq!(restored(&repository, &latest(&repository, "vm"), "disk0").unwrap(), disk.bytes);
     }
+}
+
+/// A disk that cannot be read.
+struct Broken;
+
+impl DiskSource for Broken {
+    fn size(&self) -> u64 {
+        1 << 20
+    }
+
+    fn changed_areas(&self, _: Option<&str>) -> io::Result<ChangedAreas> {
+        let areas = vec![Extent { start: 0, length: 1 << 20 }];
+        Ok(ChangedAreas { areas, outside: Outside::Zero { full_reason: None }, change_id: None })
+    }
+
+    fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+        Err(io::Error::other("a broken disk"))
+    }
+}
+
+#[test]
+fn a_backup_that_fails_is_aborted_so_that_nobody_waits_for_it() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let failed = back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &Broken)], 1);
+    assert!(matches!(failed, Err(EngineError::Source { .. })));
+    let found = list(&repository, None).unwrap();
+    assert_eq!((found.snapshots.len(), found.aborted.len()), (0, 1));
 }

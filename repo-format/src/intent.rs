@@ -14,7 +14,7 @@ pub struct Intent {
     pub session: SessionId,
     /// The name that its decision will have; it names the session and the writer.
     pub decision: DecisionName,
-    /// The first generation that was not sealed when the session began.
+    /// The highest generation seen when the session began.
     pub generation: u32,
     /// When it began.
     pub time: u64,

@@ -6,7 +6,7 @@ use crate::open;
 use crate::password::Asking;
 use crate::settings::Settings;
 use keepstone_engine::Repository;
-use keepstone_engine::repository::NewSlot;
+use keepstone_engine::repository::{NewSlot, slots};
 use repo_format::{Geometry, KdfParams, SlotName};
 use serde::Serialize;
 
@@ -41,8 +41,10 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         time: clock::now_millis(),
     };
     let repository = Repository::create(&store, Geometry::default(), &slot, &open::entropy()?)?;
-    let report =
-        Report { repository: repository.config().repository.to_string(), slot: arguments.slot.to_string() };
+    // An interrupted attempt may have left a slot of that name; then this one has a number behind it.
+    let slots = slots(&store)?.slots;
+    let made = slots.first().map_or(&arguments.slot, |slot| &slot.name);
+    let report = Report { repository: repository.config().repository.to_string(), slot: made.to_string() };
     settings.console.report(&report, |report| format!("repository {}\n", report.repository))?;
     settings
         .console

@@ -1,12 +1,17 @@
 //! The index blobs of a session: checkpoints during a long run, and the last one.
 
 use super::pipeline::Context;
-use crate::pack::ClosedPack;
+use crate::pack::{ClosedPack, FRAMES_MAX};
+use repo_format::limits::SEALED_PLAIN_LEN_MAX;
 use repo_format::{BlobName, Index, IndexEntry, PACK_HEADER_LEN, PackRef};
 use std::collections::BTreeMap;
 
 /// An index checkpoint is written for so many stored bytes: what is uploaded again after a crash.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// Or for so many chunks, if they are small: with those of one more pack they fit an index (SPEC 12).
+const CHECKPOINT_CHUNKS: usize = 400_000;
+const _: () = assert!((CHECKPOINT_CHUNKS + FRAMES_MAX) * INDEX_ENTRY_LEN + (1 << 20) < SEALED_PLAIN_LEN_MAX);
+const INDEX_ENTRY_LEN: usize = 49;
 
 /// What the index blobs of this session list.
 #[derive(Default)]
@@ -16,6 +21,7 @@ pub(super) struct Indexing {
     /// Packs that are, and are in no index yet, with their entries.
     stored: BTreeMap<u32, (PackRef, Vec<IndexEntry>)>,
     stored_bytes: u64,
+    stored_chunks: usize,
     /// Index blobs that are not in the store yet, by number.
     checkpoints: BTreeMap<u32, Checkpoint>,
     next: u32,
@@ -47,8 +53,9 @@ impl Indexing {
         let number = pack.name.number;
         let entries = self.underway.remove(&number).expect("a pack is closed before it is stored").entries;
         self.stored_bytes += u64::from(pack.len);
+        self.stored_chunks += entries.len();
         self.stored.insert(number, (pack, entries));
-        self.stored_bytes >= CHECKPOINT_BYTES
+        self.stored_bytes >= CHECKPOINT_BYTES || self.stored_chunks >= CHECKPOINT_CHUNKS
     }
 
     /// Makes an index of the packs that are in the store and in no index yet: its number and its blob. `chunks` is
@@ -69,6 +76,7 @@ impl Indexing {
             entries.extend(of_pack.into_iter().map(|entry| IndexEntry { pack: number, ..entry }));
         }
         self.stored_bytes = 0;
+        self.stored_chunks = 0;
         entries.sort_by_key(|entry| entry.id);
         let number = self.next;
         self.next += 1;

@@ -35,6 +35,7 @@ use crate::session::{Committed, Opening, Session};
 use crate::source::DiskSource;
 use pipeline::Stored;
 use plan::DiskPlan;
+use repo_format::limits::{DISK_SIZE_MAX, DISKS_MAX, TAGS_MAX};
 use repo_format::{
     Commit, Disk, DiskMode, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name,
 };
@@ -89,7 +90,8 @@ pub enum Reading {
 /// step, whose outcome a listing tells).
 ///
 /// # Errors
-/// Whatever fails first; then nothing was committed and what was stored is garbage, or re-used by a later backup.
+/// Whatever fails first; then the session is aborted if that is possible, and what was stored and indexed may be
+/// re-used by this writer's later backups.
 pub fn backup(
     repository: &Repository<'_>,
     index: &mut LocalIndex,
@@ -110,8 +112,13 @@ pub fn backup(
         let plans = plan(repository, job, &session)?;
         leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
         let attempt = Attempt { repository, job, session: &session, entropy: &entropy };
-        if let Some(report) = attempt.run(plans, index, observer)? {
-            return Ok(report);
+        match attempt.run(plans, index, observer) {
+            Ok(Some(report)) => return Ok(report),
+            Ok(None) => {}
+            Err(error) => {
+                session.abort(repository, job, &entropy);
+                return Err(error);
+            }
         }
         if attempts == ATTEMPTS {
             return Err(EngineError::Aborted { session: id });
@@ -160,11 +167,20 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     for tag in &job.tags {
         check_tag(tag).map_err(bad("tag", tag))?;
     }
+    if job.tags.len() > TAGS_MAX {
+        return Err(EngineError::BadJob("a snapshot has at most 1024 tags"));
+    }
+    if job.disks.len() > DISKS_MAX {
+        return Err(EngineError::BadJob("a snapshot has at most 1024 disks"));
+    }
     let mut keys = BTreeSet::new();
     for disk in &job.disks {
         check_disk_key(disk.key).map_err(bad("disk key", disk.key))?;
         if !keys.insert(disk.key) {
             return Err(EngineError::BadJob("two disks have the same key"));
+        }
+        if disk.source.size() > DISK_SIZE_MAX {
+            return Err(EngineError::BadJob("a disk is larger than 4 EiB"));
         }
         if disk.source.size() == 0 {
             return Err(EngineError::EmptyDisk { disk: disk.key.to_owned() });
@@ -259,6 +275,8 @@ impl Attempt<'_, '_, '_> {
             disks,
             totals: stored.totals,
         };
+        // What only the caller's properties and program can be wrong about.
+        commit.check().map_err(EngineError::damaged(&self.session.decision.blob()))?;
         match self.session.commit(self.repository, &commit, self.entropy)? {
             Committed::Yes => Ok(Some(BackupReport::new(&commit, plans, stored))),
             Committed::Aborted => Ok(None),

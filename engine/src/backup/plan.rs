@@ -46,6 +46,9 @@ impl<'a> DiskPlan<'a> {
             .source
             .changed_areas(since)
             .map_err(|source| EngineError::Source { disk: disk.key.to_owned(), source })?;
+        if since.is_none() && changed.outside == Outside::Unchanged {
+            return Err(EngineError::BadJob("a source tells changes that nothing was said to count from"));
+        }
         let shape = Shape::new(&config.geometry, disk.source.size());
         let base_size = recorded.map(|recorded| recorded.size);
         Ok(Self::new(disk, shape, base_size, changed, reason))

@@ -34,7 +34,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
 
     /// What denotes the node of a level (0: the page) by its index; a hole where there is none.
     ///
-    /// Above the root there is none, but for the one node at the left edge that would hold the root.
+    /// Above the root there is none.
     pub(crate) fn child(&self, level: u8, index: u64) -> Result<Child, EngineError> {
         let root_level = self.shape.root_level();
         if level > root_level {

@@ -120,18 +120,14 @@ impl Reading<'_, '_, '_, '_> {
                         while !self.stopped.load(Ordering::Relaxed) && !is_full() {
                             let next = self.next.fetch_add(1, Ordering::Relaxed);
                             let Some(&(name, state, len)) = self.packs.get(next) else { return };
-                            let budget = self.budget.take(len);
+                            let taken = self.budget.take(len, &self.stopped);
                             match self.read(name, state, len) {
                                 Ok(Read::Whole(bytes)) => tasks.spawn(move |_| {
+                                    let _taken = taken;
                                     keep(name, self.verify(name, bytes));
-                                    self.budget.give(budget);
                                 }),
-                                Ok(Read::Unusable(checked)) => {
-                                    keep(name, checked);
-                                    self.budget.give(budget);
-                                }
+                                Ok(Read::Unusable(checked)) => keep(name, checked),
                                 Err(error) => {
-                                    self.budget.give(budget);
                                     self.stopped.store(true, Ordering::Relaxed);
                                     lock(&self.failure).get_or_insert(error);
                                 }
@@ -326,18 +322,31 @@ struct Budget {
 }
 
 impl Budget {
-    /// Takes so many bytes, or all there are if that is more; returns how many.
-    fn take(&self, bytes: u64) -> u64 {
+    /// Takes so many bytes, or all there are if that is more.
+    fn take<'a>(&'a self, bytes: u64, stopped: &'a AtomicBool) -> Taken<'a> {
         let bytes = bytes.min(BYTES_IN_FLIGHT);
         let free = lock(&self.free);
         let mut free =
             self.freed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
         *free -= bytes;
-        bytes
+        Taken { budget: self, bytes, stopped }
     }
+}
 
-    fn give(&self, bytes: u64) {
-        *lock(&self.free) += bytes;
-        self.freed.notify_all();
+/// Bytes that are given back when this is dropped; a panic meanwhile stops everything, so that nobody waits for what
+/// will not come.
+struct Taken<'a> {
+    budget: &'a Budget,
+    bytes: u64,
+    stopped: &'a AtomicBool,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        *lock(&self.budget.free) += self.bytes;
+        self.budget.freed.notify_all();
     }
 }

@@ -6,7 +6,7 @@ use super::inventory::Inventory;
 use crate::backup::chain;
 use crate::error::EngineError;
 use crate::frames::lock;
-use crate::repository::Repository;
+use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::{BlobInfo, StoreError};
 use repo_format::{
@@ -177,8 +177,12 @@ impl Objects<'_, '_, '_> {
         kind: FindingKind,
         open: impl Fn(&[u8]) -> Result<T, FormatError>,
     ) -> Result<Option<T>, EngineError> {
-        let bytes = match self.repository.store().get(name, None) {
-            Err(StoreError::NotFound { .. }) => return Ok(None),
+        let bytes = match get_sealed(self.repository.store(), name) {
+            Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(None),
+            Err(EngineError::Damaged { source, .. }) => {
+                self.findings.note(kind, name, || chain(&source));
+                return Ok(None);
+            }
             other => other?,
         };
         match open(&bytes) {
