@@ -6,7 +6,7 @@
 //! At most `(threads + REGIONS_AHEAD) x 2 x region length` (a region's bytes and their encoded form), plus
 //! `(PACKS_IN_FLIGHT + 3) x pack length` (packs being sealed or put, the one that the last region filled, the open
 //! data pack and the open map pack), plus the session's entries since the last index checkpoint, pages that wait
-//! (`ENTRIES_WAITING`) and at most [`crate::map::reader`]'s cached nodes. With the defaults and 2 threads:
+//! (`ENTRIES_WAITING`) and at most the map reader's cached nodes. With the defaults and 2 threads:
 //! 4 x 32 MiB + 7 x 32 MiB = 352 MiB and some 60 MiB of small things, for any disk and any repository.
 
 mod dedup;
