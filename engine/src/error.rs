@@ -177,3 +177,15 @@ fn and_damaged(slots: usize) -> String {
 fn list(sessions: &[SessionId]) -> String {
     sessions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

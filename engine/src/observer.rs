@@ -1,5 +1,6 @@
 //! Progress and cancellation.
 
+use crate::error::EngineError;
 use std::ops::ControlFlow;
 
 /// Something an operation tells its [`Observer`].
@@ -89,4 +90,19 @@ impl Observer for Quiet {
     fn observe(&self, _: Event) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
+}
+
+/// Tells that a phase begins.
+pub(crate) fn begin(observer: &dyn Observer, phase: Phase, total: u64) -> Result<(), EngineError> {
+    tell(observer, Event::Phase { phase, total })
+}
+
+/// Tells what is worth telling.
+pub(crate) fn notify(observer: &dyn Observer, notice: Notice) -> Result<(), EngineError> {
+    tell(observer, Event::Notice(notice))
+}
+
+/// Tells an event; an observer that wants to stop is an error.
+pub(crate) fn tell(observer: &dyn Observer, event: Event) -> Result<(), EngineError> {
+    if observer.observe(event).is_break() { Err(EngineError::Cancelled) } else { Ok(()) }
 }

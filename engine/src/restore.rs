@@ -7,14 +7,13 @@
 //! The plans of two windows (about 120 bytes for each chunk), at most `FETCHES_IN_FLIGHT x REQUEST_LEN_MAX` of
 //! fetched bytes, one decoded chunk for each thread, and what the target buffers.
 
-use crate::backup::{begin, tell};
 use crate::error::EngineError;
 use crate::extent::Extent;
 use crate::frames::{Fetch, FrameReader, Scratch, lock, plan_fetches};
 use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::map::sequence::from_pages;
-use crate::observer::{Event, Observer, Phase};
+use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::Repository;
 use crate::target::DiskTarget;
 use repo_format::{Disk, FrameKind, Location, SessionId};

@@ -3,10 +3,9 @@
 //! Inheritance needs no such check (PROTOCOL W4), and spends no request on it. But a full backup is what an operator
 //! turns to after damage, and has all bytes at hand: what was lost is stored again.
 
-use super::notify;
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::map::reader::MapReader;
-use crate::observer::{Notice, Observer};
+use crate::observer::{Notice, Observer, notify};
 use crate::repository::Repository;
 use crate::store::StoreError;
 use repo_format::{PackName, packs_prefix};
@@ -26,7 +25,7 @@ pub(super) fn lost_packs(
             | EngineError::Short { .. }
             | EngineError::Store(StoreError::NotFound { .. })),
         ) => {
-            let notice = Notice::Unreadable { name: map.name().to_string(), reason: super::chain(&error) };
+            let notice = Notice::Unreadable { name: map.name().to_string(), reason: chain(&error) };
             notify(observer, notice)?;
             return Ok(None);
         }

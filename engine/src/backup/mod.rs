@@ -24,12 +24,12 @@ pub use report::{BackupReport, DiskReport};
 
 use crate::condemned;
 use crate::entropy::Entropy;
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
 use crate::index::LocalIndex;
 use crate::map::Shape;
 use crate::map::reader::MapReader;
-use crate::observer::{Event, Notice, Observer, Phase};
+use crate::observer::{Notice, Observer, Phase, begin, notify};
 use crate::repository::Repository;
 use crate::session::{Committed, Opening, Session};
 use crate::source::DiskSource;
@@ -304,28 +304,4 @@ pub(crate) struct StoredDisk {
     pub(crate) shape: Shape,
     pub(crate) map: Option<Location>,
     pub(crate) read_bytes: u64,
-}
-
-pub(crate) fn begin(observer: &dyn Observer, phase: Phase, total: u64) -> Result<(), EngineError> {
-    tell(observer, Event::Phase { phase, total })
-}
-
-pub(crate) fn notify(observer: &dyn Observer, notice: Notice) -> Result<(), EngineError> {
-    tell(observer, Event::Notice(notice))
-}
-
-pub(crate) fn tell(observer: &dyn Observer, event: Event) -> Result<(), EngineError> {
-    if observer.observe(event).is_break() { Err(EngineError::Cancelled) } else { Ok(()) }
-}
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -4,13 +4,12 @@
 //! longest index blob if that is more.
 
 use super::{IndexError, LocalIndex};
-use crate::error::EngineError;
-use crate::observer::{Event, Notice, Observer, Phase};
+use crate::error::{EngineError, chain};
+use crate::observer::{Event, Notice, Observer, Phase, notify, tell};
 use crate::store::{BlobInfo, BlobStore, StoreError};
 use repo_format::limits::{SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, TAG_LEN};
 use repo_format::{BlobKind, BlobName, FormatError, Index, Keys, PREFIX_INDEX, SessionId, WriterId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -94,7 +93,7 @@ pub fn sync(
     let mut report = SyncReport::default();
     for path in index.take_damaged() {
         report.dropped_tables += 1;
-        notify(
+        skipped(
             observer,
             path.display().to_string(),
             "the cache file is damaged and is made anew".to_owned(),
@@ -343,7 +342,7 @@ impl Fetch<'_> {
         let fetched = match self.read(blob) {
             Ok(index) => Fetched::Index(index),
             Err(Unreadable::Store(StoreError::NotFound { .. })) => Fetched::Vanished,
-            Err(error) => match notify(self.observer, blob.name.to_string(), reason(&error)) {
+            Err(error) => match skipped(self.observer, blob.name.to_string(), chain(&error)) {
                 Ok(()) => Fetched::Skipped,
                 Err(_) => return Fetched::Cancelled,
             },
@@ -364,25 +363,6 @@ impl Fetch<'_> {
     }
 }
 
-fn notify(observer: &dyn Observer, name: String, reason: String) -> Result<(), EngineError> {
-    tell(observer, Event::Notice(Notice::IndexSkipped { name, reason }))
-}
-
-fn tell(observer: &dyn Observer, event: Event) -> Result<(), EngineError> {
-    match observer.observe(event) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(EngineError::Cancelled),
-    }
-}
-
-/// An error and its causes, as one line.
-fn reason(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+fn skipped(observer: &dyn Observer, name: String, reason: String) -> Result<(), EngineError> {
+    notify(observer, Notice::IndexSkipped { name, reason })
 }

@@ -14,10 +14,9 @@ use super::facts::{Hit, chunk_hits};
 use super::findings::{FindingId, FindingKind};
 use super::inventory::PackState;
 use super::walk::{Inspector, is_damage, read_each, unreadable};
-use crate::backup::{begin, chain, tell};
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::frames::lock;
-use crate::observer::{Event, Phase};
+use crate::observer::{Event, Phase, begin, tell};
 use crate::store::StoreError;
 use repo_format::{
     Decoder, Entry, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page,

@@ -16,10 +16,9 @@ mod walk;
 
 pub use findings::{Affected, Finding, FindingKind, VerifyJob, VerifyReport};
 
-use crate::backup::{begin, tell};
 use crate::error::EngineError;
 use crate::frames::FrameReader;
-use crate::observer::{Event, Observer, Phase};
+use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{self, Snapshot, Snapshots};
 use crate::store::BlobInfo;

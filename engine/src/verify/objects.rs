@@ -3,8 +3,7 @@
 
 use super::findings::{FindingId, FindingKind, Findings};
 use super::inventory::Inventory;
-use crate::backup::chain;
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::frames::lock;
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{Snapshot, Snapshots};

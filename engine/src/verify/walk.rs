@@ -11,8 +11,7 @@
 use super::facts::{Facts, Hit, Reach, tidied};
 use super::findings::{FindingId, FindingKind, Findings};
 use super::inventory::Inventory;
-use crate::backup::chain;
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::extent::Extent;
 use crate::frames::FrameReader;
 use crate::map::{FANOUT, Shape};
