@@ -4,7 +4,9 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::snapshots::UnreadableBlob;
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
-use repo_format::limits::{CONFIG_LEN_MAX, KEY_SLOTS_MAX, SEALED_PLAIN_LEN_MAX, SLOT_LEN_MAX};
+use repo_format::limits::{
+    CONFIG_LEN_MAX, KEY_SLOTS_MAX, SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, SLOT_LEN_MAX,
+};
 use repo_format::{
     BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_DATA, PREFIX_DECISIONS,
     PREFIX_INDEX, PREFIX_INTENTS, PREFIX_KEYS, PREFIX_MAP, RepositoryId, RootKey, Slot, SlotInfo, SlotName,
@@ -12,9 +14,7 @@ use repo_format::{
 };
 
 /// The longest blob that is a sealed object.
-const SEALED_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN + TAG_LEN;
-/// What stands before a sealed object's ciphertext (SPEC 6).
-const SEAL_HEADER_LEN: usize = 80;
+pub(crate) const SEALED_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN + TAG_LEN;
 /// Names in one page of a listing that is walked to its end.
 const LIST_PAGE: usize = 5000;
 

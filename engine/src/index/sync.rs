@@ -6,8 +6,8 @@
 use super::{IndexError, LocalIndex};
 use crate::error::{EngineError, chain};
 use crate::observer::{Event, Notice, Observer, Phase, notify, tell};
+use crate::repository::{SEALED_LEN_MAX, list};
 use crate::store::{BlobInfo, BlobStore, StoreError};
-use repo_format::limits::{SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, TAG_LEN};
 use repo_format::{BlobKind, BlobName, FormatError, Index, Keys, PREFIX_INDEX, SessionId, WriterId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -21,10 +21,6 @@ mod tests;
 const BATCH_LEN: u64 = 32 << 20;
 /// Blobs that are fetched at once: enough to fill a link across regions with blobs of a few MiB.
 const FETCH_THREADS: usize = 8;
-/// Names in one page of a listing: what Azure returns at most.
-const LIST_PAGE: usize = 5000;
-/// The longest index blob.
-const BLOB_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN + TAG_LEN;
 
 /// Whose index blobs matter most when not all of them fit the budget, best first: the sessions of the same VM, then
 /// those of its group; then all blobs of some writers. Others come last, and leave a quarter of the budget free.
@@ -99,7 +95,7 @@ pub fn sync(
             "the cache file is damaged and is made anew".to_owned(),
         )?;
     }
-    let listed = list_indexes(store)?;
+    let listed = list(store, PREFIX_INDEX)?;
     let plan = {
         let cached: Vec<Cached<'_>> = index
             .tables
@@ -122,19 +118,6 @@ pub fn sync(
     }
     index.compact()?;
     Ok(report)
-}
-
-fn list_indexes(store: &dyn BlobStore) -> Result<Vec<BlobInfo>, StoreError> {
-    let mut listed = Vec::new();
-    let mut from = None;
-    loop {
-        let page = store.list(PREFIX_INDEX, from.as_ref(), LIST_PAGE)?;
-        listed.extend(page.blobs);
-        match page.next {
-            Some(next) => from = Some(next),
-            None => return Ok(listed),
-        }
-    }
 }
 
 /// Decides what to fetch and what to drop. A table takes about as many bytes as the blobs it covers.
@@ -354,7 +337,7 @@ impl Fetch<'_> {
     }
 
     fn read(&self, blob: &BlobInfo) -> Result<Index, Unreadable> {
-        if usize::try_from(blob.len).is_ok_and(|len| len <= BLOB_LEN_MAX) {
+        if usize::try_from(blob.len).is_ok_and(|len| len <= SEALED_LEN_MAX) {
             let sealed = self.store.get(&blob.name, None)?;
             Ok(Index::open(self.keys, &blob.name, &sealed)?)
         } else {
