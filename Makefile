@@ -32,7 +32,7 @@ build: ## build the release binary, target/release/keepstone
 test: unit smoke ## all tests, and a short run of the demo; installs the Debian packages that they need
 
 unit:
-	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk
+	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3
 	cargo test $(LOCKED) --workspace
 
 # `cargo test` has built the binary and the examples in the same profile.

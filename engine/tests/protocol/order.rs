@@ -146,6 +146,25 @@ fn an_index_lists_only_packs_that_were_in_the_store_before() {
 }
 
 #[test]
+fn packs_and_indexes_are_numbered_from_zero() {
+    let (store, disk) = second_day();
+    let repository = open(&store);
+    for run in [2, 3] {
+        let disk = MemoryDisk { bytes: noise(run.into(), 200_000), ..disk.clone() };
+        let report = Run { vm: "other", ..Run::number(run) }.of(&repository, &disk);
+        for (prefix, several) in [("d/", true), ("m/", false), ("i/", false)] {
+            let prefix = format!("{prefix}host-a/{}-", report.snapshot);
+            let names = store.names();
+            let found: Vec<&str> =
+                names.iter().filter_map(|name| name.as_str().strip_prefix(prefix.as_str())).collect();
+            let numbers: Vec<String> = (0..found.len()).map(|number| format!("{number:08x}")).collect();
+            assert_eq!(found, numbers, "{prefix}");
+            assert!(found.len() > usize::from(several), "{prefix} has {found:?}");
+        }
+    }
+}
+
+#[test]
 fn an_intent_whose_answer_is_lost_is_settled_before_the_backup_goes_on() {
     for answer in [Answer::Lost, Answer::Refused] {
         let (store, disk) = day_one();

@@ -2,7 +2,7 @@
 
 use crate::maps::Map;
 use crate::pruner::{End, Repack, condemn, publish_result};
-use crate::world::{latest, noise, open};
+use crate::world::{latest, noise, open, restored};
 use crate::{Run, VM, assert_restores, day_one, next_day, snapshot_of};
 use keepstone_engine::backup::{BackupReport, Reading};
 use keepstone_engine::snapshots::Snapshot;
@@ -11,6 +11,7 @@ use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, Extent, Repository};
 use repo_format::{PackRef, SessionId};
 use std::collections::BTreeSet;
+use std::error::Error;
 
 const FIRST: SessionId = SessionId([0xa1; 16]);
 const SECOND: SessionId = SessionId([0xa2; 16]);
@@ -80,6 +81,29 @@ fn pages_are_inherited_through_a_record_that_applies_to_the_parent() {
     lab.condemn(0, &[old]);
     lab.inherits(2, &[FIRST]);
     lab.inherits(3, &[FIRST]);
+}
+
+#[test]
+fn a_restore_reads_the_packs_that_locations_name_whatever_was_moved() {
+    let lab = Lab::new();
+    let (old, parent) = (lab.pack(1), lab.parent());
+    let new = lab.repack(FIRST, &old, &[parent.session()], End::Commit);
+    lab.store.delete(&new.name.blob()).unwrap();
+    assert_restores(&lab.repository(), &parent, &lab.disk);
+}
+
+#[test]
+fn a_restore_does_not_look_for_moved_chunks() {
+    let lab = Lab::new();
+    let (old, parent) = (lab.pack(1), lab.parent());
+    lab.repack(FIRST, &old, &[parent.session()], End::Commit);
+    lab.store.delete(&old.name.blob()).unwrap();
+    let error = restored(&lab.repository(), &parent, "disk0").unwrap_err();
+    let mut last: &dyn Error = &error;
+    while let Some(cause) = last.source() {
+        last = cause;
+    }
+    assert_eq!(last.to_string(), format!("blob {} does not exist", old.name));
 }
 
 #[test]
