@@ -14,9 +14,10 @@ CARGO_FUZZ := target/tools/bin/cargo-fuzz
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 FUZZ_SECONDS ?= 240
+SCHEDULES ?= 20000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz
+.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz shuttle
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -34,6 +35,7 @@ test: unit smoke ## all tests, and a short run of the demo; installs the Debian 
 unit:
 	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3
 	cargo test $(LOCKED) --workspace
+	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 
 # `cargo test` has built the binary and the examples in the same profile.
 smoke: unit
@@ -47,6 +49,7 @@ fmt:
 
 lint:
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	cargo clippy $(LOCKED) -p keepstone-engine --features shuttle --lib --test shuttle -- -D warnings
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --workspace --no-deps
@@ -78,6 +81,9 @@ fuzz: $(CARGO_FUZZ) ## fuzz each decoder for FUZZ_SECONDS=240, an hour for all (
 	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --target-dir target/fuzz $$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -malloc_limit_mb=512 -print_final_stats=1; \
 	done
+
+shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each kind of failure
+	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 
 $(CARGO_FUZZ):
 	cargo install --locked --debug --root target/tools cargo-fuzz@$(CARGO_FUZZ_VERSION)

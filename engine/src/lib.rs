@@ -27,6 +27,7 @@ pub mod source;
 pub mod stats;
 pub mod store;
 pub mod target;
+mod threads;
 pub mod verify;
 
 pub use entropy::Entropy;

@@ -5,7 +5,7 @@ use crate::Extent;
 use crate::error::EngineError;
 use crate::map::reader::MapReader;
 use crate::map::sequence::{StoredPiece, from_pages};
-use std::sync::mpsc::Receiver;
+use crate::threads::Receiver;
 
 /// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
 const REGIONS_READ: usize = 32;

@@ -3,13 +3,14 @@
 use super::dedup::{Dedup, Found};
 use super::indexing::Indexing;
 use super::paging::Paging;
-use super::pipeline::{Channels, Context, Event, PutJob, Stored, report_panic};
+use super::pipeline::{Channels, Context, Event, PutJob, Stored, reporting_panic};
 use super::stages::{ChunkedRegion, EncodedRegion, NewChunk, Piece, Stages};
 use crate::error::{EngineError, chain};
 use crate::extent::total_length;
 use crate::map::sequence::NewEntry;
 use crate::observer::{Event as Told, Notice, Observer, Phase, begin, notify, tell};
 use crate::pack::{ClosedPack, PackBuilder, Payload, Placed};
+use crate::threads::{Tasks, parallelism};
 use repo_format::{FrameKind, Location, PackKind, PackRef, Totals};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -39,7 +40,7 @@ enum Decided {
 pub(super) struct Owner<'o, 'a, 'f, 'r, 's, 't> {
     context: &'o Context<'a, 'f, 'r, 's>,
     stages: &'t Stages<'t>,
-    tasks: &'o rayon::Scope<'t>,
+    tasks: Tasks<'o, 't>,
     channels: Channels<'t>,
     dedup: Dedup<'o, 's>,
     observer: &'o dyn Observer,
@@ -65,7 +66,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     pub(super) fn new(
         context: &'o Context<'a, 'f, 'r, 's>,
         stages: &'t Stages<'t>,
-        (tasks, channels): (&'o rayon::Scope<'t>, Channels<'t>),
+        (tasks, channels): (Tasks<'o, 't>, Channels<'t>),
         dedup: Dedup<'o, 's>,
         observer: &'o dyn Observer,
     ) -> Result<Self, EngineError> {
@@ -101,7 +102,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         let total = self.context.plans.iter().map(|plan| total_length(&plan.areas)).sum();
         let disk = self.context.plans.iter().map(|plan| plan.key).collect::<Vec<_>>().join(", ");
         begin(self.observer, Phase::Backup { disk }, total)?;
-        for _ in 0..rayon::current_num_threads() + REGIONS_AHEAD {
+        for _ in 0..parallelism() + REGIONS_AHEAD {
             self.grant();
         }
         let mut regions_open = 0usize;
@@ -153,12 +154,13 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     /// Has something done by the pool; what comes of it reaches the owner as an event.
     fn spawn(&self, work: impl FnOnce(&'t Stages<'t>) -> Result<Event<'t>, EngineError> + Send + 't) {
         let (stages, events) = (self.stages, self.channels.events.clone());
-        self.tasks.spawn(move |_| {
-            let _guard = report_panic(&events);
-            if !stages.is_stopped() {
-                // The owner has failed if it does not listen any more.
-                let _ended = events.send(work(stages).unwrap_or_else(Event::Failed));
-            }
+        self.tasks.spawn(move || {
+            reporting_panic(&events, || {
+                if !stages.is_stopped() {
+                    // The owner has failed if it does not listen any more.
+                    let _ended = events.send(work(stages).unwrap_or_else(Event::Failed));
+                }
+            });
         });
     }
 
@@ -288,13 +290,14 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             PackKind::Map => self.paging.pack_ref(closed.name.number),
         };
         let (stages, puts, events) = (self.stages, self.channels.puts.clone(), self.channels.events.clone());
-        self.tasks.spawn(move |_| {
-            let _guard = report_panic(&events);
-            if !stages.is_stopped() {
-                let name = pack.name.blob();
-                let job = PutJob { name, bytes: stages.seal(closed), done: Event::PackStored(pack) };
-                let _ended = puts.send(job);
-            }
+        self.tasks.spawn(move || {
+            reporting_panic(&events, || {
+                if !stages.is_stopped() {
+                    let name = pack.name.blob();
+                    let job = PutJob { name, bytes: stages.seal(closed), done: Event::PackStored(pack) };
+                    let _ended = puts.send(job);
+                }
+            });
         });
     }
 

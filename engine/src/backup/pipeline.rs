@@ -16,17 +16,16 @@ use crate::buffers::BufferPool;
 use crate::chunker::Chunker;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
-use crate::frames::lock;
 use crate::index::LocalIndex;
 use crate::map::reader::MapReader;
 use crate::observer::Observer;
 use crate::region::RegionPool;
 use crate::repository::Repository;
 use crate::session::{Session, create};
+use crate::threads::{AtomicBool, Mutex, Receiver, Sender, channel, lock, scope, tasks};
 use repo_format::{BlobName, PackName, PackRef, SessionKey, Totals, seal_session_key};
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 /// Threads that put.
 const PUT_THREADS: usize = 4;
@@ -103,7 +102,7 @@ pub(super) fn run(
         pool: RegionPool::new(config.geometry.region_len),
         session_key,
         sealed_session_key,
-        encoders: Mutex::default(),
+        encoders: std::sync::Mutex::default(),
         outputs: BufferPool::default(),
         bodies: Arc::default(),
         stopped: AtomicBool::new(false),
@@ -112,23 +111,26 @@ pub(super) fn run(
     let (credits, granted) = channel();
     let (puts, to_put) = channel();
     let to_put = Mutex::new(to_put);
-    std::thread::scope(|threads| {
+    scope(|threads| {
         let (repository, stages, to_put) = (context.repository, &stages, &to_put);
         for _ in 0..PUT_THREADS {
             let events = events.clone();
-            threads.spawn(move || put_blobs(repository, stages, to_put, &events));
+            threads.spawn(move || {
+                reporting_panic(&events, || put_blobs(repository, stages, to_put, &events));
+            });
         }
         let fed = events.clone();
         threads.spawn(move || {
-            let _guard = report_panic(&fed);
-            // The owner has failed if it does not listen any more.
-            let send = |job: Result<RegionJob, EngineError>| {
-                drop(fed.send(job.map_or_else(Event::Failed, Event::Job)));
-            };
-            feed(context.plans, context.bases, &granted, &send);
-            drop(fed.send(Event::Fed));
+            reporting_panic(&fed, || {
+                // The owner has failed if it does not listen any more.
+                let send = |job: Result<RegionJob, EngineError>| {
+                    drop(fed.send(job.map_or_else(Event::Failed, Event::Job)));
+                };
+                feed(context.plans, context.bases, &granted, &send);
+                drop(fed.send(Event::Fed));
+            });
         });
-        rayon::in_place_scope(|tasks| {
+        tasks(|tasks| {
             let channels = Channels { events, received, credits, puts };
             let dedup = Dedup::new(context.repository, context.session, index);
             let owner = Owner::new(context, stages, (tasks, channels), dedup, observer);
@@ -141,19 +143,13 @@ pub(super) fn run(
     })
 }
 
-/// Tells the owner of a panic, so that it does not wait for what will not come. The panic itself is passed on when
-/// the scope of its thread or task ends.
-pub(super) fn report_panic<'e, 'a>(events: &'e Sender<Event<'a>>) -> PanicGuard<'e, 'a> {
-    PanicGuard(events)
-}
-
-pub(super) struct PanicGuard<'e, 'a>(&'e Sender<Event<'a>>);
-
-impl Drop for PanicGuard<'_, '_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ended = self.0.send(Event::Failed(EngineError::Cancelled));
-        }
+/// Does something, and tells the owner of a panic in it, so that it does not wait for what will not come. The panic
+/// itself is passed on, and again when the scope of its thread or task ends.
+pub(super) fn reporting_panic(events: &Sender<Event<'_>>, work: impl FnOnce()) {
+    // What the work has left half done is not looked at any more: the panic ends the whole backup.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+        let _ended = events.send(Event::Failed(EngineError::Cancelled));
+        resume_unwind(panic);
     }
 }
 
@@ -163,7 +159,6 @@ fn put_blobs<'a>(
     jobs: &Mutex<Receiver<PutJob<'a>>>,
     events: &Sender<Event<'a>>,
 ) {
-    let _guard = report_panic(events);
     loop {
         // The lock is held while waiting: one thread waits for a job, the others for the lock.
         let Ok(job) = lock(jobs).recv() else { return };

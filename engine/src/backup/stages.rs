@@ -15,11 +15,12 @@ use crate::map::writer::Untouched;
 use crate::pack::ClosedPack;
 use crate::rechunk::{Content, OldPiece, rechunk};
 use crate::region::{RegionBuffer, RegionPool};
+use crate::threads::AtomicBool;
 use repo_format::{
     ChunkId, Codec, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey, SessionKey,
     seal_pack,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 /// What all tasks of one backup share.
