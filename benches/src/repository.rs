@@ -1,6 +1,6 @@
 //! Repositories and backups with everything at its default, and all randomness from fixed seeds.
 
-use keepstone_engine::backup::{BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
@@ -83,6 +83,7 @@ pub fn back_up(
         writer: &writer(),
         disks: vec![JobDisk { key: DISK, source: run.source }],
         reading: Reading::Changes,
+        audit: Audit::Off,
         compression: run.level,
         tags: Vec::new(),
         properties: Vec::new(),

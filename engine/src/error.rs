@@ -84,6 +84,16 @@ pub enum EngineError {
         /// Why.
         source: io::Error,
     },
+    /// A part of a source could not be read.
+    #[error("could not read disk {disk} at offset {offset}")]
+    SourceAt {
+        /// The disk's key.
+        disk: String,
+        /// Where.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
     /// A target could not be written.
     #[error("could not write the target at offset {offset}")]
     Target {

@@ -33,6 +33,12 @@ pub enum Phase {
         /// The disk's key.
         disk: String,
     },
+    /// What was said to be unchanged on a disk is being checked; bytes of the regions that are looked at. It begins again
+    /// when more has to be looked at.
+    Audit {
+        /// The disk's key.
+        disk: String,
+    },
     /// The snapshot is being completed and committed; items.
     Commit,
     /// A disk is being restored; bytes of the disk.

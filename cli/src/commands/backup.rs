@@ -13,7 +13,7 @@ use crate::settings::{Compression, Settings};
 use crate::unsupported::{Role, local_path};
 use anyhow::Context as _;
 use keepstone_engine::DiskSource;
-use keepstone_engine::backup::{BackupJob, BackupReport, DiskReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, DiskReport, JobDisk, Reading, backup};
 use keepstone_engine::source::{ChangesFile, FullReason, RawImage, WithChanges};
 use serde::Serialize;
 use std::fs::File;

@@ -8,7 +8,7 @@ use crate::map::sequence::{StoredPiece, from_pages};
 use crate::threads::Receiver;
 
 /// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
-const REGIONS_READ: usize = 32;
+pub(super) const REGIONS_READ: usize = 32;
 
 /// One region to look at.
 pub(super) struct RegionJob {
@@ -34,7 +34,8 @@ pub(super) fn feed(
     for (disk, (plan, base)) in plans.iter().zip(bases).enumerate() {
         let regions = plan.touched_regions();
         for batch in regions.chunks(REGIONS_READ) {
-            let stored = match stored_pieces(plan, base, batch) {
+            let numbers: Vec<u64> = batch.iter().map(|(region, _)| *region).collect();
+            let stored = match stored_pieces(plan, base, &numbers) {
                 Ok(stored) => stored,
                 Err(error) => return send(Err(error)),
             };
@@ -50,20 +51,20 @@ pub(super) fn feed(
 }
 
 /// What the parent's map has of some regions; nothing of a region that it did not reach, or only in part.
-fn stored_pieces(
+pub(super) fn stored_pieces(
     plan: &DiskPlan<'_>,
     base: &MapReader<'_, '_, '_>,
-    batch: &[(u64, Vec<Extent>)],
+    regions: &[u64],
 ) -> Result<Vec<Vec<StoredPiece>>, EngineError> {
     if plan.base_size.is_none() {
-        return Ok(batch.iter().map(|_| Vec::new()).collect());
+        return Ok(regions.iter().map(|_| Vec::new()).collect());
     }
     let shape = base.shape();
     let known = |region: u64| if region < shape.regions() { shape.cells_of_region(region) } else { 0..0 };
-    let cells: Vec<u64> = batch.iter().flat_map(|(region, _)| known(*region)).collect();
+    let cells: Vec<u64> = regions.iter().flat_map(|region| known(*region)).collect();
     let mut pages = base.pages(&cells)?.into_iter();
-    let mut all = Vec::with_capacity(batch.len());
-    for (region, _) in batch {
+    let mut all = Vec::with_capacity(regions.len());
+    for region in regions {
         let cells = known(*region);
         let count = usize::try_from(cells.end - cells.start).expect("a region has few cells");
         let of_region = pages.by_ref().take(count);

@@ -9,6 +9,7 @@
 //! (`ENTRIES_WAITING`) and at most the map reader's cached nodes. With the defaults and 2 threads:
 //! 4 x 32 MiB + 7 x 32 MiB = 352 MiB and some 60 MiB of small things, for any disk and any repository.
 
+mod audit;
 mod dedup;
 mod feed;
 mod indexing;
@@ -18,9 +19,11 @@ mod paging;
 mod pipeline;
 mod plan;
 mod report;
+mod sample;
 mod stages;
 
-pub use report::{BackupReport, DiskReport};
+pub use audit::Audit;
+pub use report::{AuditReport, BackupReport, DiskReport};
 
 use crate::condemned;
 use crate::entropy::Entropy;
@@ -33,9 +36,10 @@ use crate::observer::{Notice, Observer, Phase, begin, notify};
 use crate::repository::Repository;
 use crate::session::{Committed, Opening, Session};
 use crate::source::DiskSource;
+use audit::DiskAudit;
 use pipeline::Stored;
 use plan::DiskPlan;
-use repo_format::limits::{DISK_SIZE_MAX, DISKS_MAX, TAGS_MAX};
+use repo_format::limits::{DISK_SIZE_MAX, DISKS_MAX, PROPERTIES_MAX, TAGS_MAX};
 use repo_format::{
     Commit, Disk, DiskMode, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name,
 };
@@ -54,11 +58,13 @@ pub struct BackupJob<'a> {
     pub disks: Vec<JobDisk<'a>>,
     /// Whether changes are asked for.
     pub reading: Reading,
+    /// How much of what was said to be unchanged is checked, on disks that are not read in full.
+    pub audit: Audit,
     /// zstd's level, 1 to 19.
     pub compression: i32,
     /// Tags of the snapshot.
     pub tags: Vec<String>,
-    /// Free properties of the snapshot.
+    /// Free properties of the snapshot; those that begin with `audit.` tell what audits found.
     pub properties: Vec<(String, String)>,
     /// Now, milliseconds since 1970.
     pub time: u64,
@@ -170,6 +176,17 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     if job.tags.len() > TAGS_MAX {
         return Err(EngineError::BadJob("a snapshot has at most 1024 tags"));
     }
+    if job.properties.iter().any(|(key, _)| key.starts_with(report::AUDIT_PROPERTIES)) {
+        return Err(EngineError::BadJob("properties that begin with `audit.` are given by audits"));
+    }
+    if job.properties.len() + job.disks.len() > PROPERTIES_MAX {
+        return Err(EngineError::BadJob(
+            "a snapshot has at most 1024 properties, one for each disk included",
+        ));
+    }
+    if !job.audit.is_possible() {
+        return Err(EngineError::BadJob("an audit of more than 100 % cannot be"));
+    }
     if job.disks.len() > DISKS_MAX {
         return Err(EngineError::BadJob("a snapshot has at most 1024 disks"));
     }
@@ -219,6 +236,9 @@ impl Attempt<'_, '_, '_> {
         let usable = |pack: &PackName| condemned.is_empty() || !condemned.leads_to_condemned(pack, &records);
         let bases: Vec<MapReader<'_, '_, '_>> =
             self.job.disks.iter().map(|disk| self.base(&frames, disk)).collect();
+        for (plan, base) in plans.iter_mut().zip(&bases) {
+            self.audit(plan, base, observer)?;
+        }
         if !condemned.is_empty() {
             for (plan, base) in
                 plans.iter_mut().zip(&bases).filter(|(plan, _)| plan.mode == DiskMode::Incremental)
@@ -237,6 +257,33 @@ impl Attempt<'_, '_, '_> {
         };
         let stored = pipeline::run(&context, index, observer)?;
         self.commit(&frames, &plans, &stored, observer)
+    }
+
+    /// Checks what was said to be unchanged, before anything else makes areas of it.
+    fn audit(
+        &self,
+        plan: &mut DiskPlan<'_>,
+        base: &MapReader<'_, '_, '_>,
+        observer: &dyn Observer,
+    ) -> Result<(), EngineError> {
+        if plan.mode == DiskMode::Full || self.job.audit.is_off() {
+            return Ok(());
+        }
+        let audit = DiskAudit {
+            audit: self.job.audit,
+            seed: self.job.audit.seed().unwrap_or_else(|| self.drawn_audit_seed()),
+            keys: self.repository.keys(),
+            base,
+            observer,
+        };
+        plan.audit = Some(audit.run(plan)?);
+        Ok(())
+    }
+
+    /// 53 random bits: what readers of JSON that take every number for a double tell apart.
+    fn drawn_audit_seed(&self) -> u64 {
+        let half = self.entropy.draw16("audit seed", 0);
+        u64::try_from(u128::from_le_bytes(half) >> (128 - 53)).expect("53 bits fit")
     }
 
     fn base<'f, 'r, 's>(&self, frames: &'f FrameReader<'r, 's>, disk: &JobDisk<'_>) -> MapReader<'f, 'r, 's> {
@@ -262,6 +309,10 @@ impl Attempt<'_, '_, '_> {
         tags.sort();
         tags.dedup();
         let mut properties = self.job.properties.clone();
+        properties.extend(plans.iter().filter_map(|plan| {
+            let text = plan.audit.as_ref()?.mismatch_text()?;
+            Some((AuditReport::property(plan.key), text))
+        }));
         properties.sort();
         let commit = Commit {
             session: self.session.id,

@@ -1,6 +1,6 @@
 //! Everything a backup of one disk decides before it reads a byte.
 
-use super::{JobDisk, Reading, StoredDisk};
+use super::{AuditReport, JobDisk, Reading, StoredDisk};
 use crate::error::EngineError;
 use crate::extent::{normalized, total_length};
 use crate::map::Shape;
@@ -25,6 +25,8 @@ pub(crate) struct DiskPlan<'a> {
     pub(crate) areas: Vec<Extent>,
     /// The disk before, if there was one: its size.
     pub(crate) base_size: Option<u64>,
+    /// What checking the areas gave, if it was done.
+    pub(crate) audit: Option<AuditReport>,
 }
 
 impl<'a> DiskPlan<'a> {
@@ -85,17 +87,22 @@ impl<'a> DiskPlan<'a> {
             changed_bytes,
             areas,
             base_size,
+            audit: None,
         }
     }
 
     /// Adds cells that have to be read although they did not change, because what is stored of them may not be
     /// referenced any more. Only for incremental backups: a full one looks at everything, and refuses places one by one.
     pub(crate) fn force(&mut self, cells: &BTreeSet<u64>) {
-        let cell_len = u64::from(self.shape.cell_len);
-        let forced = cells
-            .iter()
-            .filter_map(|cell| Extent { start: cell * cell_len, length: cell_len }.clip(0, self.shape.size));
-        self.areas.extend(forced);
+        let (cell_len, size) = (u64::from(self.shape.cell_len), self.shape.size);
+        let forced =
+            cells.iter().filter_map(|cell| Extent { start: cell * cell_len, length: cell_len }.clip(0, size));
+        self.look_at(forced);
+    }
+
+    /// Adds areas.
+    pub(crate) fn look_at(&mut self, areas: impl IntoIterator<Item = Extent>) {
+        self.areas.extend(areas);
         self.areas = normalized(std::mem::take(&mut self.areas));
     }
 

@@ -15,7 +15,7 @@ mod repack;
 mod scale;
 mod watched;
 
-use keepstone_engine::backup::{BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
@@ -60,6 +60,7 @@ impl Run<'_> {
             writer: &WriterId::new(self.writer).expect("a writer id"),
             disks: vec![JobDisk { key: "disk0", source: disk }],
             reading: self.reading,
+            audit: Audit::Off,
             compression: 1,
             tags: Vec::new(),
             properties: Vec::new(),

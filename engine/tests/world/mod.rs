@@ -1,7 +1,7 @@
 //! A repository in memory and the few calls that tests make on it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use keepstone_engine::backup::{BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
@@ -85,6 +85,7 @@ pub fn back_up_reading(
         writer: &writer(),
         disks: disks.iter().map(|(key, source)| JobDisk { key, source: *source }).collect(),
         reading,
+        audit: Audit::Off,
         compression: 1,
         tags: Vec::new(),
         properties: Vec::new(),
