@@ -214,6 +214,11 @@ mod tests {
             EngineError::NoSuchDisk { wanted: text("disk7"), found: vec![text("disk0")] },
             EngineError::DiskNotNamed { found: vec![text("data"), text("system")] },
             of_source(ImageError::Shrunk { path: path(), offset: 5, size: 9 }),
+            EngineError::SourceAt {
+                disk: text("disk0"),
+                offset: 5 << 20,
+                source: io_error(io::ErrorKind::PermissionDenied),
+            },
             of_source(ImageError::WrongKind { path: path(), what: "a pipe" }),
             of_target(TargetError::Exists { path: path() }),
             of_target(TargetError::WrongKind { path: path(), wanted: "regular file" }),

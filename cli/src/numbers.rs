@@ -58,6 +58,28 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(refused)
 }
 
+/// A share in parts per million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ppm(pub(crate) u32);
+
+/// Reads a share in per cent, from 0 to 100 with up to four decimals.
+///
+/// # Errors
+/// Anything else.
+pub(crate) fn parse_percent(text: &str) -> Result<Ppm, String> {
+    let refused =
+        || format!("{text:?} is no share: write per cent from 0 to 100, with at most four decimals");
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |part: &str, longest| {
+        (1..=longest).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if !is_number(whole, 3) || !is_number(decimals, 4) {
+        return Err(refused());
+    }
+    let ppm: u32 = format!("{whole}{decimals:0<4}").parse().map_err(|_| refused())?;
+    if ppm <= 1_000_000 { Ok(Ppm(ppm)) } else { Err(refused()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +105,20 @@ mod tests {
     #[test]
     fn durations_name_their_two_largest_units() {
         assert_eq!([0, 1234, 61_000, 7_260_000].map(duration), ["0.0 s", "1.2 s", "1 min 1 s", "2 h 1 min"]);
+    }
+
+    #[test]
+    fn shares_are_read_with_up_to_four_decimals() {
+        assert_eq!(
+            ["0", "100", "100.0000", "10", "0.5", "12.0625", "0.0001"]
+                .map(|text| parse_percent(text).unwrap()),
+            [0, 1_000_000, 1_000_000, 100_000, 5000, 120_625, 1].map(Ppm)
+        );
+        for text in
+            ["", ".", "5.", ".5", "-1", "+1", "101", "100.0001", "1000", "0.00001", "1e1", "10%", "NaN"]
+        {
+            assert!(parse_percent(text).is_err(), "{text:?} is no share");
+        }
     }
 
     #[test]

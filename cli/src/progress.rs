@@ -110,6 +110,7 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
     let (prefix, template) = match phase {
         Phase::SyncIndex => ("index".to_owned(), BYTES),
         Phase::Backup { disk } => (format!("backup {disk}"), BYTES),
+        Phase::Audit { disk } => (format!("audit {disk}"), BYTES),
         Phase::Commit => ("commit".to_owned(), WAITING),
         Phase::Restore { disk } => (format!("restore {disk}"), BYTES),
         Phase::VerifyStructure => ("verify maps".to_owned(), ITEMS),

@@ -87,6 +87,7 @@ fn the_reports_of_backups_have_what_was_promised() {
             "changedBytes": 8 * MIB,
             "readBytes": 8 * MIB,
             "changeId": "0",
+            "audit": null,
         }])
     );
     let incremental = world.report(&["backup", "--vm", "web", "day1.raw", "--changes", "day1.json"]);

@@ -11,6 +11,7 @@ use crate::times;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use repo_format::{DiskMode, Totals};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The arguments of `show`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,7 @@ struct Report {
     stored_bytes: u64,
     metadata_bytes: u64,
     packs: u32,
+    properties: BTreeMap<String, String>,
 }
 
 /// How a disk was read.
@@ -76,6 +78,7 @@ impl Report {
             stored_bytes,
             metadata_bytes,
             packs: data_packs.saturating_add(map_packs),
+            properties: commit.properties.iter().cloned().collect(),
         }
     }
 }
@@ -92,7 +95,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 fn text(report: &Report, time: u64) -> String {
     let none = || "none".to_owned();
     let tags = if report.line.tags.is_empty() { none() } else { report.line.tags.join(", ") };
-    let facts = facts(&[
+    let mut shown = vec![
         ("snapshot", report.line.snapshot.clone()),
         ("vm", report.line.vm.clone()),
         ("time", times::local(time)),
@@ -113,7 +116,10 @@ fn text(report: &Report, time: u64) -> String {
                 size(report.metadata_bytes)
             ),
         ),
-    ]);
+    ];
+    let properties = report.properties.iter().map(|(key, value)| (one_line(key), one_line(value)));
+    let properties: Vec<_> = properties.collect();
+    shown.extend(properties.iter().map(|(key, value)| (key.as_str(), value.clone())));
     let rows = report.line.disks.iter().zip(&report.reading).map(|(disk, reading)| {
         [
             disk.key.clone(),
@@ -124,5 +130,5 @@ fn text(report: &Report, time: u64) -> String {
             disk.change_id.as_deref().map_or_else(|| "none".to_owned(), one_line),
         ]
     });
-    facts + "\n" + &table(["disk", "size", "mode", "changed", "read", "change id"], &[1, 3, 4], rows)
+    facts(&shown) + "\n" + &table(["disk", "size", "mode", "changed", "read", "change id"], &[1, 3, 4], rows)
 }
