@@ -30,16 +30,16 @@ fn share(ppm: u32, seed: u64) -> Audit {
     Audit::Share { ppm, seed: Some(seed) }
 }
 
-/// One backup; `run` makes its randomness and time.
+/// One backup; `number` makes its randomness and time.
 struct Run {
-    run: u16,
+    number: u16,
     audit: Audit,
     reading: Reading,
 }
 
 impl Run {
-    fn new(run: u16, audit: Audit) -> Self {
-        Self { run, audit, reading: Reading::Changes }
+    fn new(number: u16, audit: Audit) -> Self {
+        Self { number, audit, reading: Reading::Changes }
     }
 
     fn of(&self, repository: &Repository<'_>, disks: &[(&str, &dyn DiskSource)]) -> BackupReport {
@@ -53,7 +53,7 @@ impl Run {
         observer: &dyn Observer,
     ) -> Result<BackupReport, EngineError> {
         let mut seed = [0; 32];
-        seed[..2].copy_from_slice(&self.run.to_le_bytes());
+        seed[..2].copy_from_slice(&self.number.to_le_bytes());
         let job = BackupJob {
             vm: "vm",
             writer: &WriterId::new("host-a").unwrap(),
@@ -63,7 +63,7 @@ impl Run {
             compression: 1,
             tags: Vec::new(),
             properties: Vec::new(),
-            time: NOW + u64::from(self.run),
+            time: NOW + u64::from(self.number),
             program: "test",
             entropy: Entropy::new(seed),
         };
@@ -256,7 +256,7 @@ fn holes_that_became_data_and_data_that_became_holes_are_found() {
     disk.write(4 * REGION + 1000, &noise(3, 100));
     // A region, and a part of one, become zero.
     disk.sneak(8 * REGION, &vec![0; REGION as usize]);
-    disk.sneak(10 * REGION + 100, &[0; 20_000]);
+    disk.sneak(10 * REGION + 100, &vec![0; 20_000]);
     let report = Run::new(1, ALL).of(&repository, &[("disk0", disk.next_day())]);
     assert_eq!(regions_of(&audit_of(&report).mismatches), [3, 5, 8, 10]);
     assert_true(&repository, &disk);
@@ -315,7 +315,7 @@ fn the_neighbours_of_what_is_wrong_are_audited_until_one_is_right() {
     assert!((1..12).contains(&hits), "{hits}");
 }
 
-/// A disk that notes what is read of it, fails where it is told to, and tells nobody anything twice.
+/// A disk that notes what is read of it, and fails where it is told to.
 struct Watched<'d> {
     disk: &'d MemoryDisk,
     reads: Mutex<Vec<Extent>>,

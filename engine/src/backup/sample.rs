@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(of(&[extent(9, 20)], 35), [0, 2, 3]);
         assert_eq!(of(&[extent(11, 9), extent(30, 4)], 35), [0, 1, 2, 3]);
         assert_eq!(of(&[extent(11, 9), extent(30, 5)], 35), [0, 1, 2]);
-        assert_eq!(of(&[extent(0, 35)], 35), []);
+        assert!(of(&[extent(0, 35)], 35).is_empty());
     }
 
     #[test]
@@ -265,11 +265,11 @@ mod tests {
     fn what_is_wrong_is_followed_to_both_sides_over_regions_that_changed() {
         // Region 2 changed as a whole; of the others none is drawn.
         let mut sampler = Sampler::new(Candidates::new(&[extent(20, 10)], 60, 10), 0, 1, "disk0");
-        assert_eq!(sampler.first(), []);
+        assert!(sampler.first().is_empty());
         assert_eq!(sampler.further(&[3]), [1, 4]);
         assert_eq!(sampler.further(&[1]), [0, 3]);
-        assert_eq!(sampler.further(&[0]), []);
-        assert_eq!(sampler.further(&[]), []);
+        assert!(sampler.further(&[0]).is_empty());
+        assert!(sampler.further(&[]).is_empty());
         assert_eq!((sampler.chosen(), sampler.of()), (4, 5));
     }
 

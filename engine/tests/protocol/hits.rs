@@ -4,6 +4,7 @@ use crate::maps::Map;
 use crate::pruner::{abort, condemn, forget};
 use crate::world::{create, latest, mixed, open, small_geometry};
 use crate::{Run, assert_restores, snapshot_of};
+use keepstone_engine::backup::{Audit, Reading};
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
@@ -12,7 +13,7 @@ use repo_format::{BlobName, Index, PackRef};
 use std::collections::BTreeSet;
 
 const OTHER: Run<'_> =
-    Run { vm: "other", writer: "host-b", seed: 1, reading: keepstone_engine::backup::Reading::Changes };
+    Run { vm: "other", writer: "host-b", seed: 1, reading: Reading::Changes, audit: Audit::Off };
 
 /// Another VM of another writer, with the disk that will be backed up.
 struct Other {

@@ -35,11 +35,12 @@ struct Run<'a> {
     /// The run's randomness, and its place in time.
     seed: u8,
     reading: Reading,
+    audit: Audit,
 }
 
 impl Run<'_> {
     fn number(seed: u8) -> Self {
-        Run { vm: VM, writer: "host-a", seed, reading: Reading::Changes }
+        Run { vm: VM, writer: "host-a", seed, reading: Reading::Changes, audit: Audit::Off }
     }
 
     fn of(self, repository: &Repository<'_>, disk: &dyn DiskSource) -> BackupReport {
@@ -60,7 +61,7 @@ impl Run<'_> {
             writer: &WriterId::new(self.writer).expect("a writer id"),
             disks: vec![JobDisk { key: "disk0", source: disk }],
             reading: self.reading,
-            audit: Audit::Off,
+            audit: self.audit,
             compression: 1,
             tags: Vec::new(),
             properties: Vec::new(),

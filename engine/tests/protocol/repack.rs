@@ -4,7 +4,7 @@ use crate::maps::Map;
 use crate::pruner::{End, Repack, condemn, publish_result};
 use crate::world::{latest, noise, open, restored};
 use crate::{Run, VM, assert_restores, day_one, next_day, snapshot_of};
-use keepstone_engine::backup::{BackupReport, Reading};
+use keepstone_engine::backup::{Audit, BackupReport, Reading};
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
@@ -216,7 +216,8 @@ fn a_record_that_no_kept_name_passes_through_is_not_listed() {
     assert_eq!(snapshot.commit.via, [SECOND]);
 }
 
-const ANOTHER: Run<'_> = Run { vm: "another", writer: "host-b", seed: 9, reading: Reading::Changes };
+const ANOTHER: Run<'_> =
+    Run { vm: "another", writer: "host-b", seed: 9, reading: Reading::Changes, audit: Audit::Off };
 
 #[test]
 fn another_vm_takes_moved_chunks_at_their_new_place_only() {

@@ -4,7 +4,7 @@ use crate::maps::Map;
 use crate::pruner::condemn;
 use crate::world::{create, latest, open};
 use crate::{Run, VM, snapshot_of};
-use keepstone_engine::backup::BackupReport;
+use keepstone_engine::backup::{Audit, BackupReport};
 use keepstone_engine::source::{ChangedAreas, Outside};
 use keepstone_engine::store::{MemoryStore, RecordingStore, Requests};
 use keepstone_engine::{BlobStore, DiskSource, Extent, extent};
@@ -81,11 +81,15 @@ impl DiskSource for SparseDisk {
 
 /// Backs up, the index synchronised; returns the requests of all that but opening the repository.
 fn back_up(store: &MemoryStore, disk: &SparseDisk) -> (BackupReport, Requests) {
+    back_up_audited(store, disk, Audit::Off)
+}
+
+fn back_up_audited(store: &MemoryStore, disk: &SparseDisk, audit: Audit) -> (BackupReport, Requests) {
     let store = RecordingStore::new(store);
     let repository = open(&store);
     let before = store.requests();
     let seed = u8::try_from(disk.day).expect("few days");
-    let report = Run::number(seed).of(&repository, disk);
+    let report = Run { audit, ..Run::number(seed) }.of(&repository, disk);
     (report, store.requests().since(&before))
 }
 
@@ -109,6 +113,20 @@ fn a_backup_of_a_large_disk_that_did_not_change_takes_few_requests_and_no_pack()
     assert_eq!((requests.get, requests.put, requests.delete), (3, 2, 0));
     assert!(requests.list < 12, "{requests:?}");
     assert!(requests.put_bytes < 1500, "{requests:?}");
+}
+
+#[test]
+fn the_default_audit_of_a_large_disk_takes_one_region_and_few_requests() {
+    let (store, disk) = two_days();
+    let disk = disk.next_day(Vec::new());
+    for seed in 0..4 {
+        let audit = Audit::Default { seed: Some(seed) };
+        let (report, requests) = back_up_audited(&store.copied(), &disk, audit);
+        let audit = report.disks[0].audit.as_ref().expect("it was audited");
+        assert_eq!((audit.regions, audit.of_regions, audit.audited_bytes), (1, 65_536, 16 << 20));
+        assert_eq!((report.disks[0].read_bytes, report.packs), (0, 0));
+        assert!(requests.get + requests.put < 12, "{requests:?}");
+    }
 }
 
 #[test]
