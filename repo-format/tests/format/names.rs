@@ -98,30 +98,3 @@ fn hexadecimal_is_lower_case_and_of_the_right_length() {
         assert!(text.parse::<SessionId>().is_err(), "{text}");
     }
 }
-
-#[test]
-fn writers_have_short_plain_names() {
-    for text in ["a", "0", "a-b", "host-01", &"x".repeat(63)] {
-        assert_eq!(WriterId::new(text).map(|writer| writer.as_str().to_owned()), Ok(text.to_owned()));
-    }
-    for text in ["", "-a", "A", "a.b", "a_b", "a/b", &"x".repeat(64)] {
-        assert!(WriterId::new(text).is_err(), "{text}");
-        assert!(SlotName::new(text).is_err(), "{text}");
-    }
-}
-
-#[test]
-fn what_users_name_has_no_control_characters() {
-    assert_eq!(check_vm_name("Größe: a/b=c\u{85}"), Ok(()));
-    assert_eq!(check_vm_name(&"v".repeat(255)), Ok(()));
-    assert_eq!(check_tag(&"t".repeat(128)), Ok(()));
-    assert_eq!(check_disk_key("scsi0.0"), Ok(()));
-    for text in ["", "a\n", "\u{7f}", &"v".repeat(256)] {
-        assert!(check_vm_name(text).is_err(), "{text}");
-        assert!(check_tag(text).is_err(), "{text}");
-        assert!(check_disk_key(text).is_err(), "{text}");
-    }
-    for text in ["a=b", "a:b", "a/b", &"k".repeat(129)] {
-        assert!(check_disk_key(text).is_err(), "{text}");
-    }
-}

@@ -999,6 +999,9 @@ def directories(good, fail, map_inputs):
         directory([Frame(1, b"x", codec=2, encoded=b"")]),
         192,
     )
+    less_than_a_tag = Frame(1, b"x")
+    less_than_a_tag.stored_len = 3
+    spoil("less-than-a-tag", "a stored length shorter than a tag", misfit, directory([less_than_a_tag]), 179)
     spoil("empty-payload", "a payload of no bytes", misfit, directory([Frame(1, b"")]), 192)
     for what, number, limit_len, pack_kind in (("chunk", 1, MIB, 1), ("page", 2, 8 * MIB, 2), ("node", 3, 32 * MIB, 2)):
         frame = Frame(number, b"", codec=2, encoded=b"x", identity=payload_id(1))

@@ -62,6 +62,7 @@ def conventions():
         ("cut-short", b"a\xe2\x82", "a character whose last byte is missing"),
     ):
         vector("GEN-2", what, "decision", comment, "bad-text", abort(program=data))
+    vector("GEN-2", "writer", "condemned", "a writer's name that is no UTF-8", "bad-text", table(entry(writer=b"h\xff")))
     vector(
         "GEN-2",
         "str16-cut-short",
@@ -92,6 +93,8 @@ def conventions():
         vector(
             "GEN-3", f"{object_}-one-byte-less", object_, "the last byte is missing", "truncated", data[:-1], **inputs
         )
+    header = pack(2, pack_name(2), [Frame(2, b"x")]).bytes[:176]
+    vector("GEN-3", "pack-header-one-byte-less", "pack-header", "the last byte is missing", "truncated", header[:-1])
     vector("GEN-3", "nothing", "intent", "no bytes at all", "truncated", b"")
     counts()
     reserved()
