@@ -1,6 +1,6 @@
-//! Writes the seeds of every target into directories below the one that is named, as libFuzzer reads them.
+//! Writes the seeds of every target, and the vectors of SPEC.md that it has a use for, into directories below the one that is named, as libFuzzer reads them.
 
-use keepstone_fuzz_bodies::TARGETS;
+use keepstone_fuzz_bodies::{TARGETS, vectors};
 use std::path::PathBuf;
 use std::{env, fs, io};
 
@@ -13,6 +13,9 @@ fn main() -> io::Result<()> {
         for (number, seed) in (target.seeds)().iter().enumerate() {
             fs::write(directory.join(format!("seed-{number}")), seed)?;
         }
+    }
+    for vector in vectors() {
+        fs::write(corpus.join(vector.target).join(format!("vector-{}", vector.name)), vector.input)?;
     }
     Ok(())
 }

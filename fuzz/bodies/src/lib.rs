@@ -18,12 +18,16 @@ mod packs;
 mod samples;
 mod seeds;
 mod text;
+#[path = "../../../repo-format/tests/specification/vector.rs"]
+mod vector;
+mod vectors;
 
 pub use cache::cache_table;
 pub use maps::{node, page};
 pub use objects::{decision, index, intent, sealed_object, session_objects};
 pub use packs::{chunk_frame, pack, pack_directory, pack_header};
 pub use text::{blob_name, changes_file, config, key_slot};
+pub use vectors::{VectorInput, vectors};
 
 /// A decoder to fuzz.
 #[derive(Clone, Copy, Debug)]

@@ -31,6 +31,7 @@ fn geometry(choice: u8) -> Geometry {
     match choice {
         0 => Geometry::default(),
         1 => Geometry { chunker: small, region_len: 4096, cell_len: 4096, pack_len: 64 << 10 },
+        3 => Geometry { chunker: small, region_len: 8192, cell_len: 4096, pack_len: 64 << 10 },
         _ => Geometry { chunker: small, region_len: 64 << 20, cell_len: 64 << 10, pack_len: 64 << 10 },
     }
 }

@@ -23,7 +23,10 @@ pub struct Vector {
 impl Vector {
     /// Reads all vectors, sorted by name.
     pub fn all() -> Vec<Self> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../repo-format/tests/vectors");
+        // The package that has this file may be one or two levels below the workspace.
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let directory = package.ancestors().map(|above| above.join("repo-format/tests/vectors"));
+        let directory = directory.into_iter().find(|path| path.is_dir()).expect("the vectors are there");
         let files = fs::read_dir(directory)
             .expect("the vectors are there")
             .map(|entry| entry.expect("a file").path());

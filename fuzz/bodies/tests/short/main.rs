@@ -2,7 +2,7 @@
 
 mod mutator;
 
-use keepstone_fuzz_bodies::{TARGETS, Target};
+use keepstone_fuzz_bodies::{TARGETS, Target, vectors};
 use mutator::Mutator;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -44,6 +44,20 @@ fn run_target(name: &str) {
     for number in 0..target.short_run {
         run_input(target, &mutator.input(number));
     }
+}
+
+#[test]
+fn vectors_are_taken_as_they_say() {
+    let mut told = 0;
+    for vector in vectors() {
+        let target = TARGETS.iter().find(|target| target.name == vector.target).expect("a target's name");
+        let taken = run_input(target, &vector.input);
+        if let Some(expected) = vector.taken {
+            told += 1;
+            assert_eq!(taken, expected, "{} as input of {}", vector.name, vector.target);
+        }
+    }
+    assert!(told > 300, "{told} vectors are few");
 }
 
 /// Runs a body, and shows the input if it panics.
