@@ -8,11 +8,23 @@ Needs nothing but Python's standard library.
 import pathlib
 import sys
 
-import blobs
+import behaviour
+import chunks
+import configs
+import conventions
+import decisions
 import examples
-import general
-import maps
+import indexes
+import keys
+import names
+import nodes
+import packs
+import pages
+import payloads
+import seals
 import sessions
+import slots
+import tables
 from vectors import FILES
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
@@ -21,20 +33,22 @@ SPEC = HERE.parents[2] / "SPEC.md"
 
 def main():
     for write in (
-        general.conventions,
-        general.names,
-        general.keys,
-        blobs.configs,
-        blobs.slots,
-        blobs.sealed_objects,
-        blobs.packs,
-        maps.chunks,
-        maps.tables,
-        maps.pages,
-        maps.nodes,
-        sessions.indexes,
+        conventions.conventions,
+        names.names,
+        keys.keys,
+        configs.configs,
+        slots.slots,
+        seals.sealed_objects,
+        packs.packs,
+        payloads.codecs,
+        chunks.chunks,
+        tables.tables,
+        pages.pages,
+        nodes.nodes,
+        indexes.indexes,
         sessions.sessions_and_snapshots,
-        sessions.behaviour,
+        decisions.decisions,
+        behaviour.behaviour,
     ):
         write()
     old_spec = SPEC.read_text(encoding="utf-8")

@@ -2,8 +2,33 @@
 
 import re
 
-from general import INDEX_SESSIONS
-from objects import *
+from objects import (
+    HOLE_CHILD,
+    WRITER,
+    Frame,
+    child,
+    chunk,
+    commit,
+    config_body,
+    config_values,
+    directory,
+    disk,
+    entry,
+    hole,
+    index,
+    intent,
+    node,
+    pack,
+    pack_name,
+    page,
+    payload_id,
+    raw_decision_name,
+    sealed,
+    session,
+    slot_aad,
+    slot_values,
+    table,
+)
 
 COLUMNS = 16
 
@@ -22,7 +47,7 @@ def examples():
         "pack-table": table(entry(number=0), data, entry(2, writer="host-2", sid=session(1))),
         "page": page(table(data), chunk(1000), hole(3096)),
         "node": node(1, table(data, own), HOLE_CHILD, child(number=1, names=[0])),
-        "index": index(INDEX_SESSIONS, table(data), [(payload_id(1), 1, 0, 176, 116, 100)]),
+        "index": index([(session(2), raw_decision_name())], table(data), [(payload_id(1), 1, 0, 176, 116, 100)]),
         "intent": intent(),
         "decision": commit(
             parent=raw_decision_name(session(1), seq=2), tags=["daily"], disks=[disk(change_id="52/7", codec=1)]

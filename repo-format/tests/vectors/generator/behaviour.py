@@ -1,0 +1,260 @@
+"""Section 11: what writers and readers do, shown by tests."""
+
+from vectors import scenario
+
+ENGINE = "engine/tests/"
+
+ORDER, HITS = ENGINE + "protocol/order.rs::", ENGINE + "protocol/hits.rs::"
+
+DECISIONS, INHERITANCE, REPACKS = (
+    ENGINE + "protocol/decisions.rs::",
+    ENGINE + "protocol/inheritance.rs::",
+    ENGINE + "protocol/repack.rs::",
+)
+
+
+def behaviour():
+    for rule, what, test, comment, expect in (
+        (
+            "INDEX-3",
+            "hits-are-confirmed",
+            HITS + "packs_that_vanished_are_not_used",
+            "a hit on a pack that is gone is not used",
+            "refused",
+        ),
+        (
+            "INDEX-3",
+            "hits-are-used",
+            HITS + "packs_of_a_committed_session_are_used",
+            "a hit that is confirmed is used",
+            "ok",
+        ),
+        (
+            "INDEX-3",
+            "restore-needs-none",
+            ENGINE + "verify.rs::a_damaged_index_harms_no_snapshot",
+            "a snapshot is whole without an index",
+            "ok",
+        ),
+        (
+            "W-1",
+            "intent-first",
+            ORDER + "each_step_of_a_backup_begins_when_the_one_before_has_ended",
+            "the order of all steps",
+            "ok",
+        ),
+        (
+            "W-1",
+            "lost-answer",
+            ORDER + "an_intent_whose_answer_is_lost_is_settled_before_the_backup_goes_on",
+            "an intent is confirmed",
+            "ok",
+        ),
+        (
+            "W-1",
+            "not-confirmed",
+            ORDER + "nothing_goes_on_when_the_intent_cannot_be_confirmed",
+            "no session goes on without its intent",
+            "refused",
+        ),
+        (
+            "W-2",
+            "condemned-before-the-intent",
+            ORDER + "a_pack_that_is_condemned_just_before_the_intent_is_seen",
+            "gc/ is listed after the intent",
+            "refused",
+        ),
+        (
+            "W-2",
+            "result-rescues",
+            INHERITANCE + "what_a_result_rescues_is_inherited",
+            "a result counts instead of the list of condemned packs",
+            "ok",
+        ),
+        (
+            "W-2",
+            "sealed-without-result",
+            INHERITANCE + "a_generation_that_was_sealed_without_a_result_condemns_nothing",
+            "a seal alone ends a generation",
+            "ok",
+        ),
+        (
+            "W-2",
+            "all-generations",
+            INHERITANCE + "the_lists_of_all_generations_count",
+            "lists of all generations are read",
+            "refused",
+        ),
+        (
+            "W-2",
+            "uncommitted-record",
+            REPACKS + "the_record_of_a_session_that_did_not_commit_is_ignored",
+            "a record of a session that is not committed",
+            "refused",
+        ),
+        (
+            "W-3",
+            "after-the-records",
+            ORDER + "the_parent_is_chosen_after_the_records_were_listed",
+            "the parent is chosen last",
+            "ok",
+        ),
+        (
+            "W-3",
+            "forgotten",
+            DECISIONS + "a_forgotten_snapshot_is_no_parent",
+            "a snapshot with a tombstone is no parent",
+            "refused",
+        ),
+        (
+            "W-4",
+            "condemned-is-stored-again",
+            INHERITANCE + "a_condemned_pack_is_not_inherited_and_all_else_is",
+            "what is condemned is stored again, all else is inherited",
+            "refused",
+        ),
+        (
+            "W-4",
+            "through-a-record",
+            REPACKS + "pages_are_inherited_through_a_record_that_applies_to_the_parent",
+            "names pass through a record that applies",
+            "ok",
+        ),
+        (
+            "W-4",
+            "where-records-lead",
+            REPACKS + "what_a_record_leads_to_is_checked_and_not_only_the_name",
+            "a record leads to a condemned pack",
+            "refused",
+        ),
+        (
+            "W-4",
+            "via",
+            REPACKS + "a_record_that_no_kept_name_passes_through_is_not_listed",
+            "via lists exactly the records that are passed through",
+            "ok",
+        ),
+        ("W-5", "committed", HITS + "packs_of_a_committed_session_are_used", "packs of a committed session", "ok"),
+        (
+            "W-5",
+            "forgotten",
+            HITS + "packs_of_a_forgotten_session_are_used_even_when_its_root_is_gone",
+            "packs of a tombstoned session",
+            "ok",
+        ),
+        (
+            "W-5",
+            "undecided",
+            HITS + "packs_of_an_undecided_session_are_not_used",
+            "packs of a session without a decision",
+            "refused",
+        ),
+        (
+            "W-5",
+            "aborted",
+            HITS + "packs_of_an_aborted_session_are_used_by_its_own_writer_only",
+            "packs of an aborted session",
+            "refused",
+        ),
+        ("W-5", "condemned", HITS + "condemned_packs_are_not_used", "condemned packs", "refused"),
+        ("W-5", "other-size", HITS + "packs_of_another_size_are_not_used", "packs of another size", "refused"),
+        (
+            "W-5",
+            "moved",
+            REPACKS + "another_vm_takes_moved_chunks_at_their_new_place_only",
+            "chunks that a record moved",
+            "refused",
+        ),
+        (
+            "W-6",
+            "decision-last",
+            ORDER + "each_step_of_a_backup_begins_when_the_one_before_has_ended",
+            "packs, then indexes, then the decision",
+            "ok",
+        ),
+        (
+            "W-6",
+            "pack-missing",
+            DECISIONS + "a_pack_that_is_not_there_at_the_end_stops_the_commit",
+            "a pack is gone before the decision",
+            "refused",
+        ),
+        (
+            "W-7",
+            "lost-answer",
+            DECISIONS + "a_decision_whose_answer_is_lost_is_a_success",
+            "the same bytes under the name are success",
+            "ok",
+        ),
+        (
+            "W-7",
+            "abort",
+            DECISIONS + "an_abort_that_wins_makes_the_backup_begin_anew_and_use_what_it_has_stored",
+            "an ABORT under the name means to start again",
+            "ok",
+        ),
+        (
+            "W-7",
+            "twin",
+            DECISIONS + "another_commit_under_the_decisions_name_means_a_twin",
+            "another COMMIT under the name",
+            "refused",
+        ),
+        (
+            "W-8",
+            "failed-disk",
+            ENGINE + "backup.rs::a_backup_that_fails_is_aborted_so_that_nobody_waits_for_it",
+            "a session that cannot read a disk is aborted",
+            "refused",
+        ),
+        (
+            "W-8",
+            "all-disks",
+            ENGINE + "golden.rs::the_same_input_gives_the_same_blobs",
+            "a snapshot of two disks is one decision",
+            "ok",
+        ),
+        (
+            "R-1",
+            "restores",
+            ENGINE + "backup.rs::a_disk_comes_back_as_it_was",
+            "from the decision down to chunks",
+            "ok",
+        ),
+        (
+            "R-1",
+            "damaged-chunk",
+            ENGINE + "restore.rs::a_damaged_chunk_ends_a_restore_of_many_windows_and_is_named",
+            "a chunk is checked before it is used",
+            "refused",
+        ),
+        (
+            "R-2",
+            "records-change-nothing",
+            REPACKS + "a_restore_reads_the_packs_that_locations_name_whatever_was_moved",
+            "packs are those that locations name",
+            "ok",
+        ),
+        (
+            "R-2",
+            "records-are-not-followed",
+            REPACKS + "a_restore_does_not_look_for_moved_chunks",
+            "a pack whose chunks were moved is missing",
+            "refused",
+        ),
+        (
+            "R-2",
+            "missing",
+            ENGINE + "verify.rs::a_missing_data_pack_is_named_with_what_is_lost",
+            "a pack that is not in the store is missing",
+            "refused",
+        ),
+    ):
+        scenario(rule, what, test, comment, expect)
+    scenario(
+        "INDEX-4",
+        "packs-come-first",
+        ORDER + "an_index_lists_only_packs_that_were_in_the_store_before",
+        "indexes list only what is there",
+        negative="an index does not tell when it was created",
+    )
