@@ -3,7 +3,6 @@
 use crate::console::lines;
 use crate::hint;
 use keepstone_engine::EngineError;
-use keepstone_engine::store::StoreError;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -90,31 +89,18 @@ pub(crate) fn code(error: &anyhow::Error) -> Exit {
             return Exit::Usage;
         }
         if let Some(error) = cause.downcast_ref::<EngineError>() {
-            return engine_code(error, Place::Operation);
+            return engine_code(error);
         }
     }
     Exit::Failed
 }
 
-/// Where an error of the engine stands: what is missing in the middle of a disk is damage.
-#[derive(Clone, Copy)]
-enum Place {
-    Operation,
-    Disk,
-}
-
-fn engine_code(error: &EngineError, place: Place) -> Exit {
+/// The exit code of a failure of the engine. What is damaged or missing is damage in every command, whichever meets it.
+fn engine_code(error: &EngineError) -> Exit {
     match error {
         EngineError::Cancelled => Exit::Interrupted,
         EngineError::BadName { .. } | EngineError::BadJob(_) => Exit::Usage,
-        EngineError::Damaged { .. } | EngineError::Short { .. } => Exit::Damage,
-        EngineError::Unrestorable { source, .. } | EngineError::MapUnreadable { source, .. } => {
-            engine_code(source, Place::Disk)
-        }
-        EngineError::Store(StoreError::NotFound { .. }) => match place {
-            Place::Operation => Exit::Failed,
-            Place::Disk => Exit::Damage,
-        },
+        error if error.is_damage() => Exit::Damage,
         _ => Exit::Failed,
     }
 }
@@ -130,12 +116,21 @@ mod tests {
     use anyhow::Context as _;
     use keepstone_engine::index::IndexError;
     use keepstone_engine::source::{ChangesError, ImageError};
+    use keepstone_engine::store::StoreError;
     use keepstone_engine::target::TargetError;
     use repo_format::{BlobName, FormatError, SessionId, SlotName, check_tag};
     use std::path::PathBuf;
 
     fn blob() -> BlobName {
         BlobName::key_slot(&SlotName::new("first").unwrap())
+    }
+
+    fn pack() -> BlobName {
+        BlobName::parse("m/host-a/00000000000000000000000000000000-00000000").unwrap()
+    }
+
+    fn index() -> BlobName {
+        BlobName::parse("i/host-a/00000000000000000000000000000000-00000000").unwrap()
     }
 
     fn io_error(kind: io::ErrorKind) -> io::Error {
@@ -187,10 +182,15 @@ mod tests {
             EngineError::AlreadyARepository,
             EngineError::NotARepository,
             EngineError::WrongPassword { slots: 2, damaged: 0 },
+            EngineError::TooManySlots { tried: 64, untried: 7 },
+            EngineError::ConfigMissing { found: pack() },
+            EngineError::Damaged { name: BlobName::config(), source: FormatError::BadTag },
+            EngineError::Damaged { name: index(), source: FormatError::BadTag },
+            StoreError::NotFound { name: pack() }.into(),
             EngineError::LastSlot { name: text("first") },
             EngineError::MapUnreadable { offset: 0, source: Box::new(damaged()) },
             unrestorable(damaged()),
-            unrestorable(not_found().into()),
+            unrestorable(StoreError::NotFound { name: pack() }.into()),
             unrestorable(store_error("read", io::ErrorKind::TimedOut)),
             EngineError::Twin { name: blob() },
             EngineError::Aborted { session: SessionId([7; 16]) },

@@ -6,6 +6,7 @@ use keepstone_engine::index::IndexError;
 use keepstone_engine::source::{ChangesError, ImageError};
 use keepstone_engine::store::StoreError;
 use keepstone_engine::target::TargetError;
+use repo_format::{BlobKind, BlobName};
 use std::error::Error;
 use std::io;
 
@@ -42,20 +43,19 @@ fn engine(error: &EngineError) -> Option<&'static str> {
     Some(match error {
         EngineError::Store(error) => return store(error),
         EngineError::AlreadyARepository => "use it as it is, or name another place with -r",
-        EngineError::ConfigMissing { .. } => {
-            "put the blob `config` back from a copy of the repository; without it nothing can be read"
-        }
+        EngineError::ConfigMissing { .. } => CONFIG,
         EngineError::NotARepository => "check the path; `keepstone init` makes a new repository",
         EngineError::WrongPassword { .. } => {
             "check where the password comes from: --password-file, --password-command, KEEPSTONE_PASSWORD or the profile"
+        }
+        EngineError::TooManySlots { .. } => {
+            "move the key slots that nobody here made out of `keys/` in the repository; `keepstone key list` lists them"
         }
         EngineError::LastSlot { .. } => "add another slot first, with `keepstone key add`",
         EngineError::NoSuchSnapshot { .. } => "`keepstone snapshots` lists those that there are",
         EngineError::AmbiguousSnapshot { .. } => "give more digits of the id",
         EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",
-        EngineError::Damaged { .. } | EngineError::Short { .. } => {
-            "`keepstone verify --read-data` tells which snapshots are affected; others can still be restored"
-        }
+        EngineError::Damaged { name, .. } | EngineError::Short { name, .. } => damaged(name),
         EngineError::MapUnreadable { source, .. } | EngineError::Unrestorable { source, .. } => {
             return engine(source);
         }
@@ -73,8 +73,35 @@ fn engine(error: &EngineError) -> Option<&'static str> {
     })
 }
 
+const CONFIG: &str =
+    "put the blob `config` back from a copy of the repository; without it nothing can be read";
+
+/// What to do about a damaged blob, by what it is. A repository whose config is damaged cannot be verified.
+fn damaged(name: &BlobName) -> &'static str {
+    match name.kind() {
+        Some(BlobKind::Config) => CONFIG,
+        Some(BlobKind::KeySlot(_)) => {
+            "put the key slot back from a copy of the repository, or open the repository by another password"
+        }
+        Some(
+            BlobKind::Condemned(_)
+            | BlobKind::GcResult(_)
+            | BlobKind::GenerationSeal(_)
+            | BlobKind::Repack(_),
+        ) => {
+            "put it back from a copy of the repository; until then nothing is backed up, and all can be restored"
+        }
+        _ => {
+            "`keepstone verify --read-data` tells which snapshots are affected; others can still be restored"
+        }
+    }
+}
+
 fn store(error: &StoreError) -> Option<&'static str> {
     Some(match error {
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
+            "something else is in the place of a blob; move it away, and put the blob back from a copy of the repository"
+        }
         StoreError::NotFound { .. } => {
             "`keepstone verify` tells which snapshots are affected; others can still be restored"
         }

@@ -45,6 +45,16 @@ pub enum EngineError {
         /// Slots that could not be tried.
         damaged: usize,
     },
+    /// No key slot that was tried opens with the password, and there are more than a reader tries.
+    #[error(
+        "the password opens none of the {tried} key slots that are tried, and {untried} more are not tried"
+    )]
+    TooManySlots {
+        /// Slots that were tried.
+        tried: usize,
+        /// Slots behind them, in the order of names.
+        untried: usize,
+    },
     /// There is no config, but other parts of a repository are there.
     #[error("the config of this repository is missing, but {found} is there")]
     ConfigMissing {
@@ -174,6 +184,17 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether it tells of what is stored, gone or changed, and not of a store, a source or a target that fails.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Short { .. } | Self::ConfigMissing { .. } => true,
+            Self::MapUnreadable { source, .. } | Self::Unrestorable { source, .. } => source.is_damage(),
+            Self::Store(error) => error.is_damage(),
+            _ => false,
+        }
+    }
+
     /// Says that `name` is damaged, for `map_err`.
     pub(crate) fn damaged(name: &BlobName) -> impl Fn(FormatError) -> Self + '_ {
         move |source| Self::Damaged { name: name.clone(), source }

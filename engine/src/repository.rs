@@ -3,7 +3,7 @@
 use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::snapshots::UnreadableBlob;
-use crate::store::{BlobInfo, BlobStore, Put, StoreError};
+use crate::store::{BlobInfo, BlobStore, Foreign, Put, StoreError};
 use repo_format::limits::{
     CONFIG_LEN_MAX, KEY_SLOTS_MAX, SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, SLOT_LEN_MAX,
 };
@@ -15,6 +15,9 @@ use repo_format::{
 
 /// The longest blob that is a sealed object.
 pub(crate) const SEALED_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN + TAG_LEN;
+/// Blobs in the place of key slots that are read: what cannot be tried does not count towards SLOT-4, but thousands
+/// of them are nobody's slots.
+const SLOTS_READ_MAX: usize = 1024;
 /// Names in one page of a listing that is walked to its end.
 const LIST_PAGE: usize = 5000;
 
@@ -140,8 +143,10 @@ pub fn add_slot(
 pub struct KeySlots {
     /// Those that a password may open. What they say is not authenticated before one does.
     pub slots: Vec<SlotInfo>,
-    /// Blobs in their place that are none.
+    /// Blobs in their place that are none, or are another repository's.
     pub unreadable: Vec<UnreadableBlob>,
+    /// Those that no password opens, because a reader tries no more than [`KEY_SLOTS_MAX`] (SLOT-4).
+    pub untried: Vec<BlobName>,
 }
 
 /// Lists the key slots of a repository; needs no password.
@@ -150,9 +155,14 @@ pub struct KeySlots {
 /// A failing store or a damaged config.
 pub fn slots(store: &dyn BlobStore) -> Result<KeySlots, EngineError> {
     let config = unchecked_config(store)?;
-    let (slots, unreadable) = load_slots(store)?;
-    let own = slots.iter().map(Slot::info).filter(|info| info.repository == config.repository());
-    Ok(KeySlots { slots: own.cloned().collect(), unreadable })
+    let Loaded { slots, unreadable, untried } = load_slots(store, config.repository())?;
+    Ok(KeySlots { slots: slots.iter().map(Slot::info).cloned().collect(), unreadable, untried })
+}
+
+/// The key slots of an open repository that no password opens, because a reader tries no more than
+/// [`KEY_SLOTS_MAX`].
+pub(crate) fn untried_slots(repository: &Repository<'_>) -> Result<Vec<BlobName>, EngineError> {
+    Ok(load_slots(repository.store, repository.config.repository)?.untried)
 }
 
 /// Removes a key slot, or what is in its place, but not the last one that a password may open.
@@ -204,11 +214,8 @@ fn free_slot_name(store: &dyn BlobStore, name: &SlotName) -> Result<SlotName, En
 
 fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, RootKey), EngineError> {
     let unchecked = unchecked_config(store)?;
-    let (slots, unreadable) = load_slots(store)?;
+    let Loaded { slots, unreadable, untried } = load_slots(store, unchecked.repository())?;
     for slot in &slots {
-        if slot.info().repository != unchecked.repository() {
-            continue;
-        }
         match slot.open(password) {
             Ok(root) => return Ok((unchecked, root)),
             Err(FormatError::BadTag) => {}
@@ -217,7 +224,11 @@ fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, Ro
             }
         }
     }
-    Err(EngineError::WrongPassword { slots: slots.len(), damaged: unreadable.len() })
+    if untried.is_empty() {
+        Err(EngineError::WrongPassword { slots: slots.len(), damaged: unreadable.len() })
+    } else {
+        Err(EngineError::TooManySlots { tried: slots.len(), untried: untried.len() })
+    }
 }
 
 fn unchecked_config(store: &dyn BlobStore) -> Result<UncheckedConfig, EngineError> {
@@ -250,21 +261,35 @@ fn orphan(store: &dyn BlobStore) -> Result<Option<BlobName>, StoreError> {
     Ok(None)
 }
 
-/// The slots that can be tried, and those that cannot: a bad one must not lock out the others.
-fn load_slots(store: &dyn BlobStore) -> Result<(Vec<Slot>, Vec<UnreadableBlob>), EngineError> {
-    let mut slots = Vec::new();
-    let mut unreadable = Vec::new();
-    for info in list(store, PREFIX_KEYS)?.into_iter().take(KEY_SLOTS_MAX) {
+struct Loaded {
+    slots: Vec<Slot>,
+    unreadable: Vec<UnreadableBlob>,
+    untried: Vec<BlobName>,
+}
+
+/// The slots that can be tried, and those that cannot: a bad one must not lock out the others, and many that were
+/// planted must not go unnoticed.
+fn load_slots(store: &dyn BlobStore, repository: RepositoryId) -> Result<Loaded, EngineError> {
+    let mut loaded = Loaded { slots: Vec::new(), unreadable: Vec::new(), untried: Vec::new() };
+    for (position, info) in list(store, PREFIX_KEYS)?.into_iter().enumerate() {
         let Some(BlobKind::KeySlot(name)) = info.name.kind() else { continue };
+        if loaded.slots.len() >= KEY_SLOTS_MAX || position >= SLOTS_READ_MAX {
+            loaded.untried.push(info.name);
+            continue;
+        }
         let slot = get_limited(store, &info.name, SLOT_LEN_MAX)
             .and_then(|bytes| Slot::parse(&name, &bytes).map_err(EngineError::damaged(&info.name)));
         match slot {
-            Ok(slot) => slots.push(slot),
-            Err(error @ EngineError::Damaged { .. }) => unreadable.push((info.name, error)),
+            Ok(slot) if slot.info().repository == repository => loaded.slots.push(slot),
+            Ok(_) => {
+                let source = FormatError::BadValue("the key slot is another repository's");
+                loaded.unreadable.push((info.name.clone(), EngineError::Damaged { name: info.name, source }));
+            }
+            Err(error) if error.is_damage() => loaded.unreadable.push((info.name, error)),
             Err(error) => return Err(error),
         }
     }
-    Ok((slots, unreadable))
+    Ok(loaded)
 }
 
 /// Reads a blob that is not to be longer than a limit of the format; of one that is, no more than the limit.
@@ -289,14 +314,23 @@ pub(crate) fn get_sealed(store: &dyn BlobStore, name: &BlobName) -> Result<Vec<u
 
 /// Walks a listing to its end.
 pub(crate) fn list(store: &dyn BlobStore, prefix: &str) -> Result<Vec<BlobInfo>, StoreError> {
-    let mut blobs = Vec::new();
+    Ok(list_all(store, prefix)?.0)
+}
+
+/// Walks a listing to its end, and keeps what is no blob too.
+pub(crate) fn list_all(
+    store: &dyn BlobStore,
+    prefix: &str,
+) -> Result<(Vec<BlobInfo>, Vec<Foreign>), StoreError> {
+    let (mut blobs, mut foreign) = (Vec::new(), Vec::new());
     let mut from = None;
     loop {
         let page = store.list(prefix, from.as_ref(), LIST_PAGE)?;
         blobs.extend(page.blobs);
+        foreign.extend(page.foreign);
         match page.next {
             Some(next) => from = Some(next),
-            None => return Ok(blobs),
+            None => return Ok((blobs, foreign)),
         }
     }
 }

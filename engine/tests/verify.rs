@@ -10,15 +10,15 @@ use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
-use keepstone_engine::verify::{Affected, Finding, FindingKind, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport, verify};
 use keepstone_engine::{BlobStore, EngineError, Repository};
 use repo_format::{
-    BlobKind, BlobName, Child, Codec, Decision, Decoder, Entry, FrameEntry, FrameKind, Keys, Location, Node,
-    PACK_HEADER_LEN, PackBase, PackHeader, PackKind, PackName, PackOpener, PackRef, PackSeal, Page,
-    PageBounds, SessionId, TAG_LEN, open_directory, seal_pack,
+    BlobKind, BlobName, Child, Codec, Decision, Decoder, Entry, FrameEntry, FrameKind, Intent, Keys,
+    Location, Node, PACK_HEADER_LEN, PackBase, PackHeader, PackKind, PackName, PackOpener, PackRef, PackSeal,
+    Page, PageBounds, SessionId, TAG_LEN, open_directory, seal_pack,
 };
 use std::collections::HashSet;
-use world::{back_up, create, latest, memory_index, mixed, noise, open, restored, small_geometry};
+use world::{NOW, back_up, create, latest, memory_index, mixed, noise, open, restored, small_geometry};
 
 const CELL_LEN: u64 = 16 << 10;
 
@@ -49,8 +49,8 @@ fn world() -> World {
 }
 
 fn run(store: &dyn BlobStore, read_data: bool) -> VerifyReport {
-    let job = VerifyJob { snapshots: Vec::new(), read_data };
-    verify(&open(store), &job, &Quiet).unwrap()
+    let read_data = if read_data { ReadData::Everything } else { ReadData::Nothing };
+    verify(&open(store), &VerifyJob::everything(read_data, NOW), &Quiet).unwrap()
 }
 
 impl World {
@@ -64,10 +64,12 @@ impl World {
     }
 
     fn packs(&self, kind: PackKind, snapshot: &Snapshot) -> Vec<PackName> {
+        self.packs_of(kind, snapshot.session())
+    }
+
+    fn packs_of(&self, kind: PackKind, session: SessionId) -> Vec<PackName> {
         let of_session = |name: BlobName| match name.kind() {
-            Some(BlobKind::Pack(pack)) if pack.kind == kind && pack.session == snapshot.session() => {
-                Some(pack)
-            }
+            Some(BlobKind::Pack(pack)) if pack.kind == kind && pack.session == session => Some(pack),
             _ => None,
         };
         self.store.names().into_iter().filter_map(of_session).collect()
@@ -111,6 +113,15 @@ impl World {
                 Err(error) => assert!(harmed, "{id}: {error}"),
             }
         }
+    }
+}
+
+impl World {
+    /// Checks that the decision of a session is the one thing that is found to be missing.
+    fn expect_lost(&self, report: &VerifyReport, snapshot: &Snapshot) {
+        let [finding] = report.findings.as_slice() else { panic!("{:#?}", report.findings) };
+        assert_eq!((finding.kind, &finding.blob), (FindingKind::MissingDecision, &snapshot.name.to_string()));
+        assert_eq!(finding.affected, [lost(snapshot, &snapshot.commit.vm)]);
     }
 }
 
@@ -303,7 +314,7 @@ fn store_payload(
     kind: FrameKind,
     payload: &[u8],
 ) -> Location {
-    let number = u32::from(kind == FrameKind::Node);
+    let number = u32::from(!world.packs_of(PackKind::Map, session).is_empty());
     let name = PackName { kind: PackKind::Map, writer: world::writer(), session, number };
     let id = keys.map_id(payload);
     let (plain_len, stored_len) = (payload.len() as u32, (payload.len() + TAG_LEN) as u32);
@@ -318,12 +329,18 @@ fn store_payload(
 
 /// Commits a snapshot like the first one, but with a root node of its own.
 fn commit_with(world: &World, keys: &Keys, session: SessionId, root: &Node) -> Snapshot {
-    let node_pack = PackName { kind: PackKind::Map, writer: world::writer(), session, number: 1 };
+    let number = u32::from(!world.packs_of(PackKind::Map, session).is_empty());
+    let node_pack = PackName { kind: PackKind::Map, writer: world::writer(), session, number };
     let at = store_payload(world, keys, session, FrameKind::Node, &root.encode(&node_pack));
     let mut snapshot = world.first.clone();
     snapshot.name.session = session;
     snapshot.commit.session = session;
     snapshot.commit.disks[0].map = Some(at);
+    let totals = &mut snapshot.commit.totals;
+    (totals.data_packs, totals.map_packs) = (0, number + 1);
+    let intent = Intent { session, decision: snapshot.name.clone(), generation: 0, time: NOW };
+    let (name, bytes) = intent.seal(keys, [4; 32]);
+    world.store.overwrite(&name, &bytes);
     let blob = Decision::Commit(Box::new(snapshot.commit.clone())).seal(keys, &snapshot.name, [3; 32]);
     world.store.overwrite(&snapshot.name.blob(), &blob);
     snapshot
@@ -438,11 +455,7 @@ fn a_missing_decision_shows_in_the_snapshot_made_from_it() {
     let world = world();
     world.store.delete(&world.first.name.blob()).unwrap();
     let report = run(&world.store, false);
-    let found: Vec<_> = report.findings.iter().map(|found| (found.kind, found.affected.clone())).collect();
-    let affected = vec![lost(&world.first, "vm")];
-    let expected =
-        [(FindingKind::MissingDecision, affected.clone()), (FindingKind::UndecidedSession, affected)];
-    assert_eq!(found, expected);
+    world.expect_lost(&report, &world.first);
 }
 
 #[test]
@@ -453,6 +466,14 @@ fn the_last_decision_missing_looks_like_a_session_that_has_not_ended() {
     let [finding] = report.findings.as_slice() else { panic!("{:#?}", report.findings) };
     assert_eq!((finding.kind, finding.is_damage()), (FindingKind::UndecidedSession, false));
     assert_eq!(finding.affected, [lost(&world.other, "")]);
+    assert!(finding.detail.contains("its decision was lost"), "{}", finding.detail);
+    // After some days it is no backup that is still running.
+    let job = VerifyJob::everything(ReadData::Nothing, NOW + 3 * 86_400_000);
+    let report = verify(&open(&world.store), &job, &Quiet).unwrap();
+    let [finding] = report.findings.as_slice() else { panic!("{:#?}", report.findings) };
+    assert_eq!((finding.kind, finding.is_damage()), (FindingKind::StalledSession, false));
+    assert!(finding.detail.contains("began 2 days ago"), "{}", finding.detail);
+    assert!(report.needs_attention());
 }
 
 #[test]
@@ -467,7 +488,7 @@ fn a_damaged_index_harms_no_snapshot() {
     world.store.delete(&name).unwrap();
     let report = run(&world.store, true);
     world.expect(&report, FindingKind::MissingIndex, &name, &[]);
-    assert!(!report.has_damage());
+    assert_eq!((report.has_damage(), report.needs_attention()), (false, true));
 }
 
 #[test]
@@ -502,7 +523,7 @@ fn verify_but_slots(world: &World, slot: &BlobName) -> VerifyReport {
     world.store.delete(slot).unwrap();
     let repository = open(&world.store);
     world.store.overwrite(slot, &damaged);
-    verify(&repository, &VerifyJob { snapshots: Vec::new(), read_data: false }, &Quiet).unwrap()
+    verify(&repository, &VerifyJob::everything(ReadData::Nothing, NOW), &Quiet).unwrap()
 }
 
 #[test]
@@ -523,7 +544,8 @@ fn only_the_snapshots_that_are_asked_for_are_verified() {
     let affected = world.affected(&repository, &world.frames(repository.keys(), &pack));
     world.store.delete(&pack.blob()).unwrap();
     let verified = |snapshot: &Snapshot| {
-        let job = VerifyJob { snapshots: vec![snapshot.clone()], read_data: true };
+        let everything = VerifyJob::everything(ReadData::Everything, NOW);
+        let job = VerifyJob { snapshots: vec![snapshot.clone()], ..everything };
         verify(&repository, &job, &Quiet).unwrap()
     };
     let report = verified(&world.first);
@@ -542,7 +564,7 @@ fn a_store_that_fails_is_an_error() {
     run(&counted, true);
     for call in first..counted.calls() {
         let store = FaultStore::new(world.store.copied(), call, Fault::NotApplied);
-        let job = VerifyJob { snapshots: Vec::new(), read_data: true };
+        let job = VerifyJob::everything(ReadData::Everything, NOW);
         let result = verify(&open(&store), &job, &Quiet);
         assert!(matches!(result, Err(EngineError::Store(_))), "call {call}: {result:?}");
     }

@@ -10,6 +10,7 @@ use crate::times;
 use anyhow::bail;
 use clap::Subcommand;
 use keepstone_engine::repository::{NewSlot, add_slot, remove_slot, slots};
+use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{BlobName, KdfParams, SlotInfo, SlotName};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -63,6 +64,10 @@ struct Add {
 #[derive(Serialize)]
 struct List {
     slots: Vec<Line>,
+    /// What is in the place of key slots and opens nothing.
+    damaged: Vec<String>,
+    /// Key slots behind those that are tried.
+    untried: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -113,7 +118,17 @@ fn list(settings: &Settings) -> anyhow::Result<Exit> {
     for (_, error) in &found.unreadable {
         warn(&format!("{error} and opens nothing; `keepstone key remove` removes it"));
     }
-    let report = List { slots: found.slots.iter().map(Line::new).collect() };
+    if let Some(first) = found.untried.first() {
+        let number = found.untried.len();
+        warn(&format!(
+            "{number} more key slots open nothing, because no more than {KEY_SLOTS_MAX} are tried: {first} and those behind it"
+        ));
+    }
+    let report = List {
+        slots: found.slots.iter().map(Line::new).collect(),
+        damaged: found.unreadable.iter().map(|(name, _)| name.to_string()).collect(),
+        untried: found.untried.iter().map(ToString::to_string).collect(),
+    };
     settings.console.report(&report, |report| {
         let rows = report.slots.iter();
         let rows =
@@ -155,8 +170,10 @@ fn new_password(arguments: &Add) -> Origin {
 fn remove(settings: &Settings, slot: &SlotName) -> anyhow::Result<Exit> {
     let store = open::store(settings)?;
     let found = slots(&store)?;
+    let blob = BlobName::key_slot(slot);
     let is_there = found.slots.iter().any(|info| info.name == *slot)
-        || found.unreadable.iter().any(|(name, _)| *name == BlobName::key_slot(slot));
+        || found.unreadable.iter().any(|(name, _)| *name == blob)
+        || found.untried.contains(&blob);
     if !is_there {
         bail!(Usage::new(format!("there is no key slot {slot}")).hint("`keepstone key list` lists them"));
     }

@@ -1,6 +1,6 @@
 //! `keepstone verify`
 
-use crate::clock::Stopwatch;
+use crate::clock::{self, Stopwatch};
 use crate::console::lines;
 use crate::exit::Exit;
 use crate::figures::Figures;
@@ -12,7 +12,7 @@ use crate::selector;
 use crate::settings::Settings;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::snapshots::{Selector, find};
-use keepstone_engine::verify::{Affected, Finding, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport, verify};
 use serde::Serialize;
 
 /// Ranges of one disk that the text shows; the JSON report has all of them.
@@ -49,17 +49,31 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         .iter()
         .map(|selector| find(&repository, selector))
         .collect::<Result<Vec<_>, _>>()?;
-    let job = VerifyJob { snapshots, read_data: arguments.read_data };
+    let read_data = if arguments.read_data { ReadData::Everything } else { ReadData::Nothing };
+    let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
     let progress = Progress::new(settings.console, interrupt);
     let outcome = verify(&repository, &job, &progress);
     progress.finish();
     let report = Report { verify: outcome?, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
-    Ok(if report.verify.has_damage() { Exit::Damage } else { Exit::Done })
+    Ok(match &report.verify {
+        report if report.has_damage() => Exit::Damage,
+        report if report.needs_attention() => Exit::Attention,
+        _ => Exit::Done,
+    })
 }
 
 fn text(report: &Report) -> String {
-    let VerifyReport { snapshots, disks, packs, chunks, read_bytes, findings } = &report.verify;
+    let VerifyReport {
+        snapshots,
+        disks,
+        packs,
+        chunks,
+        read_bytes,
+        unneeded_packs,
+        unneeded_bytes,
+        findings,
+    } = &report.verify;
     let mut text = vec![
         format!(
             "verified {} with {}: {}, {}{}",
@@ -75,6 +89,13 @@ fn text(report: &Report) -> String {
         ),
         format!("  {}", report.figures.line(*read_bytes)),
     ];
+    if *unneeded_packs > 0 {
+        text.push(format!(
+            "  {} with {} that no snapshot needs: not looked at",
+            count(*unneeded_packs, "pack"),
+            size(*unneeded_bytes)
+        ));
+    }
     text.extend(findings.iter().flat_map(finding_lines));
     let damages = findings.iter().filter(|finding| finding.is_damage()).count();
     text.push(match damages {
@@ -85,12 +106,28 @@ fn text(report: &Report) -> String {
 }
 
 fn finding_lines(finding: &Finding) -> Vec<String> {
-    let word = if finding.is_damage() { "DAMAGE" } else { "note" };
+    let word = match finding.kind {
+        kind if kind.is_damage() => "DAMAGE",
+        kind if kind.needs_attention() => "attention",
+        _ => "note",
+    };
     let mut text = vec![format!("{word}: {}: {}", finding.blob, finding.detail)];
     if finding.is_damage() {
         text.extend(finding.affected.iter().flat_map(affected_lines));
     }
+    text.extend(advice(finding.kind).map(|advice| format!("  hint: {advice}")));
     text
+}
+
+/// What to do about a finding that needs more than a copy of the blob.
+fn advice(kind: FindingKind) -> Option<&'static str> {
+    Some(match kind {
+        FindingKind::UndecidedSession | FindingKind::StalledSession => {
+            "if no backup of that VM is running, look for its decision in a copy of the repository"
+        }
+        FindingKind::UntriedKeySlot => "move key slots that nobody here made out of `keys/`",
+        _ => return None,
+    })
 }
 
 fn affected_lines(affected: &Affected) -> Vec<String> {

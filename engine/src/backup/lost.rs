@@ -7,7 +7,6 @@ use crate::error::{EngineError, chain};
 use crate::map::reader::MapReader;
 use crate::observer::{Notice, Observer, notify};
 use crate::repository::Repository;
-use crate::store::StoreError;
 use repo_format::{PackName, packs_prefix};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,11 +19,7 @@ pub(super) fn lost_packs(
 ) -> Result<Option<BTreeSet<PackName>>, EngineError> {
     let needed = match map.pack_set() {
         Ok(needed) => needed,
-        Err(
-            error @ (EngineError::Damaged { .. }
-            | EngineError::Short { .. }
-            | EngineError::Store(StoreError::NotFound { .. })),
-        ) => {
+        Err(error) if error.is_damage() => {
             let notice = Notice::Unreadable { name: map.name().to_string(), reason: chain(&error) };
             notify(observer, notice)?;
             return Ok(None);

@@ -11,7 +11,7 @@ pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use recording::{RecordingStore, Requests};
 
-use repo_format::BlobName;
+use repo_format::{BlobKind, BlobName};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,6 +35,15 @@ pub struct BlobInfo {
     pub len: u64,
 }
 
+/// What is in the container and is no blob: it bears a name that no blob can have, or is no file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Foreign {
+    /// Its name, with bytes that are no text written out. Names of directories end with a slash.
+    pub name: String,
+    /// What it is, as in "a symbolic link".
+    pub what: &'static str,
+}
+
 /// One page of a listing, in ascending order of names. It may be shorter than the limit, or empty, and still
 /// have a `next`; only a page without `next` is the last.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -44,6 +53,9 @@ pub struct Page {
     /// Where to go on: greater than every name of the page, not necessarily the name of a blob; `None` at the
     /// end.
     pub next: Option<BlobName>,
+    /// What else begins with the prefix and has its place on this page. It is only told of: it is never followed,
+    /// read or deleted.
+    pub foreign: Vec<Foreign>,
 }
 
 /// A failed store call.
@@ -74,6 +86,19 @@ pub enum StoreError {
         /// Why.
         reason: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether it tells that a blob is gone, or that something else is in its place (an [`StoreError::Io`] of the kind
+    /// `InvalidData`), and not of a store that fails. A key slot that is not there is none of a repository's loss.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::NotFound { name } => !matches!(name.kind(), Some(BlobKind::KeySlot(_))),
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::InvalidData,
+            Self::Unsuitable { .. } => false,
+        }
+    }
 }
 
 /// A container of write-once blobs. All methods may be called from many threads at once.

@@ -13,11 +13,10 @@ use super::Scope;
 use super::facts::{Hit, chunk_hits};
 use super::findings::{FindingId, FindingKind};
 use super::inventory::PackState;
-use super::walk::{Inspector, is_damage, read_each, unreadable};
+use super::walk::{Inspector, read_each, unreadable};
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
 use crate::observer::{Event, Phase, begin, tell};
-use crate::store::StoreError;
 use repo_format::{
     Decoder, Entry, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page,
     verify_pack,
@@ -150,7 +149,7 @@ impl Reading<'_, '_, '_, '_> {
         }
         let blob = name.blob();
         let bytes = match self.scope.frames.repository().store().get(&blob, None) {
-            Err(error @ StoreError::NotFound { .. }) => {
+            Err(error) if error.is_damage() => {
                 let finding = self.scope.findings.note(FindingKind::MissingPack, &blob, || chain(&error));
                 return Ok(Read::Unusable(damaged(name, finding)));
             }
@@ -235,7 +234,7 @@ fn unreadable_chunks(
 ) -> Result<HashSet<Location>, EngineError> {
     match scope.frames.opener(name) {
         Ok(_) => {}
-        Err(error) if is_damage(&error) => return Ok(locations.iter().cloned().collect()),
+        Err(error) if error.is_damage() => return Ok(locations.iter().cloned().collect()),
         Err(error) => return Err(error),
     }
     let mut failed = HashSet::new();

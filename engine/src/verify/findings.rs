@@ -13,8 +13,27 @@ use std::sync::Mutex;
 pub struct VerifyJob {
     /// These snapshots and all that they need; if there are none, every snapshot and every other object.
     pub snapshots: Vec<Snapshot>,
-    /// Whether packs are read whole; else only maps and small objects are read, and packs looked up.
-    pub read_data: bool,
+    /// Which packs are read whole; maps and small objects are read always, and packs looked up.
+    pub read_data: ReadData,
+    /// Now, milliseconds since 1970.
+    pub time: u64,
+}
+
+impl VerifyJob {
+    /// Every snapshot and every other object.
+    #[must_use]
+    pub fn everything(read_data: ReadData, time: u64) -> Self {
+        Self { snapshots: Vec::new(), read_data, time }
+    }
+}
+
+/// Which of the packs that snapshots need are read whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadData {
+    /// None.
+    Nothing,
+    /// All of them.
+    Everything,
 }
 
 /// The result of a verification; sizes in bytes.
@@ -31,6 +50,11 @@ pub struct VerifyReport {
     pub chunks: u64,
     /// Bytes of packs that were read whole.
     pub read_bytes: u64,
+    /// Packs that none of the snapshots needs: of sessions that were aborted, forgotten, or have not ended. They are
+    /// not read. 0 where only some snapshots were looked at.
+    pub unneeded_packs: u64,
+    /// Their bytes.
+    pub unneeded_bytes: u64,
     /// What was found: damage first, then by blob.
     pub findings: Vec<Finding>,
 }
@@ -41,6 +65,12 @@ impl VerifyReport {
     pub fn has_damage(&self) -> bool {
         self.findings.iter().any(Finding::is_damage)
     }
+
+    /// Whether anything was found that somebody should look at, damage or not.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.findings.iter().any(|finding| finding.kind.needs_attention())
+    }
 }
 
 /// Something that is not as it should be.
@@ -49,7 +79,7 @@ impl VerifyReport {
 pub struct Finding {
     /// What it is.
     pub kind: FindingKind,
-    /// The blob that is concerned.
+    /// The blob that is concerned, or what is in a blob's place, with bytes that are no text written out.
     pub blob: String,
     /// What exactly is wrong.
     pub detail: String,
@@ -92,8 +122,14 @@ pub enum FindingKind {
     DamagedPack,
     /// A map is authentic but contradicts itself or its packs.
     ContradictoryMap,
-    /// The decision of a session that a snapshot was made from is gone, and it was not forgotten.
+    /// A pack of a committed session that no map names: authentic, and more than the session should have.
+    SurplusPack,
+    /// A session was decided, other objects prove it, and its decision is gone. It was not forgotten.
     MissingDecision,
+    /// A session's intent is gone. It is needed no more once the session is decided.
+    MissingIntent,
+    /// What is there of a session contradicts itself: two writers, two decisions, or another VM's parent.
+    ContradictorySession,
     /// A decision cannot be read.
     DamagedDecision,
     /// A tombstone cannot be read.
@@ -110,11 +146,19 @@ pub enum FindingKind {
     DamagedKeySlot,
     /// Packs of a snapshot's session are in no index: later backups may store their chunks again.
     MissingIndex,
-    /// An index lists packs that are not there or have another length.
+    /// An index lists packs that are not there or have another length. Backups notice and store the chunks again.
     StaleIndex,
+    /// An index is authentic and says of packs what is not so. A backup that trusts it refers to chunks that cannot be
+    /// read.
+    WrongIndex,
     /// A session has begun and not ended: it is running or was interrupted, or its decision was lost.
     UndecidedSession,
-    /// A name has no meaning in the format.
+    /// As [`FindingKind::UndecidedSession`], but all that a snapshot needs was stored more than a day ago: its decision
+    /// was probably lost.
+    StalledSession,
+    /// A key slot that no password can open, because those before it are as many as a reader tries.
+    UntriedKeySlot,
+    /// A name has no meaning in the format, or what bears a name is no blob.
     UnknownName,
 }
 
@@ -122,7 +166,32 @@ impl FindingKind {
     /// Whether something that was stored is gone or changed.
     #[must_use]
     pub fn is_damage(self) -> bool {
-        !matches!(self, Self::MissingIndex | Self::StaleIndex | Self::UndecidedSession | Self::UnknownName)
+        !self.needs_attention()
+            && !matches!(
+                self,
+                Self::SurplusPack | Self::StaleIndex | Self::UndecidedSession | Self::UnknownName
+            )
+    }
+
+    /// Whether somebody should look at it although nothing that was stored is known to be gone.
+    #[must_use]
+    pub fn needs_attention(self) -> bool {
+        matches!(self, Self::MissingIndex | Self::StalledSession | Self::UntriedKeySlot)
+    }
+
+    /// Whether it says that a blob is there and is not what was written.
+    pub(super) fn is_of_content(self) -> bool {
+        matches!(
+            self,
+            Self::WrongLength
+                | Self::DamagedPack
+                | Self::DamagedDecision
+                | Self::DamagedTombstone
+                | Self::DamagedIntent
+                | Self::DamagedIndex
+                | Self::DamagedGeneration
+                | Self::DamagedRepackRecord
+        )
     }
 
     /// Whether it tells of the state of a pack: one pack has one such finding.
@@ -145,12 +214,12 @@ pub(super) struct Findings(Mutex<Collected>);
 #[derive(Default)]
 struct Collected {
     found: Vec<Found>,
-    of_blob: HashMap<BlobName, Vec<FindingId>>,
+    of_blob: HashMap<String, Vec<FindingId>>,
 }
 
 struct Found {
     kind: FindingKind,
-    blob: BlobName,
+    blob: String,
     detail: String,
     disks: BTreeMap<DiskPosition, Vec<Extent>>,
     /// Snapshots that are not among those that are verified, because they cannot be read.
@@ -171,6 +240,16 @@ impl Findings {
         blob: &BlobName,
         detail: impl FnOnce() -> String,
     ) -> FindingId {
+        self.note_of(kind, blob.as_str(), detail)
+    }
+
+    /// As [`Findings::note`], about something that need not have a blob's name.
+    pub(super) fn note_of(
+        &self,
+        kind: FindingKind,
+        blob: &str,
+        detail: impl FnOnce() -> String,
+    ) -> FindingId {
         let mut collected = lock(&self.0);
         let same = |found: &Found| found.kind == kind || (kind.is_of_pack() && found.kind.is_of_pack());
         let known = collected.of_blob.get(blob).into_iter().flatten().copied();
@@ -180,8 +259,8 @@ impl Findings {
         }
         let id = FindingId(u32::try_from(collected.found.len()).expect("fewer than 2^32 findings"));
         let (disks, lost) = (BTreeMap::new(), Vec::new());
-        collected.found.push(Found { kind, blob: blob.clone(), detail: detail(), disks, lost });
-        collected.of_blob.entry(blob.clone()).or_default().push(id);
+        collected.found.push(Found { kind, blob: blob.to_owned(), detail: detail(), disks, lost });
+        collected.of_blob.entry(blob.to_owned()).or_default().push(id);
         id
     }
 
@@ -191,6 +270,16 @@ impl Findings {
         let detail = &mut collected.get(id).detail;
         detail.push_str("; ");
         detail.push_str(more);
+    }
+
+    /// What was found so far.
+    pub(super) fn blobs(&self) -> Vec<(FindingId, FindingKind, String)> {
+        let collected = lock(&self.0);
+        (0..)
+            .map(FindingId)
+            .zip(&collected.found)
+            .map(|(id, found)| (id, found.kind, found.blob.clone()))
+            .collect()
     }
 
     /// Adds a part of a disk to what a finding concerns.
@@ -239,7 +328,7 @@ impl Findings {
                     ranges: normalized(extents),
                 })
             }));
-            let (kind, blob, detail) = (found.kind, found.blob.to_string(), found.detail);
+            let (kind, blob, detail) = (found.kind, found.blob, found.detail);
             findings.push(Finding { kind, blob, detail, affected });
         }
         findings.sort_by(|a, b| (!a.is_damage(), &a.blob, a.kind).cmp(&(!b.is_damage(), &b.blob, b.kind)));

@@ -55,7 +55,11 @@ impl<'r, 's> Inventory<'r, 's> {
         let len = match self.len(&pack.name) {
             Some(len) => Some(len),
             // A listing of many pages is no snapshot of the store: what it lacks is asked for by name.
-            None => self.repository.blob_len(&blob)?,
+            None => match self.repository.blob_len(&blob) {
+                // Something else is in its place, which is told of by itself.
+                Err(error) if error.is_damage() => None,
+                other => other?,
+            },
         };
         let state = match len {
             Some(len) if len == u64::from(pack.len) => PackState::Fine,
@@ -82,6 +86,12 @@ impl<'r, 's> Inventory<'r, 's> {
         at: &Location,
     ) -> Result<Option<FindingId>, EngineError> {
         Ok(concerned(&self.state(findings, &at.pack)?, at))
+    }
+
+    /// How many packs were listed that are not among those that are needed, and their bytes.
+    pub(super) fn unneeded(&self, needed: &BTreeMap<PackName, PackState>) -> (u64, u64) {
+        let unneeded = self.listed.iter().filter(|(name, _)| !needed.contains_key(name));
+        unneeded.fold((0, 0), |(packs, bytes), (_, len)| (packs + 1, bytes + len))
     }
 
     /// All packs that maps were found to name, with their states; a pack that is named with several lengths is

@@ -2,26 +2,29 @@
 //!
 //! 1. The maps of all disks are walked, and the packs that they name are looked up in a listing.
 //! 2. All other objects are opened.
-//! 3. With [`VerifyJob::read_data`], every pack that a map names is read and opened whole.
+//! 3. As [`VerifyJob::read_data`] says, packs that maps name are read and opened whole.
 //!
 //! Damage ends nothing: it becomes a [`Finding`], and all else is still checked. A store that fails is an error.
 
 mod data;
 mod facts;
 mod findings;
+mod indexing;
 mod inventory;
+mod misplaced;
+mod names;
 mod objects;
+mod sessions;
 mod structure;
 mod walk;
 
-pub use findings::{Affected, Finding, FindingKind, VerifyJob, VerifyReport};
+pub use findings::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport};
 
 use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::observer::{Event, Observer, Phase, begin, tell};
-use crate::repository::{Repository, get_sealed};
+use crate::repository::{Repository, get_sealed, list_all};
 use crate::snapshots::{self, Snapshot, Snapshots};
-use crate::store::BlobInfo;
 use facts::Hit;
 use findings::Findings;
 use inventory::Inventory;
@@ -46,12 +49,12 @@ pub fn verify(
     } else {
         Snapshots { snapshots: job.snapshots.clone(), ..Snapshots::default() }
     };
-    let blobs: Vec<BlobInfo> = if all {
-        repository.list("")?
+    let (blobs, foreign) = if all {
+        list_all(repository.store(), "")?
     } else {
         let mut packs = repository.list(PackKind::Data.prefix())?;
         packs.extend(repository.list(PackKind::Map.prefix())?);
-        packs
+        (packs, Vec::new())
     };
     let findings = Findings::default();
     let inventory = Inventory::new(repository, &blobs);
@@ -68,10 +71,25 @@ pub fn verify(
     let names_lie = scope.walk(&mut structure, 1)?;
     let chunks = structure.chunks;
     if all {
-        objects::check(repository, &blobs, &found, &inventory, &findings)?;
+        names::check(&findings, &foreign);
+        objects::check(&objects::Check {
+            repository,
+            blobs: &blobs,
+            snapshots: &found,
+            inventory: &inventory,
+            findings: &findings,
+            time: job.time,
+        })?;
     }
     let packs = inventory.named();
-    let read_bytes = if job.read_data { data::check(&scope, &packs, !names_lie)? } else { 0 };
+    let read_bytes = match job.read_data {
+        ReadData::Nothing => 0,
+        ReadData::Everything => data::check(&scope, &packs, !names_lie)?,
+    };
+    if all {
+        misplaced::check(repository, &blobs, &findings)?;
+    }
+    let (unneeded_packs, unneeded_bytes) = if all { inventory.unneeded(&packs) } else { (0, 0) };
     let (snapshot_count, disks) = (found.snapshots.len() as u64, scope.disks().count() as u64);
     let forgotten = forgotten_meanwhile(repository, &found.snapshots, &findings)?;
     Ok(VerifyReport {
@@ -80,6 +98,8 @@ pub fn verify(
         packs: packs.len() as u64,
         chunks,
         read_bytes,
+        unneeded_packs,
+        unneeded_bytes,
         findings: findings.finish(&found.snapshots, &|snapshot| forgotten.contains(&snapshot)),
     })
 }

@@ -1,45 +1,74 @@
-//! All that is neither a map nor a pack: whether names have a meaning, small objects open, and indexes and
-//! sessions fit what is there.
+//! All that is neither a map nor a pack: whether names have a meaning, and small objects open.
 
 use super::findings::{FindingId, FindingKind, Findings};
+use super::indexing;
 use super::inventory::Inventory;
+use super::sessions::{self, Sessions};
+use crate::directory;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
-use crate::repository::{Repository, get_sealed};
+use crate::repository::{Repository, get_sealed, untried_slots};
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::{BlobInfo, StoreError};
+use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{
     BlobKind, BlobName, Condemned, DecisionName, FormatError, GcResult, GenerationSeal, Index, Intent,
-    PackKind, PackName, RepackRecord, SessionId, Slot, VmTag, WriterId,
+    PackName, PackRef, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Objects that are read at the same time. An index may be as long as 64 MiB.
 const READ_THREADS: usize = 4;
 
-/// What the objects tell of sessions.
+/// What the objects tell of sessions and packs.
 #[derive(Default)]
-struct Told {
-    /// Data packs that an index lists.
-    indexed: HashSet<PackName>,
-    /// Sessions of which an index cannot be read.
-    unread: BTreeSet<SessionId>,
+pub(super) struct Told {
+    pub(super) intents: BTreeMap<SessionId, Vec<Intent>>,
+    /// What the tombstones of a session forget.
+    pub(super) tombstoned: BTreeMap<SessionId, Vec<DecisionName>>,
+    /// Decisions and tombstones that cannot be read.
+    pub(super) unreadable: HashSet<BlobName>,
+    /// The indexes that can be read.
+    pub(super) indexes: Vec<BlobName>,
+    /// Data packs that an index lists with the length that they have, and by which indexes.
+    pub(super) listed: HashMap<PackName, Vec<u32>>,
+    /// Data packs that an index lists with another length.
+    pub(super) mislisted: HashSet<PackName>,
+    /// Sessions whose packs an index of another session lists, and that index.
+    pub(super) listed_elsewhere: BTreeMap<SessionId, BlobName>,
+    /// The names of sessions' decisions as indexes tell them.
+    pub(super) decisions: HashMap<SessionId, DecisionName>,
+    /// Packs that a pruner condemned or deleted.
+    pub(super) condemned: HashSet<PackName>,
+    /// Indexes that cannot be read, with their sessions.
+    pub(super) unread: Vec<(SessionId, FindingId)>,
+    /// Key slots by their salts, which no two have in common.
+    salts: HashMap<[u8; 32], Vec<BlobName>>,
+    /// Generations that have an object, and those that are sealed.
+    generations: BTreeMap<u32, bool>,
 }
 
-/// Checks every blob of a listing that is neither a pack nor the config. The listing is younger than `snapshots`.
-pub(super) fn check(
-    repository: &Repository<'_>,
-    blobs: &[BlobInfo],
-    snapshots: &Snapshots,
-    inventory: &Inventory<'_, '_>,
-    findings: &Findings,
-) -> Result<(), EngineError> {
-    let objects =
-        Objects { repository, inventory, findings, vms: vms(&snapshots.snapshots), told: Mutex::default() };
-    objects.unreadable(&snapshots.unreadable);
-    objects.parents(blobs, &snapshots.snapshots);
+/// What is to be checked.
+pub(super) struct Check<'v, 'r, 's> {
+    pub(super) repository: &'v Repository<'r>,
+    /// Younger than the snapshots.
+    pub(super) blobs: &'v [BlobInfo],
+    pub(super) snapshots: &'v Snapshots,
+    pub(super) inventory: &'v Inventory<'v, 's>,
+    pub(super) findings: &'v Findings,
+    /// Now, milliseconds since 1970.
+    pub(super) time: u64,
+}
+
+/// Checks every blob of a listing that is neither a pack nor the config, and whether what there is of each session fits
+/// together. Returns what the objects tell.
+pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
+    let Check { repository, blobs, snapshots, inventory, findings, time } = *check;
+    let vms = vms(&snapshots.snapshots);
+    let objects = Objects { repository, inventory, findings, vms: &vms, told: Mutex::default() };
+    objects.unreadable(snapshots);
     let next = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
     let failure: Mutex<Option<EngineError>> = Mutex::default();
@@ -59,8 +88,63 @@ pub(super) fn check(
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    objects.unindexed(blobs, &snapshots.snapshots);
+    let told = objects.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let sessions = Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, time };
+    sessions.check(blobs)?;
+    for (pack, reason) in sessions::check_counts(&sessions, blobs) {
+        surplus(repository, inventory, findings, &pack, reason)?;
+    }
+    indexing::check(findings, blobs, &snapshots.snapshots, &told);
+    generations(findings, &told);
+    copied_slots(findings, &told);
+    for blob in untried_slots(repository)? {
+        findings.note(FindingKind::UntriedKeySlot, &blob, || {
+            format!("no password opens it: only the first {KEY_SLOTS_MAX} key slots are tried")
+        });
+    }
+    Ok(told)
+}
+
+/// A pack that there should not be. Only its header and directory are read.
+fn surplus(
+    repository: &Repository<'_>,
+    inventory: &Inventory<'_, '_>,
+    findings: &Findings,
+    pack: &PackName,
+    reason: &str,
+) -> Result<(), EngineError> {
+    let (kind, detail) = match directory::read(repository, pack, inventory.len(pack).unwrap_or_default()) {
+        Ok(_) => (FindingKind::SurplusPack, format!("nothing needs it: {reason}")),
+        Err(error) if error.is_damage() => {
+            (FindingKind::DamagedPack, format!("{}; nothing needs it: {reason}", chain(&error)))
+        }
+        Err(error) => return Err(error),
+    };
+    findings.note(kind, &pack.blob(), || detail);
     Ok(())
+}
+
+/// A generation is begun when the one before is sealed, and its seal stays.
+fn generations(findings: &Findings, told: &Told) {
+    let Some(newest) = told.generations.keys().next_back() else { return };
+    // A number that is a lie does not make this long: what is told ends with the first gap.
+    let gap = (0..*newest).find(|n| told.generations.get(n) != Some(&true));
+    if let Some(n) = gap {
+        let detail = || format!("it is missing, but there is the later generation {newest}");
+        findings.note(FindingKind::DamagedGeneration, &BlobName::generation_seal(n), detail);
+    }
+}
+
+/// Which slots have their salt from another one. Which of them is the copy, only a password tells.
+fn copied_slots(findings: &Findings, told: &Told) {
+    for slots in told.salts.values().filter(|slots| slots.len() > 1) {
+        let Some(first) = slots.iter().min() else { continue };
+        for slot in slots.iter().filter(|slot| *slot != first) {
+            findings.note(FindingKind::DamagedKeySlot, slot, || {
+                format!("it has the salt of {first}: one of the two is a copy under another name, which opens nothing")
+            });
+        }
+    }
 }
 
 /// The names of VMs by their tags.
@@ -72,45 +156,33 @@ struct Objects<'v, 'r, 's> {
     repository: &'v Repository<'r>,
     inventory: &'v Inventory<'v, 's>,
     findings: &'v Findings,
-    vms: HashMap<VmTag, String>,
+    vms: &'v HashMap<VmTag, String>,
     told: Mutex<Told>,
 }
 
 impl Objects<'_, '_, '_> {
     /// Decisions and tombstones were read to find the snapshots.
-    fn unreadable(&self, unreadable: &[(BlobName, EngineError)]) {
-        for (name, error) in unreadable {
+    fn unreadable(&self, snapshots: &Snapshots) {
+        let sound: HashSet<SessionId> = snapshots
+            .snapshots
+            .iter()
+            .map(Snapshot::session)
+            .chain(snapshots.aborted.iter().copied())
+            .chain(snapshots.forgotten.iter().copied())
+            .collect();
+        for (name, error) in &snapshots.unreadable {
+            lock(&self.told).unreadable.insert(name.clone());
             match name.kind() {
                 Some(BlobKind::Decision(decision)) => {
                     let id = self.findings.note(FindingKind::DamagedDecision, name, || chain(error));
-                    self.lose(id, &decision);
+                    if sound.contains(&decision.session) {
+                        self.findings.tell_more(id, "the session's decision is there under another name");
+                    } else {
+                        let vm = self.vms.get(&decision.vm).map_or("", String::as_str);
+                        self.findings.lose(id, decision.session, vm);
+                    }
                 }
                 _ => drop(self.findings.note(FindingKind::DamagedTombstone, name, || chain(error))),
-            }
-        }
-    }
-
-    fn lose(&self, id: FindingId, decision: &DecisionName) {
-        let vm = self.vms.get(&decision.vm).map_or("", String::as_str);
-        self.findings.lose(id, decision.session, vm);
-    }
-
-    /// A decision is never removed without a tombstone that stays (PROTOCOL I1).
-    fn parents(&self, blobs: &[BlobInfo], snapshots: &[Snapshot]) {
-        let names: HashSet<&BlobName> = blobs.iter().map(|info| &info.name).collect();
-        for parent in snapshots.iter().filter_map(|snapshot| snapshot.commit.parent.as_ref()) {
-            let tombstone = BlobName::tombstone(parent.vm, parent.session);
-            let blob = parent.blob();
-            if names.contains(&blob) || names.contains(&tombstone) {
-                continue;
-            }
-            let mut is_new = false;
-            let id = self.findings.note(FindingKind::MissingDecision, &blob, || {
-                is_new = true;
-                "a snapshot was made from it, and it was not forgotten".to_owned()
-            });
-            if is_new {
-                self.lose(id, parent);
             }
         }
     }
@@ -122,37 +194,46 @@ impl Objects<'_, '_, '_> {
         };
         let keys = self.repository.keys();
         match kind {
-            // The config was checked when the repository was opened, decisions and tombstones when snapshots
-            // were looked for, and packs are looked at through maps.
-            BlobKind::Config | BlobKind::Pack(_) | BlobKind::Decision(_) | BlobKind::Tombstone { .. } => {
-                Ok(())
-            }
-            BlobKind::KeySlot(slot) => {
-                self.open(name, FindingKind::DamagedKeySlot, |bytes| match Slot::parse(&slot, bytes)? {
-                    slot if slot.info().repository == keys.repository() => Ok(()),
-                    _ => Err(FormatError::BadValue("the key slot is another repository's")),
-                })?;
-                Ok(())
-            }
-            BlobKind::Intent { .. } => {
-                match self.open(name, FindingKind::DamagedIntent, |bytes| Intent::open(keys, name, bytes))? {
-                    Some(intent) => self.decided(name, &intent.decision),
-                    None => Ok(()),
+            // The config was checked when the repository was opened, decisions when snapshots were looked for, and
+            // packs are looked at through maps.
+            BlobKind::Config | BlobKind::Pack(_) | BlobKind::Decision(_) => Ok(()),
+            BlobKind::KeySlot(slot) => self.slot(name, &slot),
+            BlobKind::Tombstone { session, .. } => {
+                let open = |bytes: &[u8]| Tombstone::open(keys, name, bytes);
+                if let Some(tombstone) = self.open(name, FindingKind::DamagedTombstone, open)? {
+                    lock(&self.told).tombstoned.entry(session).or_default().push(tombstone.decision);
                 }
+                Ok(())
+            }
+            BlobKind::Intent { session, .. } => {
+                let open = |bytes: &[u8]| Intent::open(keys, name, bytes);
+                if let Some(intent) = self.open(name, FindingKind::DamagedIntent, open)? {
+                    lock(&self.told).intents.entry(session).or_default().push(intent);
+                }
+                Ok(())
             }
             BlobKind::Index { session, .. } => {
-                match self.open(name, FindingKind::DamagedIndex, |bytes| Index::open(keys, name, bytes))? {
-                    Some(index) => self.index(name, &index),
-                    None => drop(lock(&self.told).unread.insert(session)),
+                let open = |bytes: &[u8]| Index::open(keys, name, bytes);
+                match self.read(name, FindingKind::DamagedIndex, open)? {
+                    Opened::Sound(index) => self.index(name, session, &index),
+                    Opened::Damaged(id) => lock(&self.told).unread.push((session, id)),
+                    Opened::Gone => {}
                 }
                 Ok(())
             }
             BlobKind::Condemned(n) => {
-                self.generation(name, |bytes| Condemned::open(keys, n, bytes).map(drop))
+                let listed = self.generation(n, name, |bytes| Condemned::open(keys, n, bytes))?;
+                self.condemned(listed.map(|list| list.packs));
+                Ok(())
             }
-            BlobKind::GcResult(n) => self.generation(name, |bytes| GcResult::open(keys, n, bytes).map(drop)),
+            BlobKind::GcResult(n) => {
+                let result = self.generation(n, name, |bytes| GcResult::open(keys, n, bytes))?;
+                self.condemned(result.map(|result| result.delete));
+                Ok(())
+            }
             BlobKind::GenerationSeal(n) => {
-                self.generation(name, |bytes| GenerationSeal::open(keys, n, bytes).map(drop))
+                lock(&self.told).generations.insert(n, true);
+                self.generation(n, name, |bytes| GenerationSeal::open(keys, n, bytes)).map(drop)
             }
             BlobKind::Repack(_) => {
                 let open = |bytes: &[u8]| RepackRecord::open(keys, name, bytes);
@@ -161,57 +242,67 @@ impl Objects<'_, '_, '_> {
         }
     }
 
-    fn generation(
-        &self,
-        name: &BlobName,
-        open: impl Fn(&[u8]) -> Result<(), FormatError>,
-    ) -> Result<(), EngineError> {
-        self.open(name, FindingKind::DamagedGeneration, open).map(drop)
+    fn slot(&self, name: &BlobName, slot: &SlotName) -> Result<(), EngineError> {
+        let open = |bytes: &[u8]| match Slot::parse(slot, bytes)? {
+            slot if slot.info().repository == self.repository.keys().repository() => Ok(slot),
+            _ => Err(FormatError::BadValue("the key slot is another repository's")),
+        };
+        if let Some(slot) = self.open(name, FindingKind::DamagedKeySlot, open)? {
+            lock(&self.told).salts.entry(slot.info().salt).or_default().push(name.clone());
+        }
+        Ok(())
     }
 
-    /// Reads and opens an object; nothing if it is damaged, which is noted, or was removed meanwhile.
+    fn generation<T>(
+        &self,
+        n: u32,
+        name: &BlobName,
+        open: impl Fn(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<Option<T>, EngineError> {
+        lock(&self.told).generations.entry(n).or_default();
+        self.open(name, FindingKind::DamagedGeneration, open)
+    }
+
+    fn condemned(&self, packs: Option<Vec<PackRef>>) {
+        lock(&self.told).condemned.extend(packs.into_iter().flatten().map(|pack| pack.name));
+    }
+
+    /// As [`Objects::read`], where a damaged object needs no more attention.
     fn open<T>(
         &self,
         name: &BlobName,
         kind: FindingKind,
         open: impl Fn(&[u8]) -> Result<T, FormatError>,
     ) -> Result<Option<T>, EngineError> {
-        let bytes = match get_sealed(self.repository.store(), name) {
-            Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(None),
-            Err(EngineError::Damaged { source, .. }) => {
-                self.findings.note(kind, name, || chain(&source));
-                return Ok(None);
-            }
-            other => other?,
+        Ok(match self.read(name, kind, open)? {
+            Opened::Sound(object) => Some(object),
+            Opened::Damaged(_) | Opened::Gone => None,
+        })
+    }
+
+    /// Reads and opens an object; damage is noted.
+    fn read<T>(
+        &self,
+        name: &BlobName,
+        kind: FindingKind,
+        open: impl Fn(&[u8]) -> Result<T, FormatError>,
+    ) -> Result<Opened<T>, EngineError> {
+        let opened = match get_sealed(self.repository.store(), name) {
+            Ok(bytes) => open(&bytes).map_err(|error| chain(&error)),
+            Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(Opened::Gone),
+            Err(EngineError::Damaged { source, .. }) => Err(chain(&source)),
+            Err(error) if error.is_damage() => Err(chain(&error)),
+            Err(error) => return Err(error),
         };
-        match open(&bytes) {
-            Ok(object) => Ok(Some(object)),
-            Err(error) => {
-                self.findings.note(kind, name, || chain(&error));
-                Ok(None)
-            }
-        }
+        Ok(match opened {
+            Ok(object) => Opened::Sound(object),
+            Err(detail) => Opened::Damaged(self.findings.note(kind, name, || detail)),
+        })
     }
 
-    /// An intent without a decision.
-    fn decided(&self, name: &BlobName, decision: &DecisionName) -> Result<(), EngineError> {
-        let tombstone = BlobName::tombstone(decision.vm, decision.session);
-        for blob in [decision.blob(), tombstone] {
-            if self.repository.blob_len(&blob)?.is_some() {
-                return Ok(());
-            }
-        }
-        let id = self.findings.note(FindingKind::UndecidedSession, name, || {
-            "the session has not ended: it is running, was interrupted, or its decision was lost".to_owned()
-        });
-        self.lose(id, decision);
-        Ok(())
-    }
-
-    fn index(&self, name: &BlobName, index: &Index) {
-        let len = |pack: &PackName| self.inventory.len(pack);
-        let stale = index.packs.iter().filter(|pack| len(&pack.name) != Some(u64::from(pack.len)));
-        let mut stale = stale.peekable();
+    fn index(&self, name: &BlobName, session: SessionId, index: &Index) {
+        let is_there = |pack: &&PackRef| self.inventory.len(&pack.name) == Some(u64::from(pack.len));
+        let mut stale = index.packs.iter().filter(|pack| !is_there(pack)).peekable();
         if let Some(first) = stale.peek() {
             let first = first.name.clone();
             let count = stale.count();
@@ -221,34 +312,29 @@ impl Objects<'_, '_, '_> {
                 )
             });
         }
-        lock(&self.told).indexed.extend(index.packs.iter().map(|pack| pack.name.clone()));
-    }
-
-    /// Data packs of committed sessions that no index lists.
-    fn unindexed(&self, blobs: &[BlobInfo], snapshots: &[Snapshot]) {
-        let told = lock(&self.told);
-        let committed: HashSet<SessionId> = snapshots.iter().map(Snapshot::session).collect();
-        let mut missing: BTreeMap<(SessionId, WriterId), usize> = BTreeMap::new();
-        for info in blobs {
-            if let Some(BlobKind::Pack(pack)) = info.name.kind()
-                && pack.kind == PackKind::Data
-                && committed.contains(&pack.session)
-                && !told.unread.contains(&pack.session)
-                && !told.indexed.contains(&pack)
-            {
-                *missing.entry((pack.session, pack.writer)).or_default() += 1;
+        let mut told = lock(&self.told);
+        let number = u32::try_from(told.indexes.len()).expect("fewer than 2^32 indexes");
+        told.indexes.push(name.clone());
+        for pack in &index.packs {
+            if is_there(&pack) {
+                told.listed.entry(pack.name.clone()).or_default().push(number);
+            } else {
+                told.mislisted.insert(pack.name.clone());
             }
         }
-        if missing.is_empty() {
-            return;
-        }
-        let names: HashSet<&BlobName> = blobs.iter().map(|info| &info.name).collect();
-        for ((session, writer), count) in missing {
-            let free = (0..=u32::MAX).map(|number| BlobName::index(&writer, session, number));
-            let Some(name) = free.into_iter().find(|name| !names.contains(name)) else { continue };
-            self.findings.note(FindingKind::MissingIndex, &name, || {
-                format!("{count} packs of the snapshot {session} are in no index")
-            });
+        for (listed, decision) in &index.sessions {
+            told.decisions.entry(*listed).or_insert_with(|| decision.clone());
+            if *listed != session {
+                told.listed_elsewhere.entry(*listed).or_insert_with(|| name.clone());
+            }
         }
     }
+}
+
+/// What became of reading an object.
+enum Opened<T> {
+    Sound(T),
+    Damaged(FindingId),
+    /// It was removed since it was listed.
+    Gone,
 }

@@ -15,7 +15,6 @@ use crate::error::{EngineError, chain};
 use crate::extent::Extent;
 use crate::frames::FrameReader;
 use crate::map::{FANOUT, Shape};
-use crate::store::StoreError;
 use rayon::prelude::*;
 use repo_format::{Child, Disk, FormatError, FrameKind, Location, Node, PackRef, Page, PageBounds};
 use std::collections::HashMap;
@@ -292,7 +291,7 @@ fn fitting(parts: &[&Part]) -> usize {
 /// Notes that a frame cannot be read.
 pub(super) fn unreadable(findings: &Findings, at: &Location, error: &EngineError) -> FindingId {
     let kind = match error {
-        EngineError::Store(StoreError::NotFound { .. }) => FindingKind::MissingPack,
+        EngineError::Store(_) => FindingKind::MissingPack,
         _ => FindingKind::DamagedPack,
     };
     findings
@@ -354,7 +353,7 @@ pub(super) fn read_each(
 ) -> Result<Vec<Result<Vec<u8>, EngineError>>, EngineError> {
     match frames.read_all(kind, locations) {
         Ok(payloads) => Ok(payloads.into_iter().map(Ok).collect()),
-        Err(error) if !is_damage(&error) => Err(error),
+        Err(error) if !error.is_damage() => Err(error),
         Err(error) if locations.len() == 1 => Ok(vec![Err(error)]),
         Err(_) => {
             let (left, right) = locations.split_at(locations.len() / 2);
@@ -363,14 +362,4 @@ pub(super) fn read_each(
             Ok(results)
         }
     }
-}
-
-/// Whether an error tells of what is stored, and not of a store that fails.
-pub(super) fn is_damage(error: &EngineError) -> bool {
-    matches!(
-        error,
-        EngineError::Damaged { .. }
-            | EngineError::Short { .. }
-            | EngineError::Store(StoreError::NotFound { .. })
-    )
 }

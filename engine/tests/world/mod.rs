@@ -8,7 +8,7 @@ use keepstone_engine::repository::NewSlot;
 use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::target::MemoryTarget;
-use keepstone_engine::verify::{VerifyJob, verify};
+use keepstone_engine::verify::{ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Repository};
 use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotName, WriterId};
 
@@ -136,8 +136,8 @@ pub fn mixed(seed: u64, len: usize) -> Vec<u8> {
 
 /// Asserts that verification with all data finds no damage.
 pub fn undamaged(repository: &Repository<'_>) {
-    let report = verify(repository, &VerifyJob { snapshots: Vec::new(), read_data: true }, &Quiet)
-        .expect("it verifies");
+    let report =
+        verify(repository, &VerifyJob::everything(ReadData::Everything, NOW), &Quiet).expect("it verifies");
     let damage: Vec<_> = report.findings.iter().filter(|finding| finding.kind.is_damage()).collect();
     assert!(damage.is_empty(), "{damage:?}");
 }

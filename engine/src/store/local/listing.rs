@@ -4,8 +4,8 @@
 //! and all that is below it is together there.
 
 use super::is_absent;
-use super::root::{Root, is_hidden};
-use crate::store::{BlobInfo, Page};
+use super::root::{LOST_AND_FOUND, Root, is_hidden};
+use crate::store::{BlobInfo, Foreign, Page};
 use repo_format::BlobName;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -34,14 +34,15 @@ pub(super) fn page(root: &Root, prefix: &str, from: Option<&BlobName>, limit: us
     {
         // The rest of the listing is left to another page, so that this one does not read the directory.
         let next = BlobName::parse(&format!("{name}-"));
-        return Ok(Page { blobs: vec![BlobInfo { name, len }], next });
+        return Ok(Page { blobs: vec![BlobInfo { name, len }], next, ..Page::default() });
     }
     let limit = limit.max(1);
-    let mut walk = Walk { prefix, from, wanted: limit.saturating_add(1), found: Vec::new() };
+    let wanted = limit.saturating_add(1);
+    let mut walk = Walk { prefix, from, wanted, found: Vec::new(), foreign: Vec::new() };
     walk.visit(&dir, base)?;
     let mut blobs = walk.found;
     let next = if blobs.len() > limit { blobs.pop().map(|blob| blob.name) } else { None };
-    Ok(Page { blobs, next })
+    Ok(Page { blobs, next, foreign: walk.foreign })
 }
 
 /// The length of a blob in its directory; `None` if there is none, or something that is no blob.
@@ -61,6 +62,8 @@ enum Entry {
     Blob(BlobName),
     /// The whole path of a directory, with a slash at its end.
     Dir(String),
+    /// What can be no blob.
+    Foreign(Foreign),
 }
 
 impl Entry {
@@ -68,6 +71,7 @@ impl Entry {
         match self {
             Self::Blob(name) => name.as_str(),
             Self::Dir(path) => path,
+            Self::Foreign(foreign) => &foreign.name,
         }
     }
 }
@@ -77,12 +81,17 @@ struct Walk<'a> {
     from: &'a str,
     wanted: usize,
     found: Vec<BlobInfo>,
+    foreign: Vec<Foreign>,
 }
 
 impl Walk<'_> {
     /// Adds what is below a directory, in order, until enough is found.
     fn visit(&mut self, dir: &OwnedFd, path: &str) -> io::Result<()> {
-        for entry in self.entries(dir, path)? {
+        let Some(entries) = self.entries(dir, path)? else {
+            self.note(Foreign { name: format!("{path}/"), what: "an empty directory" });
+            return Ok(());
+        };
+        for entry in entries {
             if self.found.len() >= self.wanted {
                 break;
             }
@@ -102,38 +111,67 @@ impl Walk<'_> {
                         Err(error) => return Err(error.into()),
                     }
                 }
+                Entry::Foreign(foreign) => self.note(foreign),
             }
         }
         Ok(())
     }
 
-    /// The entries of a directory that may lead to names of the page, in the order of whole names.
-    fn entries(&self, dir: &OwnedFd, path: &str) -> io::Result<Vec<Entry>> {
+    fn note(&mut self, foreign: Foreign) {
+        if self.wants(&foreign.name) {
+            self.foreign.push(foreign);
+        }
+    }
+
+    /// The entries of a directory that may lead to names of the page, in the order of whole names; nothing if it has
+    /// none at all and is not the root.
+    fn entries(&self, dir: &OwnedFd, path: &str) -> io::Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
+        let mut is_empty = !path.is_empty();
         for entry in Dir::read_from(dir)? {
             let entry = entry?;
-            let Ok(leaf) = entry.file_name().to_str() else { continue };
-            let whole = if path.is_empty() { leaf.to_owned() } else { format!("{path}/{leaf}") };
-            // Files that cannot be blobs (`lost+found`, an editor's backup) are none.
-            let Some(name) = BlobName::parse(&whole).filter(|_| !is_hidden(&whole)) else { continue };
+            let leaf = entry.file_name().to_bytes();
+            if matches!(leaf, b"." | b"..") {
+                continue;
+            }
+            is_empty = false;
+            if path.is_empty() && leaf == LOST_AND_FOUND {
+                continue;
+            }
+            let leaf = shown(leaf);
+            let whole = if path.is_empty() { leaf } else { format!("{path}/{leaf}") };
+            if is_hidden(&whole) {
+                continue;
+            }
             let file_type = match entry.file_type() {
-                FileType::Unknown => match rustix::fs::statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(Errno::NOENT) => continue,
-                    Err(error) => return Err(error.into()),
-                },
+                FileType::Unknown => {
+                    match rustix::fs::statat(dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                        Err(Errno::NOENT) => continue,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
                 known => known,
             };
-            match file_type {
-                FileType::RegularFile if self.wants(&whole) => entries.push(Entry::Blob(name)),
-                FileType::Directory if self.may_hold(&format!("{whole}/")) => {
-                    entries.push(Entry::Dir(format!("{whole}/")));
-                }
-                _ => {}
-            }
+            entries.extend(self.entry(whole, file_type));
         }
         entries.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-        Ok(entries)
+        Ok((!is_empty).then_some(entries))
+    }
+
+    fn entry(&self, whole: String, file_type: FileType) -> Option<Entry> {
+        // What was written out has a backslash, which no name of a blob has.
+        match (file_type, BlobName::parse(&whole)) {
+            (FileType::RegularFile, Some(name)) => self.wants(&whole).then_some(Entry::Blob(name)),
+            (FileType::Directory, Some(_)) => {
+                let path = format!("{whole}/");
+                self.may_hold(&path).then_some(Entry::Dir(path))
+            }
+            (FileType::Directory, None) => {
+                Some(Entry::Foreign(Foreign { name: format!("{whole}/"), what: "a directory" }))
+            }
+            (file_type, _) => Some(Entry::Foreign(Foreign { name: whole, what: what(file_type) })),
+        }
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -144,6 +182,26 @@ impl Walk<'_> {
     fn may_hold(&self, path: &str) -> bool {
         let below_prefix = path.starts_with(self.prefix) || self.prefix.starts_with(path);
         below_prefix && (path >= self.from || self.from.starts_with(path))
+    }
+}
+
+/// A name as text: as it is if it is text without control characters, else with these written out.
+fn shown(name: &[u8]) -> String {
+    match std::str::from_utf8(name) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => name.escape_ascii().to_string(),
+    }
+}
+
+fn what(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "of an unknown kind",
     }
 }
 
@@ -158,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_holds_nothing_of_the_page_is_not_read() {
-        let walk = Walk { prefix: "d/w", from: "d/w-1/5", wanted: 1, found: Vec::new() };
+        let walk = Walk { prefix: "d/w", from: "d/w-1/5", wanted: 1, found: Vec::new(), foreign: Vec::new() };
         let read: Vec<&str> =
             ["c/", "d/", "d/v/", "d/w-/", "d/w-0/", "d/w-1/", "d/w-1/x/", "d/w/", "d/w0/", "d/x/", "e/"]
                 .into_iter()

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 pub(super) const TEMPORARY_DIR: &str = ".tmp";
 
 /// Made by `mkfs` in the root of a new file system.
-const LOST_AND_FOUND: &[u8] = b"lost+found";
+pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -49,7 +49,7 @@ impl Root {
         for component in components(relative) {
             dir = match rustix::fs::openat(&dir, component, DIR, Mode::empty()) {
                 // Not the same as nothing: blobs may well be behind the link.
-                Err(Errno::NOTDIR) if is_symlink(&dir, component) => return Err(Errno::LOOP.into()),
+                Err(Errno::NOTDIR) if is_symlink(&dir, component) => return Err(a_link(component)),
                 result => result?,
             };
         }
@@ -61,7 +61,11 @@ impl Root {
         let (parent, leaf) = relative.rsplit_once('/').unwrap_or(("", relative));
         // A pipe that lies there must not make the open wait.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(self.dir(parent)?, leaf, flags, Mode::empty())?.into())
+        match rustix::fs::openat(self.dir(parent)?, leaf, flags, Mode::empty()) {
+            Ok(file) => Ok(file.into()),
+            Err(Errno::LOOP) => Err(a_link(leaf)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens a directory below the root, making it and what leads to it; all of that is durable afterwards.
@@ -118,6 +122,11 @@ impl Root {
     fn durable(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Something else is in the place of what was looked for.
+fn a_link(component: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{component} is a symbolic link"))
 }
 
 fn is_symlink(dir: &OwnedFd, component: &str) -> bool {

@@ -1,6 +1,8 @@
 use super::*;
-use crate::store::{BlobInfo, conformance};
+use crate::store::{BlobInfo, Foreign, conformance};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
@@ -16,6 +18,10 @@ fn new_store() -> (TempDir, LocalStore) {
 
 fn names(page: &Page) -> Vec<&str> {
     page.blobs.iter().map(|blob| blob.name.as_str()).collect()
+}
+
+fn foreign(name: &str, what: &'static str) -> Foreign {
+    Foreign { name: name.to_owned(), what }
 }
 
 /// What is in `.tmp`.
@@ -171,7 +177,9 @@ fn symbolic_links_are_not_followed() {
     assert!(store.put_new(&name("d/new"), b"1").is_err());
     assert!(store.delete(&name("d/secret")).is_err());
     assert!(store.list("d/", None, 10).is_err());
-    assert_eq!(store.list("", None, 10).unwrap(), Page::default());
+    let page = store.list("", None, 10).unwrap();
+    let foreign = vec![foreign("d", "a symbolic link"), foreign("s", "a symbolic link")];
+    assert_eq!(page, Page { foreign, ..Page::default() });
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
 }
 
@@ -184,7 +192,11 @@ fn a_prefix_that_is_a_whole_name_is_answered_without_the_rest() {
     let first = store.list("d/w/1", None, 10).unwrap();
     assert_eq!(
         first,
-        Page { blobs: vec![BlobInfo { name: name("d/w/1"), len: 5 }], next: Some(name("d/w/1-")) }
+        Page {
+            blobs: vec![BlobInfo { name: name("d/w/1"), len: 5 }],
+            next: Some(name("d/w/1-")),
+            foreign: Vec::new(),
+        }
     );
     let rest = store.list("d/w/1", first.next.as_ref(), 10).unwrap();
     assert_eq!((names(&rest), &rest.next), (vec!["d/w/1-x", "d/w/10"], &None));
@@ -198,4 +210,51 @@ fn a_pipe_in_place_of_a_blob_is_an_error() {
         .unwrap();
     let error = store.get(&name("config"), None).unwrap_err();
     assert_eq!(error.to_string(), format!("could not read {}", path.display()));
+}
+
+#[test]
+fn what_is_no_blob_is_told_of_once_on_whatever_page() {
+    let (dir, store) = new_store();
+    for text in ["a", "d/w/1", "d/w/2", "z"] {
+        store.put_new(&name(text), b"1").unwrap();
+    }
+    let at = |text: &str| dir.path().join(text);
+    fs::create_dir(at("lost+found")).unwrap();
+    fs::create_dir(at("d/empty")).unwrap();
+    fs::create_dir(at("Folder")).unwrap();
+    fs::write(at("Folder/hidden"), b"1").unwrap();
+    fs::write(at("d/w/1~"), b"1").unwrap();
+    fs::write(dir.path().join(OsStr::from_bytes(b"d/bad-\xff")), b"1").unwrap();
+    fs::write(at("d/two\nlines"), b"1").unwrap();
+    let deep = "d/".to_owned() + &"long/".repeat(50);
+    fs::create_dir_all(at(&deep)).unwrap();
+    fs::write(at(&(deep.clone() + "too-long")), b"1").unwrap();
+    std::os::unix::fs::symlink("config", at("d/link")).unwrap();
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, at("d/w/3"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut expected = vec![
+        foreign("Folder/", "a directory"),
+        foreign("d/bad-\\xff", "a file"),
+        foreign("d/empty/", "an empty directory"),
+        foreign("d/link", "a symbolic link"),
+        foreign(&(deep + "too-long"), "a file"),
+        foreign("d/two\\nlines", "a file"),
+        foreign("d/w/1~", "a file"),
+        foreign("d/w/3", "a pipe"),
+    ];
+    expected.sort();
+    for limit in 1..6 {
+        let mut found = Vec::new();
+        let mut from = None;
+        loop {
+            let page = store.list("", from.as_ref(), limit).unwrap();
+            found.extend(page.foreign);
+            let Some(next) = page.next else { break };
+            from = Some(next);
+        }
+        found.sort();
+        assert_eq!(found, expected, "pages of {limit}");
+    }
+    assert!(matches!(store.get(&name("d/w/3"), None), Err(error) if error.is_damage()));
+    assert!(matches!(store.get(&name("d/link"), None), Err(error) if error.is_damage()));
 }

@@ -1,0 +1,470 @@
+//! Whether what there is of each session fits together: intent, packs, indexes, decision and tombstone.
+//!
+//! A session that has begun and has no decision is either unfinished, or its decision was lost. By itself it cannot
+//! tell. But others can: who refers to its packs or was made from it saw it decided (W-3, W-5), and who took a number
+//! for a later decision of the VM saw the one before (W-1).
+
+use super::findings::{FindingId, FindingKind, Findings};
+use super::inventory::Inventory;
+use super::objects::Told;
+use crate::error::EngineError;
+use crate::repository::Repository;
+use crate::snapshots::{Snapshot, Snapshots};
+use crate::store::BlobInfo;
+use repo_format::{BlobKind, BlobName, DecisionName, Intent, PackKind, PackName, SessionId, VmTag, WriterId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A session that has stored all that a snapshot needs commits within seconds; a day allows for clocks and for a host
+/// that slept.
+const STALLED_AFTER_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
+/// What there is of a session, by the names of its blobs.
+#[derive(Default)]
+struct Traces {
+    /// Who is said to have written it, with the first blob that says so.
+    writers: BTreeMap<WriterId, BlobName>,
+    has_intent: bool,
+    decisions: Vec<DecisionName>,
+    tombstones: Vec<VmTag>,
+    data_packs: Vec<PackName>,
+    map_packs: Vec<PackName>,
+    indexes: usize,
+}
+
+impl Traces {
+    fn is_decided(&self) -> bool {
+        !self.decisions.is_empty() || !self.tombstones.is_empty()
+    }
+
+    fn add(&mut self, info: &BlobInfo, kind: BlobKind) {
+        let writer = match kind {
+            BlobKind::Intent { writer, .. } => {
+                self.has_intent = true;
+                writer
+            }
+            BlobKind::Pack(pack) => {
+                let writer = pack.writer.clone();
+                match pack.kind {
+                    PackKind::Data => self.data_packs.push(pack),
+                    PackKind::Map => self.map_packs.push(pack),
+                }
+                writer
+            }
+            BlobKind::Index { writer, .. } => {
+                self.indexes += 1;
+                writer
+            }
+            BlobKind::Decision(decision) => {
+                let writer = decision.writer.clone();
+                self.decisions.push(decision);
+                writer
+            }
+            BlobKind::Tombstone { vm, .. } => return self.tombstones.push(vm),
+            _ => return,
+        };
+        self.writers.entry(writer).or_insert_with(|| info.name.clone());
+    }
+
+    /// What is there of it, in words.
+    fn contents(&self) -> String {
+        format!(
+            "{} data packs, {} map packs, {} indexes",
+            self.data_packs.len(),
+            self.map_packs.len(),
+            self.indexes
+        )
+    }
+}
+
+fn session_of(kind: &BlobKind) -> Option<SessionId> {
+    match kind {
+        BlobKind::Intent { session, .. }
+        | BlobKind::Index { session, .. }
+        | BlobKind::Tombstone { session, .. }
+        | BlobKind::Repack(session) => Some(*session),
+        BlobKind::Pack(pack) => Some(pack.session),
+        BlobKind::Decision(decision) => Some(decision.session),
+        _ => None,
+    }
+}
+
+/// What is known of all sessions.
+pub(super) struct Sessions<'v, 'r, 's> {
+    pub(super) repository: &'v Repository<'r>,
+    pub(super) inventory: &'v Inventory<'v, 's>,
+    pub(super) findings: &'v Findings,
+    pub(super) snapshots: &'v Snapshots,
+    pub(super) vms: &'v HashMap<VmTag, String>,
+    pub(super) told: &'v Told,
+    /// Now, milliseconds since 1970.
+    pub(super) time: u64,
+}
+
+impl Sessions<'_, '_, '_> {
+    /// Checks all sessions of a listing.
+    pub(super) fn check(&self, blobs: &[BlobInfo]) -> Result<(), EngineError> {
+        let mut sessions: BTreeMap<SessionId, Traces> = BTreeMap::new();
+        for info in blobs {
+            if let Some(kind) = info.name.kind()
+                && let Some(session) = session_of(&kind)
+            {
+                sessions.entry(session).or_default().add(info, kind);
+            }
+        }
+        let mut lost = self.parents(&sessions);
+        let referrers = self.referrers();
+        let gaps = self.gaps(&sessions, &lost);
+        for (session, traces) in &sessions {
+            self.contradictions(*session, traces);
+            self.begun(*session, traces);
+            if traces.is_decided() || lost.contains(session) {
+                continue;
+            }
+            let intents = self.intents(*session);
+            if intents.is_empty() {
+                self.nameless(*session, traces, &referrers);
+            }
+            for intent in intents {
+                if self.is_decided_by_now(&intent.decision)? {
+                    continue;
+                }
+                let proof = referrers.get(session).cloned().or_else(|| gaps.proof(&intent.decision));
+                if self.undecided(intent, traces, proof) {
+                    lost.insert(*session);
+                }
+            }
+        }
+        self.unexplained(&gaps, &lost);
+        Ok(())
+    }
+
+    /// The intents of a session that can be read: one, unless something is wrong.
+    fn intents(&self, session: SessionId) -> &[Intent] {
+        self.told.intents.get(&session).map_or(&[], Vec::as_slice)
+    }
+
+    fn vm(&self, tag: VmTag) -> &str {
+        self.vms.get(&tag).map_or("", String::as_str)
+    }
+
+    fn lose(&self, id: FindingId, decision: &DecisionName) {
+        self.findings.lose(id, decision.session, self.vm(decision.vm));
+    }
+
+    fn is_decided_by_now(&self, decision: &DecisionName) -> Result<bool, EngineError> {
+        let tombstone = BlobName::tombstone(decision.vm, decision.session);
+        for blob in [decision.blob(), tombstone] {
+            if self.repository.blob_len(&blob)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A decision is never removed without a tombstone that stays (PROTOCOL I1), and a parent is a COMMIT. Returns the
+    /// sessions that turn out to have lost theirs.
+    fn parents(&self, sessions: &BTreeMap<SessionId, Traces>) -> BTreeSet<SessionId> {
+        let mut lost = BTreeSet::new();
+        for snapshot in &self.snapshots.snapshots {
+            let Some(parent) = &snapshot.commit.parent else { continue };
+            if parent.vm != snapshot.name.vm {
+                let kind = FindingKind::ContradictorySession;
+                self.findings.note(kind, &snapshot.name.blob(), || {
+                    "the snapshot that it was made from is another VM's".to_owned()
+                });
+            }
+            let is_there = sessions.get(&parent.session).is_some_and(|traces| {
+                traces.decisions.contains(parent) || traces.tombstones.contains(&parent.vm)
+            });
+            if !is_there && lost.insert(parent.session) {
+                let detail = || format!("it is missing: snapshot {} was made from it", snapshot.session());
+                let id = self.findings.note(FindingKind::MissingDecision, &parent.blob(), detail);
+                self.lose(id, parent);
+            }
+        }
+        lost
+    }
+
+    /// For sessions that others refer to, what does.
+    fn referrers(&self) -> HashMap<SessionId, String> {
+        let mut referrers: HashMap<SessionId, String> = HashMap::new();
+        for pack in self.inventory.named().into_keys() {
+            referrers
+                .entry(pack.session)
+                .or_insert_with(|| format!("snapshots of other sessions refer to its pack {pack}"));
+        }
+        for (session, index) in &self.told.listed_elsewhere {
+            referrers
+                .entry(*session)
+                .or_insert_with(|| format!("{index}, an index of another session, lists its packs"));
+        }
+        referrers
+    }
+
+    /// One session has one writer, one decision, and the one that its intent tells.
+    fn contradictions(&self, session: SessionId, traces: &Traces) {
+        let kind = FindingKind::ContradictorySession;
+        let owner = traces.decisions.first().map(|decision| &decision.writer);
+        let owner = owner.or_else(|| Some(&self.intents(session).first()?.decision.writer));
+        if traces.writers.len() > 1
+            && let Some((writer, blob)) =
+                traces.writers.iter().find(|(writer, _)| owner.is_none_or(|owner| *writer != owner))
+        {
+            let number = traces.writers.len();
+            self.findings.note(kind, blob, || {
+                format!("blobs of {number} writers bear the id of one session; {writer} is one of them")
+            });
+        }
+        let is_readable = |name: &&DecisionName| !self.told.unreadable.contains(&name.blob());
+        let decisions: Vec<&DecisionName> = traces.decisions.iter().filter(is_readable).collect();
+        if let [first, second, ..] = decisions.as_slice() {
+            self.findings.note(kind, &second.blob(), || {
+                format!("the session is decided under another name too: {first}")
+            });
+        }
+        for intent in self.intents(session) {
+            if let Some(other) = decisions.iter().find(|name| ***name != intent.decision) {
+                self.findings.note(kind, &other.blob(), || {
+                    format!("the session's intent says that its decision is {}", intent.decision)
+                });
+            }
+        }
+        for decision in self.told.tombstoned.get(&session).into_iter().flatten() {
+            if decisions.iter().any(|name| *name != decision) {
+                let blob = BlobName::tombstone(decision.vm, session);
+                self.findings
+                    .note(kind, &blob, || format!("the tombstone is for {decision}, which is not there"));
+            }
+        }
+    }
+
+    /// Every session begins with an intent, which stays.
+    fn begun(&self, session: SessionId, traces: &Traces) {
+        if traces.has_intent {
+            return;
+        }
+        let (blob, detail) = match (traces.writers.keys().next(), traces.tombstones.first()) {
+            (Some(writer), _) if traces.is_decided() => {
+                let detail =
+                    "it is missing; the session was decided, so nothing needs it any more".to_owned();
+                (BlobName::intent(writer, session), detail)
+            }
+            (Some(writer), _) => {
+                let contents = traces.contents();
+                let detail =
+                    format!("it is missing, and so is a decision; of its session there are {contents}");
+                (BlobName::intent(writer, session), detail)
+            }
+            (None, Some(vm)) => {
+                let detail = "the intent of the session that it forgets is missing".to_owned();
+                (BlobName::tombstone(*vm, session), detail)
+            }
+            (None, None) => (
+                BlobName::repack(session),
+                "the intent and the decision of its session are missing".to_owned(),
+            ),
+        };
+        self.findings.note(FindingKind::MissingIntent, &blob, || detail);
+    }
+
+    /// A session without a decision and without an intent that would tell the decision's name.
+    fn nameless(&self, session: SessionId, traces: &Traces, referrers: &HashMap<SessionId, String>) {
+        let (Some(proof), Some(writer)) = (referrers.get(&session), traces.writers.keys().next()) else {
+            return;
+        };
+        let known = self.told.decisions.get(&session);
+        let blob = known.map_or_else(|| format!("r/*/{writer}/*-{session}"), ToString::to_string);
+        let detail = || format!("it is missing: {proof}");
+        let id = self.findings.note_of(FindingKind::MissingDecision, &blob, detail);
+        self.findings.lose(id, session, known.map_or("", |decision| self.vm(decision.vm)));
+    }
+
+    /// A session without a decision. Returns whether it is proven that there was one.
+    fn undecided(&self, intent: &Intent, traces: &Traces, proof: Option<String>) -> bool {
+        let decision = &intent.decision;
+        let of_vm = match self.vm(decision.vm) {
+            "" => "a VM that no snapshot names".to_owned(),
+            vm => format!("the VM {vm}"),
+        };
+        let age = age(self.time.saturating_sub(intent.time));
+        if let Some(proof) = proof {
+            let detail = || format!("it is missing: {proof}; the session is of {of_vm} and began {age} ago");
+            let id = self.findings.note(FindingKind::MissingDecision, &decision.blob(), detail);
+            self.lose(id, decision);
+            return true;
+        }
+        // A writer indexes its last data packs after it stored them, and maps come last.
+        let is_indexed = traces.data_packs.iter().all(|pack| self.told.listed.contains_key(pack));
+        let is_whole = is_indexed && !traces.map_packs.is_empty();
+        let is_old = self.time.saturating_sub(intent.time) > STALLED_AFTER_MILLIS;
+        let (kind, state) = match (is_whole, is_old) {
+            (true, true) => (
+                FindingKind::StalledSession,
+                "it has stored all that a snapshot needs, so its decision was probably lost",
+            ),
+            (true, false) => (
+                FindingKind::UndecidedSession,
+                "it is running, was interrupted, or its decision was lost: all of its packs are indexed",
+            ),
+            (false, _) => {
+                (FindingKind::UndecidedSession, "it is running or was interrupted, or its decision was lost")
+            }
+        };
+        let name = BlobName::intent(&decision.writer, intent.session);
+        let contents = traces.contents();
+        let id = self.findings.note(kind, &name, || {
+            format!("a session of {of_vm} that began {age} ago has no decision: {state} ({contents})")
+        });
+        self.lose(id, decision);
+        false
+    }
+
+    /// The numbers of decisions that are known to have been there and are not.
+    fn gaps(&self, sessions: &BTreeMap<SessionId, Traces>, lost: &BTreeSet<SessionId>) -> Gaps {
+        let tombstoned = self.told.tombstoned.values().flatten();
+        let decided: BTreeSet<(VmTag, u32)> = sessions
+            .values()
+            .flat_map(|traces| &traces.decisions)
+            .chain(tombstoned)
+            .map(|name| (name.vm, name.seq))
+            .collect();
+        let parents = self.snapshots.snapshots.iter().filter_map(|snapshot| snapshot.commit.parent.as_ref());
+        let told: BTreeSet<(VmTag, u32)> =
+            parents.filter(|name| lost.contains(&name.session)).map(|name| (name.vm, name.seq)).collect();
+        let undecided = self.told.intents.values().flatten().map(|intent| &intent.decision);
+        let all = sessions.values().flat_map(|traces| &traces.decisions).chain(undecided);
+        let mut missing = BTreeMap::new();
+        for name in all {
+            // The highest number is used again and again.
+            let Some(before) = name.seq.checked_sub(1).filter(|_| name.seq != u32::MAX) else { continue };
+            let place = (name.vm, before);
+            if !decided.contains(&place) && !told.contains(&place) {
+                missing.entry(place).or_insert(name.session);
+            }
+        }
+        let mut candidates: BTreeMap<(VmTag, u32), usize> = BTreeMap::new();
+        for intent in self.told.intents.values().flatten() {
+            if !sessions.get(&intent.session).is_some_and(Traces::is_decided) {
+                *candidates.entry((intent.decision.vm, intent.decision.seq)).or_default() += 1;
+            }
+        }
+        Gaps { missing, candidates }
+    }
+
+    /// Gaps that no session with an intent explains for sure.
+    fn unexplained(&self, gaps: &Gaps, lost: &BTreeSet<SessionId>) {
+        let explained: BTreeSet<(VmTag, u32)> = lost
+            .iter()
+            .flat_map(|session| self.intents(*session))
+            .map(|intent| (intent.decision.vm, intent.decision.seq))
+            .collect();
+        for (&(vm, seq), witness) in &gaps.missing {
+            if explained.contains(&(vm, seq)) {
+                continue;
+            }
+            let of_vm = match self.vm(vm) {
+                "" => String::new(),
+                vm => format!(" of the VM {vm}"),
+            };
+            let blob = format!("r/{vm}/*/{seq:08x}-*");
+            self.findings.note_of(FindingKind::MissingDecision, &blob, || {
+                format!(
+                    "a decision{of_vm} with this number is missing: session {witness} saw it when it began"
+                )
+            });
+        }
+    }
+}
+
+/// Decisions that were there when another session of the VM began, by VM and number.
+struct Gaps {
+    /// With a session that saw it.
+    missing: BTreeMap<(VmTag, u32), SessionId>,
+    /// How many undecided sessions have the number.
+    candidates: BTreeMap<(VmTag, u32), usize>,
+}
+
+impl Gaps {
+    /// What proves that a session was decided, if it is the only one that a gap can be of.
+    fn proof(&self, decision: &DecisionName) -> Option<String> {
+        let place = (decision.vm, decision.seq);
+        let witness = self.missing.get(&place)?;
+        (self.candidates.get(&place) == Some(&1))
+            .then(|| format!("session {witness} saw a decision with its number when it began"))
+    }
+}
+
+/// A duration in its largest unit, rounded down.
+pub(super) fn age(millis: u64) -> String {
+    let seconds = millis / 1000;
+    let (number, unit) = match seconds {
+        0..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Whether the packs of committed sessions are those that the sessions counted when they ended.
+pub(super) fn check_counts(
+    sessions: &Sessions<'_, '_, '_>,
+    blobs: &[BlobInfo],
+) -> Vec<(PackName, &'static str)> {
+    let mut numbers: HashMap<(SessionId, PackKind), BTreeSet<u32>> = HashMap::new();
+    let named = sessions.inventory.named();
+    let mut surplus = Vec::new();
+    let committed: HashMap<SessionId, &Snapshot> =
+        sessions.snapshots.snapshots.iter().map(|snapshot| (snapshot.session(), snapshot)).collect();
+    let harmed: BTreeSet<SessionId> = sessions
+        .findings
+        .affected_snapshots()
+        .into_iter()
+        .filter_map(|position| sessions.snapshots.snapshots.get(position))
+        .map(Snapshot::session)
+        .collect();
+    for info in blobs {
+        let Some(BlobKind::Pack(pack)) = info.name.kind() else { continue };
+        let Some(snapshot) = committed.get(&pack.session) else { continue };
+        if pack.writer != snapshot.name.writer {
+            continue;
+        }
+        numbers.entry((pack.session, pack.kind)).or_default().insert(pack.number);
+        if named.contains_key(&pack) {
+            continue;
+        }
+        if pack.number >= counted(snapshot, pack.kind) {
+            surplus.push((pack, "the session counted fewer packs when it ended"));
+        } else if !harmed.contains(&pack.session) {
+            surplus.push((pack, "no map names it, not even that of its own session"));
+        }
+    }
+    for (session, snapshot) in committed {
+        for kind in [PackKind::Data, PackKind::Map] {
+            let count = counted(snapshot, kind);
+            let there = numbers.get(&(session, kind));
+            let is_there = |number: &u32| there.is_some_and(|there| there.contains(number));
+            let missing = (0..count).take(NUMBERS_LOOKED_AT).filter(|number| !is_there(number));
+            let name = |number| PackName { kind, writer: snapshot.name.writer.clone(), session, number };
+            let is_new =
+                |pack: &PackName| !named.contains_key(pack) && !sessions.told.condemned.contains(pack);
+            for pack in missing.map(name).filter(is_new).take(MISSING_TOLD) {
+                sessions.findings.note(FindingKind::MissingPack, &pack.blob(), || {
+                    format!("it is missing: no map names it, but its session counted {count} such packs when it ended")
+                });
+            }
+        }
+    }
+    surplus
+}
+
+/// Numbers of one session that are looked through for packs that are missing, and missing packs of one session that
+/// are told of: a count may be a lie.
+const NUMBERS_LOOKED_AT: usize = 1 << 20;
+const MISSING_TOLD: usize = 64;
+
+fn counted(snapshot: &Snapshot, kind: PackKind) -> u32 {
+    match kind {
+        PackKind::Data => snapshot.commit.totals.data_packs,
+        PackKind::Map => snapshot.commit.totals.map_packs,
+    }
+}
