@@ -15,7 +15,7 @@ use repo_format::{
     BlobKind, BlobName, Condemned, DecisionName, FormatError, GcResult, GenerationSeal, Index, Intent,
     PackName, PackRef, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -46,8 +46,8 @@ pub(super) struct Told {
     pub(super) unread: Vec<(SessionId, FindingId)>,
     /// Key slots by their salts, which no two have in common.
     salts: HashMap<[u8; 32], Vec<BlobName>>,
-    /// Generations that have an object, and those that are sealed.
-    generations: BTreeMap<u32, bool>,
+    /// Generations that have an object.
+    generations: BTreeSet<u32>,
 }
 
 /// What is to be checked.
@@ -124,13 +124,14 @@ fn surplus(
     Ok(())
 }
 
-/// A generation is begun when the one before is sealed, and its seal stays.
+/// Generations are numbered one after the other, and what is under `gc/` stays.
 fn generations(findings: &Findings, told: &Told) {
-    let Some(newest) = told.generations.keys().next_back() else { return };
+    let Some(newest) = told.generations.last() else { return };
     // A number that is a lie does not make this long: what is told ends with the first gap.
-    let gap = (0..*newest).find(|n| told.generations.get(n) != Some(&true));
+    let gap = (0..*newest).find(|n| !told.generations.contains(n));
     if let Some(n) = gap {
-        let detail = || format!("it is missing, but there is the later generation {newest}");
+        let detail =
+            || format!("all of its generation is missing, but there is the later generation {newest}");
         findings.note(FindingKind::DamagedGeneration, &BlobName::generation_seal(n), detail);
     }
 }
@@ -232,7 +233,6 @@ impl Objects<'_, '_, '_> {
                 Ok(())
             }
             BlobKind::GenerationSeal(n) => {
-                lock(&self.told).generations.insert(n, true);
                 self.generation(n, name, |bytes| GenerationSeal::open(keys, n, bytes)).map(drop)
             }
             BlobKind::Repack(_) => {
@@ -259,7 +259,7 @@ impl Objects<'_, '_, '_> {
         name: &BlobName,
         open: impl Fn(&[u8]) -> Result<T, FormatError>,
     ) -> Result<Option<T>, EngineError> {
-        lock(&self.told).generations.entry(n).or_default();
+        lock(&self.told).generations.insert(n);
         self.open(name, FindingKind::DamagedGeneration, open)
     }
 
