@@ -11,7 +11,7 @@
 
 mod world;
 
-use keepstone_engine::backup::{BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
 use keepstone_engine::observer::{Event, Quiet};
 use keepstone_engine::source::{ChangedAreas, MemoryDisk};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
@@ -206,6 +206,7 @@ fn back_up(
         writer: &writer(),
         disks: vec![JobDisk { key: "a", source: disks[0] }, JobDisk { key: "b", source: disks[1] }],
         reading: Reading::Changes,
+        audit: Audit::Off,
         compression: 1,
         tags: Vec::new(),
         properties: Vec::new(),
