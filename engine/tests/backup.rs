@@ -106,3 +106,29 @@ fn a_backup_that_fails_is_aborted_so_that_nobody_waits_for_it() {
     let found = list(&repository, None).unwrap();
     assert_eq!((found.snapshots.len(), found.aborted.len()), (0, 1));
 }
+
+#[test]
+fn a_snapshot_has_all_disks_of_its_vm() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let (system, data) = (MemoryDisk::new(mixed(1, 100_000)), MemoryDisk::new(vec![0; 5000]));
+    let disks: [(&str, &dyn DiskSource); 2] = [("system", &system), ("data", &data)];
+    back_up(&repository, &mut memory_index(&repository), "vm", &disks, 1).unwrap();
+    let snapshot = latest(&repository, "vm");
+    let keys: Vec<&str> = snapshot.commit.disks.iter().map(|disk| disk.key.as_str()).collect();
+    assert_eq!(keys, ["data", "system"]);
+}
+
+#[test]
+fn a_vm_with_a_disk_that_cannot_be_read_gets_no_snapshot() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let system = MemoryDisk::new(mixed(1, 100_000));
+    let broken_last: [(&str, &dyn DiskSource); 2] = [("a", &system), ("b", &Broken)];
+    let broken_first: [(&str, &dyn DiskSource); 2] = [("b", &Broken), ("c", &system)];
+    for (disks, run) in [(broken_last, 1), (broken_first, 2)] {
+        let failed = back_up(&repository, &mut memory_index(&repository), "vm", &disks, run);
+        assert!(matches!(failed, Err(EngineError::Source { disk, .. }) if disk == "b"));
+        assert_eq!(list(&repository, None).unwrap().snapshots.len(), 0);
+    }
+}

@@ -203,15 +203,15 @@ def behaviour():
         (
             "W-8",
             "failed-disk",
-            ENGINE + "backup.rs::a_backup_that_fails_is_aborted_so_that_nobody_waits_for_it",
-            "a session that cannot read a disk is aborted",
+            ENGINE + "backup.rs::a_vm_with_a_disk_that_cannot_be_read_gets_no_snapshot",
+            "one of two disks cannot be read",
             "refused",
         ),
         (
             "W-8",
             "all-disks",
-            ENGINE + "golden.rs::the_same_input_gives_the_same_blobs",
-            "a snapshot of two disks is one decision",
+            ENGINE + "backup.rs::a_snapshot_has_all_disks_of_its_vm",
+            "both disks of a VM are in its snapshot",
             "ok",
         ),
         (
