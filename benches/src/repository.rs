@@ -1,6 +1,6 @@
 //! Repositories and backups with everything at its default, and all randomness from fixed seeds.
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
@@ -90,6 +90,8 @@ pub fn back_up(
         time: EPOCH + u64::from(run.number),
         program: "benchmark",
         entropy: Entropy::new(*blake3::hash(format!("{} {}", run.number, run.vm).as_bytes()).as_bytes()),
+        unfinished: Unfinished::Ended,
+        checkpoint_due: &|| false,
     };
     backup(repository, index, &job, &Quiet)
 }

@@ -1,5 +1,6 @@
 //! The only clock of the program.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Returns the time, in milliseconds since 1970; a clock before that counts as 1970.
@@ -21,5 +22,30 @@ impl Stopwatch {
     /// Returns the milliseconds since the start.
     pub(crate) fn elapsed_millis(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Tells when a minute has passed, again and again.
+#[derive(Debug)]
+pub(crate) struct EveryMinute {
+    start: Stopwatch,
+    /// Milliseconds from the start to when it told last.
+    told: AtomicU64,
+}
+
+impl EveryMinute {
+    /// Starts.
+    pub(crate) fn start() -> Self {
+        Self { start: Stopwatch::start(), told: AtomicU64::new(0) }
+    }
+
+    /// Whether a minute has passed since this was last so.
+    pub(crate) fn is_due(&self) -> bool {
+        let now = self.start.elapsed_millis();
+        let is_due = now.saturating_sub(self.told.load(Ordering::Relaxed)) >= 60_000;
+        if is_due {
+            self.told.store(now, Ordering::Relaxed);
+        }
+        is_due
     }
 }

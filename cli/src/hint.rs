@@ -1,6 +1,7 @@
 //! What to do next after a failure.
 
 use crate::exit::Usage;
+use crate::running::AlreadyRunning;
 use keepstone_engine::EngineError;
 use keepstone_engine::index::IndexError;
 use keepstone_engine::source::{ChangesError, ImageError};
@@ -24,6 +25,9 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return store(error).map(str::to_owned);
+    }
+    if cause.is::<AlreadyRunning>() {
+        return Some("wait until it is done".to_owned());
     }
     if let Some(error) = cause.downcast_ref::<ChangesError>() {
         return Some(changes(error).to_owned());
@@ -61,6 +65,9 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         }
         EngineError::Twin { .. } => {
             "give every host and every backup that runs at the same time its own --writer"
+        }
+        EngineError::MayBeRunning { .. } => {
+            "wait until it is done; if its process or host is gone, add --take-over, or wait until it has been quiet for 15 minutes"
         }
         EngineError::Aborted { .. } => "run the backup again; nothing that was stored is lost",
         EngineError::PackVanished { .. } => {

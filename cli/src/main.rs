@@ -17,6 +17,7 @@ mod open;
 mod password;
 mod profile;
 mod progress;
+mod running;
 mod selector;
 mod settings;
 mod times;

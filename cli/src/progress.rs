@@ -2,7 +2,7 @@
 
 use crate::console::{Console, warn};
 use crate::interrupt::Interrupt;
-use crate::numbers::size;
+use crate::numbers::{count, size};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use keepstone_engine::Observer;
 use keepstone_engine::observer::{Event, Notice, Phase};
@@ -77,6 +77,13 @@ impl Progress {
             }
             Notice::PackLost { name } => {
                 format!("{name} is missing or has another length; what it held of this VM is stored again")
+            }
+            Notice::UnfinishedAborted { session, packs, bytes } => {
+                let packs = count(*packs, "pack");
+                let bytes = size(*bytes);
+                format!(
+                    "session {session} was never ended; the {packs} of {bytes} that it stored are used again"
+                )
             }
             Notice::SessionAborted { session } => {
                 format!("session {session} was aborted by another process; the backup begins again")

@@ -1,15 +1,29 @@
-//! Ctrl-C.
+//! Backups that are interrupted, killed, or run twice.
 
 mod world;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use world::{Ended, MIB, World, noise};
 
 fn interrupt(child: &Child) {
     kill_process(Pid::from_child(child), Signal::INT).expect("the signal is sent");
+}
+
+/// Starts a backup of `disk.raw` that takes a while, and returns when it has begun to read, with its messages.
+fn slow_backup(world: &World, vm: &str) -> (Child, BufReader<ChildStderr>) {
+    let backup = ["-v", "--threads", "1", "backup", "--vm", vm, "disk.raw", "--compression", "19"];
+    let mut command = world.command(&backup);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("phase=Backup") {
+        line.clear();
+        assert_ne!(messages.read_line(&mut line).unwrap(), 0, "the backup never began");
+    }
+    (child, messages)
 }
 
 #[test]
@@ -17,19 +31,7 @@ fn an_interrupted_backup_commits_nothing_and_harms_nothing() {
     let world = World::with_repository();
     let disk = noise(1, 96 * MIB);
     world.write("disk.raw", &disk);
-    let backup = ["-v", "--threads", "1", "backup", "--vm", "web", "disk.raw", "--compression", "9"];
-    let mut child = world
-        .command(&backup)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
-    let mut line = String::new();
-    while !line.contains("phase=Backup") {
-        line.clear();
-        assert_ne!(messages.read_line(&mut line).unwrap(), 0, "the backup never began");
-    }
+    let (mut child, mut messages) = slow_backup(&world, "web");
     interrupt(&child);
     let mut rest = String::new();
     messages.read_to_string(&mut rest).unwrap();
@@ -42,10 +44,63 @@ fn an_interrupted_backup_commits_nothing_and_harms_nothing() {
     );
 
     assert_eq!(world.report(&["snapshots"])["snapshots"].as_array().unwrap().len(), 0);
-    world.run(&["backup", "--vm", "web", "disk.raw"]).done();
+    assert_eq!(world.run(&["-q", "backup", "--vm", "web", "disk.raw"]).stderr, "");
     world.run(&["verify", "--read-data"]).done();
     world.run(&["restore", "web@latest", "--to", "out.raw"]).done();
     assert!(world.read("out.raw") == disk, "the disk is another one");
+}
+
+#[test]
+fn a_killed_backup_is_ended_by_the_next_one() {
+    let world = World::with_repository();
+    let disk = noise(1, 96 * MIB);
+    world.write("disk.raw", &disk);
+    let (mut child, _messages) = slow_backup(&world, "web");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    // Another VM's backup has nothing to do with it, nor one on another host that cannot know that it has ended.
+    let other = world.run(&["-q", "backup", "--vm", "db", "disk.raw"]);
+    assert_eq!((other.code, other.stderr.as_str()), (Some(0), ""));
+    let elsewhere = ["--cache-dir", "elsewhere", "backup", "--vm", "web", "disk.raw"];
+    let refused = world.run(&elsewhere);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("may still be running"), "{refused:?}");
+    assert!(refused.stderr.contains("--take-over"), "{refused:?}");
+
+    let next = world.run(&["-q", "backup", "--vm", "web", "disk.raw"]);
+    assert_eq!(next.code, Some(0), "{next:?}");
+    assert!(next.stderr.contains("was never ended"), "{next:?}");
+    assert_eq!(world.run(&["-q", "backup", "--vm", "web", "disk.raw"]).stderr, "");
+    world.run(&["verify", "--read-data"]).done();
+    world.run(&["restore", "web@latest", "--to", "out.raw"]).done();
+    assert!(world.read("out.raw") == disk, "the disk is another one");
+}
+
+#[test]
+fn a_killed_backup_is_taken_over_by_another_host() {
+    let world = World::with_repository();
+    world.write("disk.raw", &noise(1, 96 * MIB));
+    let (mut child, _messages) = slow_backup(&world, "web");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let taken = ["-q", "--cache-dir", "elsewhere", "backup", "--take-over", "--vm", "web", "disk.raw"];
+    let taken = world.run(&taken);
+    assert_eq!(taken.code, Some(0), "{taken:?}");
+    assert!(taken.stderr.contains("was never ended"), "{taken:?}");
+}
+
+#[test]
+fn a_backup_of_a_vm_that_is_being_backed_up_is_refused() {
+    let world = World::with_repository();
+    world.write("disk.raw", &noise(1, 96 * MIB));
+    world.write("small.raw", &noise(2, MIB));
+    let (mut child, _messages) = slow_backup(&world, "web");
+    insta::assert_snapshot!(world.run(&["backup", "--vm", "web", "small.raw"]).told());
+    world.run(&["backup", "--vm", "db", "small.raw"]).done();
+    world.run(&["--writer", "b", "backup", "--vm", "web", "small.raw"]).done();
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]

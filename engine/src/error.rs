@@ -169,6 +169,19 @@ pub enum EngineError {
         /// The blob.
         name: BlobName,
     },
+    /// A session of the same writer and VM began, did not end, and stored something lately.
+    #[error(
+        "session {session} of {vm} by the same writer may still be running: it stored something {} s ago",
+        quiet_millis / 1000
+    )]
+    MayBeRunning {
+        /// The session.
+        session: SessionId,
+        /// The VM.
+        vm: String,
+        /// How long ago its newest blob was created.
+        quiet_millis: u64,
+    },
     /// The session was aborted by a pruner more often than it was begun anew.
     #[error("session {session} was aborted, and so were the attempts before it")]
     Aborted {

@@ -1,6 +1,7 @@
 //! Progress and cancellation.
 
 use crate::error::EngineError;
+use repo_format::SessionId;
 use std::ops::ControlFlow;
 
 /// Something an operation tells its [`Observer`].
@@ -18,6 +19,9 @@ pub enum Event {
     Progress(u64),
     /// Bytes that were stored (backup) or fetched (restore, verify).
     Transferred(u64),
+    /// A session of this id is about to begin: nothing of it is in the store yet. Whoever remembers it can tell a
+    /// later backup that it has ended ([`crate::backup::Unfinished`]).
+    SessionBegins(SessionId),
     /// Something that the operator should know and that does not stop the operation.
     Notice(Notice),
 }
@@ -74,6 +78,16 @@ pub enum Notice {
     PackLost {
         /// The pack.
         name: String,
+    },
+    /// A session that this writer began for the VM and that never ended was aborted; what its indexes list is used
+    /// again.
+    UnfinishedAborted {
+        /// The session, in hex.
+        session: String,
+        /// The packs that it had stored.
+        packs: u64,
+        /// Their bytes.
+        bytes: u64,
     },
     /// Another writer or a pruner aborted the session; the backup starts again.
     SessionAborted {

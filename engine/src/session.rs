@@ -4,6 +4,7 @@ use crate::backup::BackupJob;
 use crate::condemned::Condemned;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+use crate::observer::{Event, Observer, tell};
 use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
 use crate::store::{BlobStore, Put, StoreError};
@@ -49,6 +50,7 @@ impl Session {
         repository: &Repository<'_>,
         opening: Opening<'_>,
         entropy: &Entropy,
+        observer: &dyn Observer,
     ) -> Result<Self, EngineError> {
         let vm = repository.keys().vm_tag(opening.vm);
         let id = SessionId(entropy.draw16("session id", 0));
@@ -60,6 +62,7 @@ impl Session {
             generation: newest_generation(repository)?,
             time: opening.time,
         };
+        tell(observer, Event::SessionBegins(id))?;
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
         let condemned = Condemned::load(repository)?;
@@ -121,16 +124,25 @@ impl Session {
     /// offer only: the failure that led here may well be the store's, and an undecided session harms nothing. A COMMIT
     /// whose answer was lost stays one.
     pub(crate) fn abort(&self, repository: &Repository<'_>, job: &BackupJob<'_>, entropy: &Entropy) {
-        let abort = Abort {
-            session: self.id,
-            time: job.time,
-            program: job.program.chars().take(PROGRAM_CHARS).collect(),
-            by: AbortBy::Writer,
-        };
-        let decision = Decision::Abort(abort);
-        let bytes = decision.seal(repository.keys(), &self.decision, entropy.draw("abort salt", 0));
-        let _undecided = repository.store().put_new(&self.decision.blob(), &bytes);
+        let _undecided = put_abort(repository, &self.decision, job, entropy.draw("abort salt", 0));
     }
+}
+
+/// Decides a session of the job's writer as aborted, unless it is decided already.
+pub(crate) fn put_abort(
+    repository: &Repository<'_>,
+    decision: &DecisionName,
+    job: &BackupJob<'_>,
+    salt: [u8; 32],
+) -> Result<(), StoreError> {
+    let abort = Decision::Abort(Abort {
+        session: decision.session,
+        time: job.time,
+        program: job.program.chars().take(PROGRAM_CHARS).collect(),
+        by: AbortBy::Writer,
+    });
+    let bytes = abort.seal(repository.keys(), decision, salt);
+    put_twice(repository.store(), &decision.blob(), &bytes).map(drop)
 }
 
 /// A program's name is at most 255 bytes long, whatever its characters are.

@@ -5,7 +5,7 @@
 mod world;
 
 use keepstone_engine::backup::{
-    Audit, AuditReport, BackupJob, BackupReport, DiskReport, JobDisk, Reading, backup,
+    Audit, AuditReport, BackupJob, BackupReport, DiskReport, JobDisk, Reading, Unfinished, backup,
 };
 use keepstone_engine::contents::{ContentPiece, contents};
 use keepstone_engine::extent::{normalized, total_length};
@@ -66,6 +66,8 @@ impl Run {
             time: NOW + u64::from(self.number),
             program: "test",
             entropy: Entropy::new(seed),
+            unfinished: Unfinished::MayRun { ended: &[] },
+            checkpoint_due: &|| false,
         };
         backup(repository, &mut memory_index(repository), &job, observer)
     }

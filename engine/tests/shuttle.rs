@@ -213,6 +213,8 @@ fn back_up(
         time: NOW + u64::from(run),
         program: "test",
         entropy: Entropy::new([run; 32]),
+        unfinished: Unfinished::MayRun { ended: &[] },
+        checkpoint_due: &|| false,
     };
     backup(repository, &mut memory_index(repository), &job, observer)
 }

@@ -56,7 +56,7 @@ pub use limits::{PACK_HEADER_LEN, TAG_LEN};
 pub use name::{
     BlobKind, BlobName, DecisionName, PREFIX_DATA, PREFIX_DECISIONS, PREFIX_GC, PREFIX_INDEX, PREFIX_INTENTS,
     PREFIX_KEYS, PREFIX_MAP, PREFIX_REPACK, PREFIX_TOMBSTONES, PackKind, PackName, decisions_prefix,
-    packs_prefix, tombstones_prefix,
+    indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
 };
 pub use node::{Child, Node, child_count, child_span, root_level};
 pub use pack::{PackBase, PackOpener, PackSeal, seal_pack, verify_pack};

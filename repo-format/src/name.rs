@@ -125,6 +125,18 @@ pub fn tombstones_prefix(vm: VmTag) -> String {
     format!("{PREFIX_TOMBSTONES}{vm}/")
 }
 
+/// Returns what the names of a writer's intents begin with.
+#[must_use]
+pub fn intents_prefix(writer: &WriterId) -> String {
+    format!("{PREFIX_INTENTS}{writer}/")
+}
+
+/// Returns what the names of a session's indexes begin with.
+#[must_use]
+pub fn indexes_prefix(writer: &WriterId, session: SessionId) -> String {
+    format!("{PREFIX_INDEX}{writer}/{session}-")
+}
+
 /// Returns what the names of a session's packs of one kind begin with.
 #[must_use]
 pub fn packs_prefix(kind: PackKind, writer: &WriterId, session: SessionId) -> String {

@@ -1,6 +1,6 @@
 //! `keepstone backup`
 
-use crate::clock::{self, Stopwatch};
+use crate::clock::{self, EveryMinute, Stopwatch};
 use crate::console::{lines, warn};
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
@@ -9,13 +9,14 @@ use crate::interrupt::Interrupt;
 use crate::numbers::{Ppm, count, parse_percent, parse_size, size};
 use crate::open;
 use crate::progress::Progress;
+use crate::running::Running;
 use crate::settings::{Compression, Settings};
 use crate::unsupported::{Role, local_path};
 use anyhow::Context as _;
 use keepstone_engine::DiskSource;
 use keepstone_engine::Extent;
 use keepstone_engine::backup::{
-    Audit, AuditReport, BackupJob, BackupReport, DiskReport, JobDisk, Reading, backup,
+    Audit, AuditReport, BackupJob, BackupReport, DiskReport, JobDisk, Reading, Unfinished, backup,
 };
 use keepstone_engine::extent::total_length;
 use keepstone_engine::source::{ChangesFile, FullReason, RawImage, WithChanges};
@@ -70,6 +71,10 @@ pub(crate) struct Arguments {
     /// Choose what is audited by this number, which a report named, instead of at random
     #[arg(long, value_name = "N")]
     audit_seed: Option<u64>,
+
+    /// End an unfinished session of this writer and VM even if it may still be running on another host
+    #[arg(long)]
+    take_over: bool,
 
     /// zstd's level for new chunks, 1 to 19, or auto: 1 in a local repository [default: auto]
     #[arg(long, value_name = "LEVEL")]
@@ -132,6 +137,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let progress = Progress::new(settings.console, interrupt);
     let budget = settings.index_budget(arguments.index_budget);
+    let running = Running::begin(settings, &repository, &arguments.vm, &progress)?;
+    let minute = EveryMinute::start();
     let mut index = index::open(settings, &repository, &arguments.vm, budget, &progress)?;
     let job = BackupJob {
         vm: &arguments.vm,
@@ -149,10 +156,14 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         time: clock::now_millis(),
         program: PROGRAM,
         entropy: open::entropy()?,
+        unfinished: if arguments.take_over { Unfinished::Ended } else { running.unfinished() },
+        checkpoint_due: &|| minute.is_due(),
     };
-    let outcome = backup(&repository, &mut index, &job, &progress);
+    let outcome = backup(&repository, &mut index, &job, &running);
     progress.finish();
-    let report = Report { backup: outcome?, figures: Figures::take(stopwatch, &store) };
+    let backup = outcome?;
+    running.decided();
+    let report = Report { backup, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
     attention(&disks, &report.backup)
 }

@@ -21,9 +21,11 @@ mod plan;
 mod report;
 mod sample;
 mod stages;
+mod unfinished;
 
 pub use audit::Audit;
 pub use report::{AuditReport, BackupReport, DiskReport};
+pub use unfinished::Unfinished;
 
 use crate::condemned;
 use crate::entropy::Entropy;
@@ -72,6 +74,11 @@ pub struct BackupJob<'a> {
     pub program: &'a str,
     /// Randomness of this run.
     pub entropy: Entropy,
+    /// What is known about earlier sessions of the writer and VM that did not end.
+    pub unfinished: Unfinished<'a>,
+    /// Asked after each data pack: whether an index checkpoint is due although little was stored since the last one.
+    /// What is in no index is stored again after a crash, so a caller with a clock says yes about once a minute.
+    pub checkpoint_due: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// One disk of a job.
@@ -109,16 +116,19 @@ pub fn backup(
     loop {
         let entropy = job.entropy.attempt(attempts);
         attempts += 1;
+        unfinished::abort_unfinished(repository, job, &entropy, observer)?;
         let opening = Opening { writer: job.writer, vm: job.vm, time: job.time };
-        let mut session = Session::open(repository, opening, &entropy)?;
+        let mut session = Session::open(repository, opening, &entropy, observer)?;
         for (name, error) in &session.unreadable {
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;
         }
         let id = session.id;
-        let plans = plan(repository, job, &session)?;
-        leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
+        let planned = plan(repository, job, &session).and_then(|plans| {
+            leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
+            Ok(plans)
+        });
         let attempt = Attempt { repository, job, session: &session, entropy: &entropy };
-        match attempt.run(plans, index, observer) {
+        match planned.and_then(|plans| attempt.run(plans, index, observer)) {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => {}
             Err(error) => {
@@ -251,6 +261,7 @@ impl Attempt<'_, '_, '_> {
             session: self.session,
             entropy: self.entropy,
             compression: self.job.compression,
+            checkpoint_due: self.job.checkpoint_due,
             plans: &plans,
             bases: &bases,
             usable: &usable,

@@ -10,6 +10,7 @@ use crate::extent::total_length;
 use crate::map::sequence::NewEntry;
 use crate::observer::{Event as Told, Notice, Observer, Phase, begin, notify, tell};
 use crate::pack::{ClosedPack, PackBuilder, Payload, Placed};
+use crate::session::create;
 use crate::threads::{Tasks, parallelism};
 use repo_format::{FrameKind, Location, PackKind, PackRef, Totals};
 use std::collections::{BTreeMap, VecDeque};
@@ -98,7 +99,21 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         })
     }
 
+    /// Goes through all regions, and stops all stages if anything fails.
     pub(super) fn run(mut self) -> Result<Stored, EngineError> {
+        match self.all_regions().and_then(|()| self.finish()) {
+            Ok(()) => Ok(self.into_stored()),
+            Err(error) => {
+                self.stages.stop();
+                if !matches!(error, EngineError::Store(_)) {
+                    self.index_what_is_stored();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn all_regions(&mut self) -> Result<(), EngineError> {
         let total = self.context.plans.iter().map(|plan| total_length(&plan.areas)).sum();
         let disk = self.context.plans.iter().map(|plan| plan.key).collect::<Vec<_>>().join(", ");
         begin(self.observer, Phase::Backup { disk }, total)?;
@@ -125,7 +140,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             regions_open -= self.pack_ready()?;
             self.tell_index_failure()?;
         }
-        self.finish()
+        Ok(())
     }
 
     fn receive(&self) -> Result<Event<'t>, EngineError> {
@@ -323,7 +338,8 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             return Ok(());
         }
         self.totals.data_packs += 1;
-        if self.indexing.pack_stored(pack) { self.put_index() } else { Ok(()) }
+        let full = self.indexing.pack_stored(pack);
+        if full || (self.context.checkpoint_due)() { self.put_index() } else { Ok(()) }
     }
 
     fn put_index(&mut self) -> Result<(), EngineError> {
@@ -354,7 +370,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     }
 
     /// Packs, indexes and maps to their ends.
-    fn finish(mut self) -> Result<Stored, EngineError> {
+    fn finish(&mut self) -> Result<(), EngineError> {
         self.close_data_pack();
         for closed in self.paging.finish(&self.data)? {
             self.send_pack(closed);
@@ -368,10 +384,28 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             let event = self.receive()?;
             self.note_stored(event)?;
         }
-        self.tell_index_failure()?;
+        self.tell_index_failure()
+    }
+
+    fn into_stored(self) -> Stored {
         let mut packs = self.data.closed();
         let (disks, map_packs) = self.paging.into_disks();
         packs.extend(map_packs);
-        Ok(Stored { disks, packs, totals: self.totals })
+        Stored { disks, packs, totals: self.totals }
+    }
+
+    /// After a failure: lists what is in the store and in no index, so that the next backup need not store it again.
+    /// That is an offer only; what was to be reported is the failure.
+    fn index_what_is_stored(&mut self) {
+        while let Ok(event) = self.channels.received.try_recv() {
+            if let Event::PackStored(pack) = event
+                && pack.name.kind == PackKind::Data
+            {
+                self.indexing.pack_stored(pack);
+            }
+        }
+        if let Some((_, name, bytes)) = self.indexing.checkpoint(self.context, self.totals.new_chunks) {
+            let _not_listed = create(self.context.repository.store(), &name, &bytes);
+        }
     }
 }

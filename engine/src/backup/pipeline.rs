@@ -36,6 +36,7 @@ pub(super) struct Context<'a, 'f, 'r, 's> {
     pub(super) session: &'a Session,
     pub(super) entropy: &'a Entropy,
     pub(super) compression: i32,
+    pub(super) checkpoint_due: &'a (dyn Fn() -> bool + Sync),
     pub(super) plans: &'a [DiskPlan<'a>],
     pub(super) bases: &'a [MapReader<'f, 'r, 's>],
     pub(super) usable: &'a (dyn Fn(&PackName) -> bool + Sync),
@@ -134,11 +135,7 @@ pub(super) fn run(
             let channels = Channels { events, received, credits, puts };
             let dedup = Dedup::new(context.repository, context.session, index);
             let owner = Owner::new(context, stages, (tasks, channels), dedup, observer);
-            let result = owner.and_then(Owner::run);
-            if result.is_err() {
-                stages.stop();
-            }
-            result
+            owner.inspect_err(|_| stages.stop())?.run()
         })
     })
 }

@@ -9,7 +9,7 @@ use super::{IndexError, remove_file};
 use repo_format::RepositoryId;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the names of unfinished files begin with.
@@ -65,14 +65,14 @@ impl Directory {
         for number in 0..TEMPORARIES_MAX {
             let path = self.path.join(format!("{TEMPORARY}{number}"));
             match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-                // The lock tells other runs that the file is not abandoned. A run that holds it was about to
-                // remove the file as abandoned; the next name is as good.
-                Ok(file) => match file.try_lock() {
-                    Err(fs::TryLockError::WouldBlock) => {}
-                    Ok(()) | Err(fs::TryLockError::Error(_)) => {
+                // The lock tells other runs that the file is not abandoned. A run that holds it, or held it just now,
+                // removes the file as abandoned; the next name is as good.
+                Ok(file) => {
+                    let refused = matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock));
+                    if !refused && is_at(&file, &path)? {
                         return Ok(Temporary { file, path, published: false });
                     }
-                },
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
@@ -83,7 +83,10 @@ impl Directory {
     fn remove_abandoned(&self) -> io::Result<()> {
         for name in self.names()?.iter().filter(|name| name.starts_with(TEMPORARY)) {
             let path = self.path.join(name);
-            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            // The lock is held until the file is gone: only who holds it takes the name away from the file, so the
+            // name cannot come to mean another one meanwhile.
+            let Ok(file) = File::open(&path) else { continue };
+            if file.try_lock().is_ok() && is_at(&file, &path)? {
                 remove_file(&path);
             }
         }
@@ -99,6 +102,16 @@ impl Directory {
             }
         }
         Ok(names)
+    }
+}
+
+/// Whether a path still leads to an open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -4,15 +4,24 @@ use super::{BlobInfo, BlobStore, Page, Put, StoreError};
 use repo_format::BlobName;
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// By the text of the names, so that a prefix, which need not be a name, can be looked for.
-type Blobs = BTreeMap<String, Arc<[u8]>>;
+type Blobs = BTreeMap<String, Blob>;
+
+#[derive(Clone, Debug)]
+struct Blob {
+    bytes: Arc<[u8]>,
+    modified: u64,
+}
 
 /// A container in memory. Clones share it, so a clone is the same container opened again.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     blobs: Arc<RwLock<Blobs>>,
+    /// What blobs that are created now are dated.
+    clock: Arc<AtomicU64>,
 }
 
 impl MemoryStore {
@@ -25,7 +34,13 @@ impl MemoryStore {
     /// Makes an independent copy of the container as it is now: a replica, or the state at a crash.
     #[must_use]
     pub fn copied(&self) -> Self {
-        Self { blobs: Arc::new(RwLock::new(self.read().clone())) }
+        let clock = AtomicU64::new(self.clock.load(Ordering::Relaxed));
+        Self { blobs: Arc::new(RwLock::new(self.read().clone())), clock: Arc::new(clock) }
+    }
+
+    /// Sets the container's clock, which stands still at 0 until then: milliseconds since 1970.
+    pub fn set_time(&self, millis: u64) {
+        self.clock.store(millis, Ordering::Relaxed);
     }
 
     /// Lists all names in order.
@@ -36,7 +51,12 @@ impl MemoryStore {
 
     /// Puts bytes in place of what a blob holds, as damage does; creates the blob if it does not exist.
     pub fn overwrite(&self, name: &BlobName, bytes: &[u8]) {
-        self.write().insert(name.to_string(), bytes.into());
+        let blob = self.blob(bytes);
+        self.write().insert(name.to_string(), blob);
+    }
+
+    fn blob(&self, bytes: &[u8]) -> Blob {
+        Blob { bytes: bytes.into(), modified: self.clock.load(Ordering::Relaxed) }
     }
 
     // A panic in another thread leaves the map whole: every change is one insert or remove.
@@ -58,16 +78,16 @@ impl BlobStore for MemoryStore {
         let mut blobs = self.write();
         match blobs.get(name.as_str()) {
             None => {
-                blobs.insert(name.to_string(), bytes.into());
+                blobs.insert(name.to_string(), self.blob(bytes));
                 Ok(Put::Created)
             }
-            Some(there) if **there == *bytes => Ok(Put::Identical),
+            Some(there) if *there.bytes == *bytes => Ok(Put::Identical),
             Some(_) => Ok(Put::Different),
         }
     }
 
     fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        let blob = self.read().get(name.as_str()).cloned();
+        let blob = self.read().get(name.as_str()).map(|blob| Arc::clone(&blob.bytes));
         let blob = blob.ok_or_else(|| StoreError::NotFound { name: name.clone() })?;
         let Some(range) = range else { return Ok(blob.to_vec()) };
         let within = |at: u64| usize::try_from(at).map_or(blob.len(), |at| at.min(blob.len()));
@@ -81,7 +101,7 @@ impl BlobStore for MemoryStore {
             _ => Bound::Included(prefix),
         };
         let mut page = Page::default();
-        for (text, bytes) in blobs.range::<str, _>((start, Bound::Unbounded)) {
+        for (text, blob) in blobs.range::<str, _>((start, Bound::Unbounded)) {
             if !text.starts_with(prefix) {
                 break;
             }
@@ -89,8 +109,8 @@ impl BlobStore for MemoryStore {
                 page.next = Some(name_of(text));
                 break;
             }
-            let len = u64::try_from(bytes.len()).expect("a length in memory fits 64 bits");
-            page.blobs.push(BlobInfo { name: name_of(text), len });
+            let len = u64::try_from(blob.bytes.len()).expect("a length in memory fits 64 bits");
+            page.blobs.push(BlobInfo { name: name_of(text), len, modified: blob.modified });
         }
         Ok(page)
     }

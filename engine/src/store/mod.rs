@@ -33,6 +33,9 @@ pub struct BlobInfo {
     pub name: BlobName,
     /// Length in bytes.
     pub len: u64,
+    /// When it was created, in milliseconds since 1970 by the store's own clock. Nothing that must hold depends on
+    /// it (PROTOCOL S4).
+    pub modified: u64,
 }
 
 /// What is in the container and is no blob: it bears a name that no blob can have, or is no file.

@@ -15,7 +15,7 @@ mod repack;
 mod scale;
 mod watched;
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
@@ -68,6 +68,8 @@ impl Run<'_> {
             time: NOW + u64::from(self.seed),
             program: "test",
             entropy: Entropy::new([self.seed; 32]),
+            unfinished: Unfinished::MayRun { ended: &[] },
+            checkpoint_due: &|| false,
         };
         backup(repository, &mut index, &job, observer)
     }

@@ -250,7 +250,8 @@ fn the_parent_is_chosen_after_the_records_were_listed() {
     let (store, disk) = day_one();
     let repository = open(&store);
     let first = latest(&repository, VM);
-    Run::number(2).of(&repository, &disk);
+    // By another writer: one's own session that has no decision yet would be aborted.
+    Run { writer: "host-b", ..Run::number(2) }.of(&repository, &disk);
     let second = latest(&repository, VM);
     let disk = next_day(&disk, 3);
 

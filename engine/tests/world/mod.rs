@@ -1,7 +1,7 @@
 //! A repository in memory and the few calls that tests make on it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, backup};
+use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
@@ -92,6 +92,8 @@ pub fn back_up_reading(
         time: NOW + u64::from(run),
         program: "test",
         entropy: Entropy::new([run; 32]),
+        unfinished: Unfinished::MayRun { ended: &[] },
+        checkpoint_due: &|| false,
     };
     backup(repository, index, &job, &Quiet)
 }

@@ -30,11 +30,11 @@ pub(super) fn page(root: &Root, prefix: &str, from: Option<&BlobName>, limit: us
     };
     if prefix >= from
         && let Some(name) = BlobName::parse(prefix)
-        && let Some(len) = blob_len(&dir, leaf)?
+        && let Some(info) = blob_info(&dir, &name, leaf)?
     {
         // The rest of the listing is left to another page, so that this one does not read the directory.
         let next = BlobName::parse(&format!("{name}-"));
-        return Ok(Page { blobs: vec![BlobInfo { name, len }], next, ..Page::default() });
+        return Ok(Page { blobs: vec![info], next, ..Page::default() });
     }
     let limit = limit.max(1);
     let wanted = limit.saturating_add(1);
@@ -45,11 +45,14 @@ pub(super) fn page(root: &Root, prefix: &str, from: Option<&BlobName>, limit: us
     Ok(Page { blobs, next, foreign: walk.foreign })
 }
 
-/// The length of a blob in its directory; `None` if there is none, or something that is no blob.
-fn blob_len(dir: &OwnedFd, leaf: &str) -> io::Result<Option<u64>> {
+/// A blob in its directory; `None` if there is none, or something that is no blob.
+fn blob_info(dir: &OwnedFd, name: &BlobName, leaf: &str) -> io::Result<Option<BlobInfo>> {
     match rustix::fs::statat(dir, leaf, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            Ok(Some(u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData)?))
+            let len = u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData)?;
+            // A file that is dated before 1970 counts as from then.
+            let millis = stat.st_mtime.saturating_mul(1000);
+            Ok(Some(BlobInfo { name: name.clone(), len, modified: u64::try_from(millis).unwrap_or(0) }))
         }
         Ok(_) | Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
@@ -98,9 +101,7 @@ impl Walk<'_> {
             match entry {
                 Entry::Blob(name) => {
                     // `None`: deleted since the directory was read.
-                    if let Some(len) = blob_len(dir, leaf_of(name.as_str()))? {
-                        self.found.push(BlobInfo { name, len });
-                    }
+                    self.found.extend(blob_info(dir, &name, leaf_of(name.as_str()))?);
                 }
                 Entry::Dir(path) => {
                     let path = path.trim_end_matches('/');

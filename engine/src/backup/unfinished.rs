@@ -1,0 +1,120 @@
+//! Sessions of the same writer and VM that began and never ended: the next backup ends them (PROTOCOL section 3,
+//! Resume; SPEC W-9).
+//!
+//! Once they are aborted, what they had stored may be used again (W5), as far as their index checkpoints list it.
+
+use super::BackupJob;
+use crate::entropy::Entropy;
+use crate::error::EngineError;
+use crate::observer::{Notice, Observer, notify};
+use crate::repository::{Repository, get_sealed};
+use crate::session;
+use repo_format::{
+    BlobKind, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, PackKind, SessionId, indexes_prefix,
+    intents_prefix, packs_prefix,
+};
+use std::collections::BTreeSet;
+
+/// A session that stored something so many milliseconds ago may still be running: a pack of 256 MiB over a line of
+/// 2.5 Mbit/s takes as long.
+const QUIET_MILLIS: u64 = 15 * 60 * 1000;
+
+/// What is known about sessions of the writer that began and did not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfinished<'a> {
+    /// Nothing: one that stored something lately may be running, and then the backup is refused.
+    MayRun {
+        /// But for these, of which the caller knows that they have ended.
+        ended: &'a [SessionId],
+    },
+    /// They have all ended, the caller says. If one has not, it will find itself aborted.
+    Ended,
+}
+
+/// Aborts the unfinished sessions that the job's writer began for the job's VM.
+pub(super) fn abort_unfinished(
+    repository: &Repository<'_>,
+    job: &BackupJob<'_>,
+    entropy: &Entropy,
+    observer: &dyn Observer,
+) -> Result<(), EngineError> {
+    for (number, intent) in (0..).zip(unfinished(repository, job)?) {
+        let stored = stored_by(repository, &intent)?;
+        let known = match job.unfinished {
+            Unfinished::Ended => true,
+            Unfinished::MayRun { ended } => ended.contains(&intent.session),
+        };
+        let quiet_millis = job.time.saturating_sub(stored.newest);
+        if !known && quiet_millis < QUIET_MILLIS {
+            return Err(EngineError::MayBeRunning {
+                session: intent.session,
+                vm: job.vm.to_owned(),
+                quiet_millis,
+            });
+        }
+        let salt = entropy.draw("salt of the abort of an unfinished session", number);
+        session::put_abort(repository, &intent.decision, job, salt)?;
+        let (packs, bytes) = (stored.packs, stored.bytes);
+        notify(observer, Notice::UnfinishedAborted { session: intent.session.to_string(), packs, bytes })?;
+    }
+    Ok(())
+}
+
+/// The intents of the job's writer for its VM that have no decision and no tombstone. One that cannot be read has no
+/// VM that is known; a verification names it.
+fn unfinished(repository: &Repository<'_>, job: &BackupJob<'_>) -> Result<Vec<Intent>, EngineError> {
+    let vm = repository.keys().vm_tag(job.vm);
+    let begun = repository.list(&intents_prefix(job.writer))?;
+    if begun.is_empty() {
+        return Ok(Vec::new());
+    }
+    let decided = decided(repository)?;
+    let mut unfinished = Vec::new();
+    for info in begun {
+        let Some(BlobKind::Intent { session, .. }) = info.name.kind() else { continue };
+        if decided.contains(&session) {
+            continue;
+        }
+        let bytes = get_sealed(repository.store(), &info.name)?;
+        match Intent::open(repository.keys(), &info.name, &bytes) {
+            Ok(intent) if intent.decision.vm == vm => unfinished.push(intent),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(unfinished)
+}
+
+/// All sessions that are decided, by names alone: what a name says is enough to leave a session in peace.
+fn decided(repository: &Repository<'_>) -> Result<BTreeSet<SessionId>, EngineError> {
+    let mut decided = BTreeSet::new();
+    for prefix in [PREFIX_DECISIONS, PREFIX_TOMBSTONES] {
+        decided.extend(repository.list(prefix)?.iter().filter_map(|info| match info.name.kind() {
+            Some(BlobKind::Decision(name)) => Some(name.session),
+            Some(BlobKind::Tombstone { session, .. }) => Some(session),
+            _ => None,
+        }));
+    }
+    Ok(decided)
+}
+
+/// What a session has put into the store.
+struct StoredBy {
+    packs: u64,
+    bytes: u64,
+    /// The date of its newest blob.
+    newest: u64,
+}
+
+fn stored_by(repository: &Repository<'_>, intent: &Intent) -> Result<StoredBy, EngineError> {
+    let (writer, session) = (&intent.decision.writer, intent.session);
+    let mut packs = repository.list(&packs_prefix(PackKind::Data, writer, session))?;
+    packs.extend(repository.list(&packs_prefix(PackKind::Map, writer, session))?);
+    let indexes = repository.list(&indexes_prefix(writer, session))?;
+    let begun = repository.list(intent.name().as_str())?;
+    let dates = packs.iter().chain(&indexes).chain(&begun).map(|info| info.modified);
+    Ok(StoredBy {
+        packs: packs.len() as u64,
+        bytes: packs.iter().map(|info| info.len).sum(),
+        newest: dates.max().unwrap_or(0),
+    })
+}
