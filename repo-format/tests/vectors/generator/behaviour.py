@@ -215,6 +215,20 @@ def behaviour():
             "ok",
         ),
         (
+            "W-9",
+            "ended-session",
+            ENGINE + "unfinished.rs::what_a_killed_backup_had_indexed_is_not_stored_again",
+            "an unfinished session of the writer and VM is aborted, and what it indexed is used",
+            "ok",
+        ),
+        (
+            "W-9",
+            "may-be-running",
+            ENGINE + "unfinished.rs::a_session_that_stored_something_lately_is_left_alone_and_the_backup_refused",
+            "a session that stored something lately is left alone, and none is begun",
+            "refused",
+        ),
+        (
             "R-1",
             "restores",
             ENGINE + "backup.rs::a_disk_comes_back_as_it_was",
