@@ -33,7 +33,8 @@ build: ## build the release binary, target/release/keepstone
 test: unit smoke ## all tests, and a short run of the demo; installs the Debian packages that they need
 
 unit:
-	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3
+	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3 \
+	  cryptography.py:python3-cryptography argon2.py:python3-argon2
 	cargo test $(LOCKED) --workspace
 	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 

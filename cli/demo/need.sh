@@ -1,15 +1,22 @@
 #!/bin/bash
-# Installs the Debian packages of commands that are missing.
+# Installs the Debian packages of commands, or of modules of Debian's own Python, that are missing.
 #
-#   need.sh COMMAND:PACKAGE ...
+#   need.sh COMMAND:PACKAGE MODULE.py:PACKAGE ...
 set -euo pipefail
 
 # Ordinary users on Debian have no sbin directories in their path.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
+is_there() {
+  case $1 in
+    *.py) /usr/bin/python3 -c "import ${1%.py}" 2>/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
 missing=()
 for pair in "$@"; do
-  command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+  is_there "${pair%%:*}" || missing+=("${pair#*:}")
 done
 if [ ${#missing[@]} -eq 0 ]; then
   exit 0

@@ -1,6 +1,8 @@
 //! A repository in memory and the few calls that tests make on it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod golden;
+
 use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;

@@ -1,0 +1,95 @@
+//! The second reader, docs/recovery/keepstone_reader.py, restores the golden repository in plain Python.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod world;
+
+use keepstone_engine::store::{BlobStore, MemoryStore};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+use world::{PASSWORD, golden};
+
+const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recovery/keepstone_reader.py");
+
+/// The first interpreter with the module that the reader needs.
+fn python() -> &'static str {
+    let has_module = |python: &&str| {
+        let run = Command::new(python).args(["-c", "import cryptography"]).output();
+        run.is_ok_and(|output| output.status.success())
+    };
+    ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(has_module)
+        .expect("no python3 with the module cryptography: `make test` installs it (python3-cryptography)")
+}
+
+/// Runs the reader on a directory, without any module that would make it faster.
+fn read(repository: &Path, arguments: &[&str]) -> Output {
+    Command::new(python())
+        .arg(READER)
+        .arg(repository)
+        .args(arguments)
+        .env("KEEPSTONE_PASSWORD", str::from_utf8(PASSWORD).unwrap())
+        .env("KEEPSTONE_READER_WITHOUT", "blake3 zstd argon2")
+        .output()
+        .unwrap()
+}
+
+fn exported(store: &MemoryStore) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for name in store.names() {
+        let path = directory.path().join(name.to_string());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, store.get(&name, None).unwrap()).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn the_second_reader_restores_every_disk() {
+    let (store, images) = golden::repository();
+    let repository = exported(&store);
+    let target = TempDir::new().unwrap();
+
+    let listed = read(repository.path(), &["snapshots"]);
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let snapshots: Vec<&str> = listed.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(snapshots.len(), 3, "{listed}");
+
+    let of_snapshots = [0, 0, 1, 1, 2].map(|number: usize| snapshots[number]);
+    assert_eq!(images.len(), of_snapshots.len());
+    for (number, (image, snapshot)) in images.iter().zip(of_snapshots).enumerate() {
+        assert!(snapshot.ends_with(image.vm), "{snapshot}");
+        let restored = target.path().join(number.to_string());
+        let run =
+            read(repository.path(), &["restore", &snapshot[..8], image.disk, restored.to_str().unwrap()]);
+        assert!(run.status.success(), "{run:?}");
+        assert!(fs::read(&restored).unwrap() == image.bytes, "{} of {snapshot} is another one", image.disk);
+    }
+}
+
+#[test]
+fn the_second_reader_finds_a_changed_byte_in_every_kind_of_blob() {
+    let (store, _) = golden::repository();
+    let repository = exported(&store);
+    let checked = read(repository.path(), &["check"]);
+    assert!(checked.status.success(), "{checked:?}");
+    let names: Vec<String> = store.names().iter().map(ToString::to_string).collect();
+    for kind in ["config", "keys/", "s/", "d/", "m/", "i/", "r/"] {
+        let name = names.iter().find(|name| name.starts_with(kind)).unwrap();
+        let path = repository.path().join(name);
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        // In the JSON of the config and of a slot this is within the last member, in hex.
+        let place = bad.len() - 20;
+        bad[place] = if bad[place] == b'1' { b'2' } else { b'1' };
+        fs::write(&path, bad).unwrap();
+        let run = read(repository.path(), &["check"]);
+        fs::write(&path, good).unwrap();
+        assert_ne!(run.status.code(), Some(0), "{name}");
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(said.contains(name.as_str()), "{name}: {said}");
+    }
+}
