@@ -857,7 +857,7 @@ class Fields:
     def magic_and_version(self, magic):
         self.check(self.take(8) == magic, "its magic is wrong [GEN-7]")
         version = self.u16()
-        self.check(version == 0, f"it has format version {version}: a newer reader or a newer Keepstone is needed [GEN-7]")
+        self.check(version == 0, f"it has format version {version}: a newer Keepstone is needed [GEN-7]")
 
     def count(self, value, item_len, at_most=None):
         """A count of items that have at least `item_len` bytes each [GEN-4]."""
