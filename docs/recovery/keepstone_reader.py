@@ -384,7 +384,7 @@ RAW, RLE, COMPRESSED, TREELESS_OR_REPEAT = range(4)
 
 def zstd_decode(frame, plain_len):
     """The content of a frame that fulfils PACK-2."""
-    blocks, block_max = zstd_structure(frame, plain_len)
+    blocks, block_max, checksum = zstd_structure(frame, plain_len)
     if STANDARD_ZSTD:
         content = zstd_with_library(STANDARD_ZSTD.ZstdDecompressor().decompress,
                                     STANDARD_ZSTD.ZstdError, frame, plain_len)
@@ -393,6 +393,8 @@ def zstd_decode(frame, plain_len):
                                     FAST_ZSTD.ZstdError, frame, plain_len)
     else:
         content = ZstdDecoder(plain_len, block_max).decode(frame, blocks)
+        if checksum and xxh64(content) & 0xFFFFFFFF != int.from_bytes(checksum, "little"):
+            raise ValueError("the checksum of the zstd frame is wrong")
     if len(content) != plain_len:
         raise ValueError(f"the zstd frame has {len(content)} bytes of content instead of {plain_len}")
     return content
@@ -406,7 +408,10 @@ def zstd_with_library(decompress, error, frame, plain_len):
 
 
 def zstd_structure(frame, plain_len):
-    """The blocks of a frame as (type, start, size), and the most bytes that one may have. Checks the header."""
+    """The blocks of a frame as (type, start, size), the most bytes that one may have, and the checksum.
+
+    Checks the header, and that nothing follows the frame.
+    """
     if len(frame) < 6 or int.from_bytes(frame[:4], "little") != ZSTD_MAGIC:
         raise ValueError("not a zstd frame")
     descriptor, position = frame[4], 5
@@ -433,10 +438,10 @@ def zstd_structure(frame, plain_len):
     if window > max(8 * MIB, content_size):
         raise ValueError(f"the zstd frame has a window of {window} bytes")
     blocks, position = zstd_blocks(frame, position)
-    position += 4 if descriptor & 4 else 0  # a checksum of the content: the payload id is a better one
-    if position != len(frame):
+    checksum_len = 4 if descriptor & 4 else 0
+    if position + checksum_len != len(frame):
         raise ValueError("the zstd frame does not end where the payload does")
-    return blocks, min(window, ZSTD_BLOCK_MAX)
+    return blocks, min(window, ZSTD_BLOCK_MAX), frame[position:]
 
 
 def zstd_blocks(frame, position):
@@ -455,6 +460,44 @@ def zstd_blocks(frame, position):
         if position > len(frame):
             raise ValueError("the zstd frame ends within a block")
     return blocks, position
+
+
+XXH64_PRIMES = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
+
+
+def rotated(word, count):
+    return (word << count | word >> 64 - count) & U64
+
+
+def xxh64(data):
+    """The checksum of zstd's content: XXH64 with the seed 0."""
+    p1, p2, p3, p4, p5 = XXH64_PRIMES
+
+    def mixed(accumulator, word):
+        return rotated(accumulator + word * p2 & U64, 31) * p1 & U64
+
+    stripes = len(data) // 32
+    value = p5
+    if stripes:
+        lanes = [p1 + p2 & U64, p2, 0, -p1 & U64]
+        for words in struct.iter_unpack("<4Q", data[:32 * stripes]):
+            lanes = [mixed(lane, word) for lane, word in zip(lanes, words)]
+        value = sum(rotated(lane, count) for lane, count in zip(lanes, (1, 7, 12, 18)))
+        for lane in lanes:
+            value = (value ^ mixed(0, lane)) * p1 + p4 & U64
+    value = value + len(data) & U64
+    rest = data[32 * stripes:]
+    while len(rest) >= 8:
+        value = rotated(value ^ mixed(0, int.from_bytes(rest[:8], "little")), 27) * p1 + p4 & U64
+        rest = rest[8:]
+    if len(rest) >= 4:
+        value = rotated(value ^ int.from_bytes(rest[:4], "little") * p1 & U64, 23) * p2 + p3 & U64
+        rest = rest[4:]
+    for byte in rest:
+        value = rotated(value ^ byte * p5 & U64, 11) * p1 & U64
+    value = (value ^ value >> 33) * p2 & U64
+    value = (value ^ value >> 29) * p3 & U64
+    return value ^ value >> 32
 
 
 class BackwardBits:
@@ -1076,6 +1119,18 @@ class Keys:
 def open_slot(name, data, repository_id, password):
     """The root key, or None if the password is not that of the slot."""
     value = json_object(data, name, SLOT_MEMBERS)
+    check_slot(name, value, repository_id)
+    memory, passes, lanes = (value["kdf"][member] for member in ("memoryKiB", "passes", "lanes"))
+    salt = bytes.fromhex(value["kdf"]["salt"])
+    associated_data = (b"keepstone key slot" + struct.pack("<I", 0) + repository_id + str8(name[len("keys/"):])
+                       + str8("root") + str8(value["label"]) + struct.pack("<Q", value["created"])
+                       + struct.pack("<III", memory, passes, lanes) + salt)
+    slot_key = argon2id(password, salt, memory, passes, lanes)
+    return aead_open(slot_key, bytes(12), bytes.fromhex(value["sealed"]), associated_data)
+
+
+def check_slot(name, value, repository_id):
+    """What is checked before anything is derived [SLOT-1, SLOT-4]."""
     if value["repository"] != repository_id.hex():
         raise Damaged(name, "it is a slot of another repository")
     label = value["label"].encode()
@@ -1086,12 +1141,6 @@ def open_slot(name, data, repository_id, password):
                and memory * passes <= 4 << 20)
     if not allowed:
         raise Damaged(name, "the cost of its password is not allowed [SLOT-4]")
-    salt = bytes.fromhex(value["kdf"]["salt"])
-    associated_data = (b"keepstone key slot" + struct.pack("<I", 0) + repository_id + str8(name[len("keys/"):])
-                       + str8("root") + str8(value["label"]) + struct.pack("<Q", value["created"])
-                       + struct.pack("<III", memory, passes, lanes) + salt)
-    slot_key = argon2id(password, salt, memory, passes, lanes)
-    return aead_open(slot_key, bytes(12), bytes.fromhex(value["sealed"]), associated_data)
 
 
 def root_key(blobs, repository_id, password):
@@ -1210,6 +1259,40 @@ def checked_location(fields, codec, kind, pack, config):
     return location
 
 
+def parse_pack_header(fields):
+    """Kind, directory offset, directory length and frame count, after all that can be checked without a key."""
+    fields.magic_and_version(b"KEEPPACK")
+    kind, flags, offset, length, count = fields.u8(), fields.u8(), fields.u32(), fields.u32(), fields.u32()
+    fields.check(kind in (DATA_PACK, MAP_PACK), f"pack kind {kind} is unknown [section 7]")
+    fields.check(flags == 0 and fields.u64() == 0, "a reserved or flag field is not 0 [GEN-5]")
+    fields.check(offset > PACK_HEADER_LEN and count > 0, "it has no frame [PACK-1]")
+    fields.check(count * (TAG_LEN + 1) <= offset - PACK_HEADER_LEN,
+                 "its frames do not fit before its directory [PACK-1]")
+    fields.check(length == 80 + 4 + 42 * count + TAG_LEN,
+                 "its directory has a length that does not fit its frames [PACK-8]")
+    fields.check(PACK_LEN_MIN <= offset + length <= PACK_LEN_MAX, "its length is not allowed [section 12]")
+    fields.take(64)
+    of_session = fields.take(80)
+    fields.check(kind == DATA_PACK or not any(of_session), "a map pack has a sealed session key [GEN-5]")
+    fields.end()
+    return kind, offset, length, count
+
+
+def parse_directory(fields, pack, directory_offset, config):
+    """All frames of a pack as (kind, location), in the order of offsets [PACK-8]."""
+    frames, offset = [], PACK_HEADER_LEN
+    for _ in fields.count(fields.u32(), 42):
+        kind, codec, plain_len, stored_len = fields.u8(), fields.u8(), fields.u32(), fields.u32()
+        fields.check(kind in ((CHUNK,) if pack.kind == DATA_PACK else (PAGE, NODE)),
+                     "a payload is in the wrong kind of pack [PACK-7]")
+        check_lengths(fields, codec, stored_len, plain_len, plain_max(kind, config))
+        frames.append((kind, Location(pack, codec, offset, stored_len, plain_len, fields.take(32))))
+        offset += stored_len
+    fields.end()
+    fields.check(frames and offset == directory_offset, "its frames do not end where its directory begins [PACK-8]")
+    return frames
+
+
 class PackHeader(NamedTuple):
     """What the first 176 bytes of a pack tell."""
     first_64: bytes
@@ -1271,22 +1354,17 @@ class Repository:
 
     def read_header(self, pack, data):
         fields = Fields(data, pack.name)
-        fields.magic_and_version(b"KEEPPACK")
-        fields.check(fields.u8() == pack.kind, "its kind is not that of its name")
-        fields.check(fields.u8() == 0, "its flags are not 0 [GEN-5]")
-        offset, length, count = fields.u32(), fields.u32(), fields.u32()
-        fields.check(fields.u64() == 0, "a reserved field is not 0 [GEN-5]")
+        kind, offset, length, count = parse_pack_header(fields)
+        fields.check(kind == pack.kind, "its kind is not that of its name")
         fields.check(offset + length == pack.length, "its length is not what its header tells [PACK-1]")
-        fields.check(offset > PACK_HEADER_LEN and count > 0, "it has no frame [PACK-1]")
-        salt, key_hash = fields.take(32), fields.take(32)
-        base_key = self.base_key(pack, fields, fields.take(32), fields.take(48))
+        salt, key_hash = data[32:64], data[64:96]
+        base_key = self.base_key(pack, fields, data[96:128], data[128:176])
         key = derive("keepstone v0 pack key", base_key + salt + key_hash + self.config.repository_id)
         return PackHeader(data[:64], offset, length, count, key, key_hash, base_key)
 
     def base_key(self, pack, fields, encapsulated, ciphertext):
         """The session key for a data pack, the inventory key for a map pack [PACK-4, KEY-3]."""
         if pack.kind == MAP_PACK:
-            fields.check(not any(encapsulated + ciphertext), "a map pack has a sealed session key [section 7]")
             return self.keys.inventory
         sealed = (pack.session, encapsulated, ciphertext)
         if sealed not in self.session_keys:
@@ -1338,22 +1416,10 @@ class Repository:
     def directory(self, pack):
         """All frames of a pack as (kind, location), in the order of offsets [PACK-8]."""
         header = self.header(pack)
-        if header.directory_len > 80 + SEALED_PLAIN_MAX + TAG_LEN:
-            raise Damaged(pack.name, "its directory is too long [section 12]")
         data = self.blobs.read(pack.name, header.directory_offset, header.directory_len)
         fields = self.open_sealed(data, pack.name, PACK_DIRECTORY)
-        count = fields.u32()
-        fields.check(count == header.frame_count, "its directory has another frame count than its header [PACK-8]")
-        frames, offset = [], PACK_HEADER_LEN
-        for _ in fields.count(count, 42):
-            kind, codec, plain_len, stored_len = fields.u8(), fields.u8(), fields.u32(), fields.u32()
-            fields.check(kind in ((CHUNK,) if pack.kind == DATA_PACK else (PAGE, NODE)),
-                         "a payload is in the wrong kind of pack [PACK-7]")
-            check_lengths(fields, codec, stored_len, plain_len, plain_max(kind, self.config))
-            frames.append((kind, Location(pack, codec, offset, stored_len, plain_len, fields.take(32))))
-            offset += stored_len
-        fields.end()
-        fields.check(offset == header.directory_offset, "its frames do not end where its directory begins [PACK-8]")
+        frames = parse_directory(fields, pack, header.directory_offset, self.config)
+        fields.check(len(frames) == header.frame_count, "it has another frame count than its header [PACK-8]")
         return frames
 
     def check_pack(self, pack):
@@ -1416,20 +1482,27 @@ class Snapshot(NamedTuple):
 
 
 def read_decision(repository, name):
-    """The snapshot of a COMMIT, None for an ABORT [DEC-1 to DEC-5]."""
+    """The snapshot of a COMMIT, None for an ABORT [DEC-5]."""
     parts = parse_name("decision", name)
     fields = repository.sealed_blob(name, DECISION)
-    verdict, session, created, _program = fields.u8(), fields.take(16), fields.u64(), fields.str8()
+    session, snapshot = parse_decision(fields, name, repository.config)
     fields.check(session.hex() == parts["sid"], "its session id is not that of its name [DEC-5]")
+    if snapshot is not None:
+        tag = keyed(repository.keys.vm_tag, snapshot.vm.encode())[:16]
+        fields.check(tag.hex() == parts["vmtag"], "its VM is not that of its name [DEC-5]")
+    return snapshot
+
+
+def parse_decision(fields, name, config):
+    """The session id, and the snapshot or None [DEC-1 to DEC-4]."""
+    verdict, session, created, _program = fields.u8(), fields.take(16), fields.u64(), fields.str8()
     fields.check(verdict in (1, 2), f"verdict {verdict} is unknown [DEC-1]")
     if verdict == 2:
         fields.check(fields.u8() in (1, 2), "an ABORT by nobody that is known [DEC-1]")
         fields.end()
-        return None
+        return session, None
     vm = fields.str8()
     fields.check(is_label(vm, 255), "its VM has no valid name [NAME-4]")
-    fields.check(keyed(repository.keys.vm_tag, vm.encode())[:16].hex() == parts["vmtag"],
-                 "its VM is not that of its name [DEC-5]")
     if fields.has():
         read_decision_name(fields)
     fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
@@ -1437,12 +1510,12 @@ def read_decision(repository, name):
     fields.check(all(is_label(tag.decode(), 128) for tag in tags), "a tag is not allowed [NAME-4]")
     properties = [(fields.str8().encode(), fields.str16()) for _ in fields.count(fields.u16(), 3, at_most=1024)]
     fields.sorted([key for key, _ in properties])
-    disks = [read_disk(fields, repository.config) for _ in fields.count(fields.u16(), 28, at_most=1024)]
+    disks = [read_disk(fields, config) for _ in fields.count(fields.u16(), 28, at_most=1024)]
     fields.check(disks, "a COMMIT without a disk [DEC-3]")
     fields.sorted([disk.key.encode() for disk in disks])
     fields.take(5 * 8 + 2 * 4)  # the totals [DEC-4]
     fields.end()
-    return Snapshot(name, session, created, vm, [tag.decode() for tag in tags], disks)
+    return session, Snapshot(name, session, created, vm, [tag.decode() for tag in tags], disks)
 
 
 def read_disk(fields, config):
@@ -1468,26 +1541,37 @@ def read_tombstone(repository, name):
     """TOMB-1."""
     parts = parse_name("tombstone", name)
     fields = repository.sealed_blob(name, TOMBSTONE)
+    decision = parse_tombstone(fields)
+    fields.check(decision.session.hex() == parts["sid"] and decision.vmtag.hex() == parts["vmtag"],
+                 "it is the tombstone of another session [TOMB-1]")
+
+
+def parse_tombstone(fields):
     session, _time, decision = fields.take(16), fields.u64(), read_decision_name(fields)
     fields.end()
-    fields.check(session.hex() == parts["sid"] and decision.session == session
-                 and decision.vmtag.hex() == parts["vmtag"], "it is the tombstone of another session [TOMB-1]")
+    fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
+    return decision
 
 
 def check_intent(repository, name):
     """INTENT-1."""
     parts = parse_name("intent", name)
     fields = repository.sealed_blob(name, INTENT)
+    decision = parse_intent(fields)
+    fields.check(decision.session.hex() == parts["sid"] and decision.writer == parts["writer"],
+                 "it is the intent of another session [INTENT-1]")
+
+
+def parse_intent(fields):
     session, decision = fields.take(16), read_decision_name(fields)
     _generation, _time = fields.u32(), fields.u64()
     fields.end()
-    fields.check(session.hex() == parts["sid"] and decision.session == session
-                 and decision.writer == parts["writer"], "it is the intent of another session [INTENT-1]")
+    fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
+    return decision
 
 
-def check_index(repository, name):
+def check_index(fields, config):
     """INDEX-1, INDEX-2. A restore needs no index [INDEX-3]."""
-    fields = repository.sealed_blob(name, INDEX)
     writers = {}
     for _ in fields.count(fields.u32(), 16 + 38):
         session, decision = fields.take(16), read_decision_name(fields)
@@ -1502,7 +1586,7 @@ def check_index(repository, name):
         payload_id, codec, entry = fields.take(32), fields.u8(), fields.u32()
         fields.check(entry < len(table), "an entry number is not in the table [TABLE-2]")
         offset, stored_len, plain_len = fields.u32(), fields.u32(), fields.u32()
-        check_lengths(fields, codec, stored_len, plain_len, repository.config.max)
+        check_lengths(fields, codec, stored_len, plain_len, config.max)
         fields.check(offset >= PACK_HEADER_LEN and offset + stored_len <= table[entry].length,
                      "a location lies outside of its pack [TABLE-2]")
         ids.append(payload_id)
@@ -1538,6 +1622,14 @@ class Child(NamedTuple):
     names: frozenset | None
 
 
+def root_level(size, cell_len):
+    """The level of a disk's root node, and the number of its children [NODE-1, NODE-4]."""
+    level, span = 1, cell_len * 64
+    while span < size:
+        level, span = level + 1, span * 64
+    return level, -(-size // (span // 64))
+
+
 class DiskMap:
     """The map of one disk, walked from its root node down."""
 
@@ -1556,9 +1648,7 @@ class DiskMap:
         """Each chunk of the disk as (start, location) in their order. All between them is holes."""
         if self.disk.root is None:
             return
-        level, span = 1, self.repository.config.cell_len * 64
-        while span < self.disk.size:  # NODE-4
-            level, span = level + 1, span * 64
+        level, _ = root_level(self.disk.size, self.repository.config.cell_len)
         yield from self.subtree(Child(self.disk.root, None), level, 0)
 
     def subtree(self, child, level, start):
@@ -1593,13 +1683,22 @@ class DiskMap:
 
     def read_page(self, child, start, end):
         """The entries of a page as (position on the disk, length, location or None) [PAGE-1 to PAGE-4]."""
-        config, location = self.repository.config, child.location
+        location = child.location
         fields = Fields(self.repository.payload(PAGE, location), location.pack.name, f"the page at {location.offset}")
+        entries, table = self.parse_page(fields, start, end)
+        self.check_names(fields, child, table)
+        return entries
+
+    def parse_page(self, fields, start, end):
+        """The entries of a page, and its table."""
+        config = self.repository.config
         position = start + fields.u32()
+        if start % config.region_len == 0:
+            fields.check(position == start, "its first entry is not where its region starts [PAGE-1]")
         if self.reached is not None:
             fields.check(position == max(start, self.reached),
                          "its first entry is not where the last chunk ended [PAGE-1]")
-        table = read_table(fields, holder=location.pack)
+        table = read_table(fields)  # of data packs only, so not of the pack that holds it
         fields.check(all(pack.kind == DATA_PACK for pack in table), "its table has a map pack [PAGE-4]")
         fields.check(position - start < config.max, "its first entry starts too late [PAGE-1]")
         entries, used = [], set()
@@ -1621,8 +1720,7 @@ class DiskMap:
         fields.check(entries, "it has no entry [PAGE-1]")
         fields.check(len(used) == len(table), "its table has packs that it does not refer to [TABLE-3]")
         self.check_end_of_page(fields, entries, start, position, end)
-        self.check_names(fields, child, table)
-        return entries
+        return entries, table
 
     def check_end_of_page(self, fields, entries, start, position, end):
         """PAGE-3, PAGE-4."""
@@ -1642,18 +1740,25 @@ class DiskMap:
         """The children of a node; None for one that is a hole [NODE-1 to NODE-5]."""
         config, location = self.repository.config, child.location
         fields = Fields(self.repository.payload(NODE, location), location.pack.name, f"the node at {location.offset}")
-        fields.check(fields.u8() == level, "its level is not that of its place [NODE-5]")
-        table = read_table(fields, holder=location.pack)
         child_span = config.cell_len * 64 ** (level - 1)
+        children, table = self.parse_node(fields, level, -(-(end - start) // child_span), location.pack)
+        self.check_names(fields, child, table)
+        return children
+
+    def parse_node(self, fields, level, expected_count, holder):
+        """The children of a node, and its table."""
+        fields.check(fields.u8() == level, "its level is not that of its place [NODE-5]")
+        table = read_table(fields, holder)
         count = fields.u8()
-        fields.check(count == -(-(end - start) // child_span), "it has not the children that fit its place [NODE-5]")
+        fields.check(count == expected_count, "it has not the children that fit its place [NODE-5]")
         children, used = [], set()
         for _ in fields.count(count, 1):
             codec = fields.u8()
             if codec == 0:
                 children.append(None)
                 continue
-            its_location, entry = read_location(fields, codec, PAGE if level == 1 else NODE, table, config)
+            its_location, entry = read_location(fields, codec, PAGE if level == 1 else NODE, table,
+                                                self.repository.config)
             used.add(entry)
             names = None
             if level <= 2:
@@ -1666,8 +1771,7 @@ class DiskMap:
         fields.end()
         fields.check(any(children), "no chunk starts in it [NODE-4]")
         fields.check(len(used) == len(table), "its table has packs that it does not refer to [TABLE-3]")
-        self.check_names(fields, child, table)
-        return children
+        return children, table
 
     def check_kinds(self, fields, level, names):
         """NODE-2: which kinds of packs a child's table has."""
@@ -1747,14 +1851,15 @@ def restore(repository, arguments):
     if os.path.lexists(target):
         raise Failed(f"{target} exists already")
     partial = target + ".keepstone-partial"
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as file:
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.truncate(disk.size)
         try:
             lost = write_disk(repository, disk, file, arguments.keep_going)
+            file.flush()
+            os.fsync(file.fileno())
         except BaseException:
             os.unlink(partial)
             raise
-        os.fsync(file.fileno())
     os.rename(partial, target)
     for error, start, end in lost:
         warn(f"bytes {start} to {end} of the disk are zeros, as they are lost: {error}")
@@ -1817,7 +1922,7 @@ def check_small_blob(repository, name, damage):
         if kind == "intent":
             check_intent(repository, name)
         elif kind == "index":
-            check_index(repository, name)
+            check_index(repository.sealed_blob(name, INDEX), repository.config)
         elif kind in ("generation", "repack record"):
             warn(f"note: not looked at, and not needed for a restore: {name} [R-2]")
         elif kind is None:

@@ -1,4 +1,5 @@
-//! The second reader, docs/recovery/keepstone_reader.py, restores the golden repository in plain Python.
+//! The second reader, docs/recovery/keepstone_reader.py, restores the golden repository and reads the vectors, in plain
+//! Python.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod world;
@@ -68,6 +69,14 @@ fn the_second_reader_restores_every_disk() {
         assert!(run.status.success(), "{run:?}");
         assert!(fs::read(&restored).unwrap() == image.bytes, "{} of {snapshot} is another one", image.disk);
     }
+}
+
+#[test]
+fn the_second_reader_agrees_with_the_vectors() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recovery/check_vectors.py");
+    let run = Command::new(python()).arg(script).env("KEEPSTONE_READER_WITHOUT", "blake3 zstd argon2").output();
+    let run = run.unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
 }
 
 #[test]
