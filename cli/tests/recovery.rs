@@ -1,4 +1,4 @@
-//! The second reader, docs/recovery/keepstone_reader.py, restores what the program has backed up.
+//! The second reader, `docs/recovery/keepstone_reader.py`, restores what the program has backed up.
 
 mod world;
 

@@ -1,5 +1,5 @@
-//! The second reader, docs/recovery/keepstone_reader.py, restores the golden repository and reads the vectors, in plain
-//! Python.
+//! The second reader, `docs/recovery/keepstone_reader.py`, restores the golden repository and reads the vectors, in
+//! plain Python.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod world;
@@ -74,7 +74,8 @@ fn the_second_reader_restores_every_disk() {
 #[test]
 fn the_second_reader_agrees_with_the_vectors() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recovery/check_vectors.py");
-    let run = Command::new(python()).arg(script).env("KEEPSTONE_READER_WITHOUT", "blake3 zstd argon2").output();
+    let run =
+        Command::new(python()).arg(script).env("KEEPSTONE_READER_WITHOUT", "blake3 zstd argon2").output();
     let run = run.unwrap();
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
 }
