@@ -423,10 +423,8 @@ def zstd_structure(frame, plain_len):
         exponent, mantissa = frame[position] >> 3, frame[position] & 7
         window = (1 << 10 + exponent) + (1 << 10 + exponent) // 8 * mantissa
         position += 1
-    dictionary_len = (0, 1, 2, 4)[descriptor & 3]
-    if any(frame[position:position + dictionary_len]):
-        raise ValueError("the zstd frame needs a dictionary")
-    position += dictionary_len
+    if descriptor & 3:
+        raise ValueError("the zstd frame names a dictionary")
     size_len = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
     if size_len == 0:
         raise ValueError("the zstd frame does not tell its content size")
