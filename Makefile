@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 240
 SCHEDULES ?= 20000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz shuttle
+.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz crash shuttle
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -82,6 +82,9 @@ fuzz: $(CARGO_FUZZ) ## fuzz each decoder for FUZZ_SECONDS=240, an hour for all (
 	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --target-dir target/fuzz $$target -- \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -malloc_limit_mb=512 -print_final_stats=1; \
 	done
+
+crash: ## fail every store call of a sequence of backups in every way: some thousand states, each to its end
+	KEEPSTONE_CRASH_STATES=all cargo test $(LOCKED) -p keepstone-engine --test crash -- --nocapture
 
 shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each kind of failure
 	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle

@@ -6,7 +6,7 @@ mod local;
 mod memory;
 mod recording;
 
-pub use fault::{Fault, FaultStore};
+pub use fault::{Fault, FaultStore, LateCall};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use recording::{RecordingStore, Requests};
