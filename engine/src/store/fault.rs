@@ -128,7 +128,9 @@ impl<S: BlobStore> FaultStore<S> {
         let fails = match self.fault {
             Fault::CrashBefore | Fault::CrashAfter | Fault::CrashDuring => call >= self.at,
             Fault::NotApplied | Fault::AnswerLost => call == self.at,
-            Fault::AppliedLater { .. } => call == self.at || (call > self.at && self.is_repeated(&request())),
+            Fault::AppliedLater { .. } => {
+                call == self.at || (call > self.at && self.is_repeated(request().as_ref()))
+            }
         };
         if !fails {
             return apply();
@@ -148,9 +150,8 @@ impl<S: BlobStore> FaultStore<S> {
         Err(StoreError::Io { action, object: object.to_owned(), source })
     }
 
-    fn is_repeated(&self, request: &Option<LateCall>) -> bool {
-        let failed = lock(&self.failed);
-        failed.is_some() && *failed == *request
+    fn is_repeated(&self, request: Option<&LateCall>) -> bool {
+        request.is_some() && lock(&self.failed).as_ref() == request
     }
 }
 

@@ -12,15 +12,15 @@ fn a_crash_while_a_repository_is_made_leaves_one_that_opens_or_none() {
         let mut call = 0;
         loop {
             let store = MemoryStore::new();
-            let faulty = FaultStore::new(&store, call, fault);
-            let made = try_create(&faulty, small_geometry()).is_ok();
-            let reached = faulty.calls() > call;
+            let failing = FaultStore::new(&store, call, fault);
+            let made = try_create(&failing, small_geometry()).is_ok();
+            let reached = failing.calls() > call;
             let opens = Repository::open(&store, PASSWORD).is_ok();
             assert!(opens || !made, "a repository that was reported does not open");
             if !opens {
                 create_from_seed(&store, small_geometry(), [2; 32]).unwrap();
             }
-            if let Some(late) = faulty.take_late() {
+            if let Some(late) = failing.take_late() {
                 late.apply(&store).unwrap();
             }
             open(&store);

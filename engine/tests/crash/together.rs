@@ -27,7 +27,7 @@ struct State {
 impl Turns {
     fn new(seed: u64) -> Self {
         let lengths = noise(seed, 200).into_iter().map(|byte| 1 + byte % 12).collect();
-        let state = State { turn: usize::from(seed % 2 == 0), left: 1, lengths, ended: [false; 2] };
+        let state = State { turn: usize::from(seed.is_multiple_of(2)), left: 1, lengths, ended: [false; 2] };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -121,7 +121,6 @@ fn ends(runs: [Run<'static>; 2], store_time: u64) -> BTreeMap<[&'static str; 2],
         let next = Run { step, writer, seed: 250, checkpoints: false }.run(&store).unwrap();
         assert!(checked(&store).committed.contains(&next.snapshot));
     }
-    println!("{ends:?}");
     ends
 }
 

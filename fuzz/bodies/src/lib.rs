@@ -13,6 +13,7 @@
 mod cache;
 mod fields;
 mod maps;
+mod model;
 mod objects;
 mod packs;
 mod samples;
@@ -24,12 +25,13 @@ mod vectors;
 
 pub use cache::cache_table;
 pub use maps::{node, page};
+pub use model::model;
 pub use objects::{decision, index, intent, sealed_object, session_objects};
 pub use packs::{chunk_frame, pack, pack_directory, pack_header};
 pub use text::{blob_name, changes_file, config, key_slot};
 pub use vectors::{VectorInput, vectors};
 
-/// A decoder to fuzz.
+/// A decoder to fuzz, or the whole engine.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The name of its program and of its directory in the corpus.
@@ -43,7 +45,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "config", body: config, seeds: seeds::config, short_run: 20_000 },
     Target { name: "key_slot", body: key_slot, seeds: seeds::key_slot, short_run: 5000 },
     Target { name: "intent", body: intent, seeds: seeds::intent, short_run: 10_000 },
@@ -65,4 +67,5 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "blob_name", body: blob_name, seeds: seeds::blob_name, short_run: 20_000 },
     Target { name: "changes_file", body: changes_file, seeds: seeds::changes_file, short_run: 20_000 },
     Target { name: "cache_table", body: cache_table, seeds: seeds::cache_table, short_run: 300 },
+    Target { name: "model", body: model, seeds: model::seeds, short_run: 40 },
 ];
