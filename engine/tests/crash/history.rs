@@ -6,7 +6,7 @@ use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::source::{ChangedAreas, FullReason, Outside};
 use keepstone_engine::store::MemoryStore;
-use keepstone_engine::verify::{FindingKind, VerifyJob, verify};
+use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Extent, Repository, extent, snapshots};
 use repo_format::{BlobKind, SessionId, WriterId};
 use std::collections::BTreeSet;
@@ -193,7 +193,7 @@ pub fn checked(store: &MemoryStore) -> State {
             assert!(restored(&repository, snapshot, key).unwrap() == *bytes, "disk {key} differs");
         }
     }
-    let job = VerifyJob { snapshots: Vec::new(), read_data: true };
+    let job = VerifyJob { snapshots: Vec::new(), read_data: ReadData::Everything, time: NOW };
     let report = verify(&repository, &job, &Quiet).unwrap();
     assert!(!report.has_damage(), "{:?}", report.findings);
 

@@ -1,11 +1,11 @@
 //! What must hold of the repository after every operation.
 
-use super::world::World;
+use super::world::{NOW, World};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{self, Snapshot};
 use keepstone_engine::target::MemoryTarget;
-use keepstone_engine::verify::{Finding, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{Finding, ReadData, VerifyJob, VerifyReport, verify};
 use keepstone_engine::{EngineError, Repository};
 use repo_format::{Disk, SessionId};
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ impl World {
     pub(super) fn agrees(&self) {
         let repository = self.open(&self.store).expect("a repository opens, whatever happened to it");
         let list = snapshots::list(&repository, None).expect("the store works");
-        let job = VerifyJob { snapshots: Vec::new(), read_data: true };
+        let job = VerifyJob { snapshots: Vec::new(), read_data: ReadData::Everything, time: NOW };
         let report =
             verify(&repository, &job, &Quiet).expect("damage does not keep a verification from ending");
         assert!(self.is_damaged || !report.has_damage(), "damage where nothing was: {:?}", report.findings);

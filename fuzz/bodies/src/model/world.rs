@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const VMS: [&str; 2] = ["one", "two"];
 const WRITERS: [&str; 2] = ["host-a", "host-b"];
 /// Backups are this far apart; the store dates all long before, so that no session seems to be running.
-const NOW: u64 = 1_800_000_000_000;
+pub(super) const NOW: u64 = 1_800_000_000_000;
 const DISK_LEN_MAX: usize = 48 << 10;
 
 /// A repository, and what must be in it.
