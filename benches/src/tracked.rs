@@ -74,4 +74,8 @@ impl DiskSource for TrackedDisk<'_> {
             None => self.read_base(offset, buffer),
         }
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }

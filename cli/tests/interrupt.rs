@@ -4,26 +4,12 @@ mod world;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Stdio};
+use std::io::Read;
+use std::process::{Child, Stdio};
 use world::{Ended, MIB, World, noise};
 
 fn interrupt(child: &Child) {
     kill_process(Pid::from_child(child), Signal::INT).expect("the signal is sent");
-}
-
-/// Starts a backup of `disk.raw` that takes a while, and returns when it has begun to read, with its messages.
-fn slow_backup(world: &World, vm: &str) -> (Child, BufReader<ChildStderr>) {
-    let backup = ["-v", "--threads", "1", "backup", "--vm", vm, "disk.raw", "--compression", "19"];
-    let mut command = world.command(&backup);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
-    let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
-    let mut line = String::new();
-    while !line.contains("phase=Backup") {
-        line.clear();
-        assert_ne!(messages.read_line(&mut line).unwrap(), 0, "the backup never began");
-    }
-    (child, messages)
 }
 
 #[test]
@@ -31,7 +17,7 @@ fn an_interrupted_backup_commits_nothing_and_harms_nothing() {
     let world = World::with_repository();
     let disk = noise(1, 96 * MIB);
     world.write("disk.raw", &disk);
-    let (mut child, mut messages) = slow_backup(&world, "web");
+    let (mut child, mut messages) = world.slow_backup("web");
     interrupt(&child);
     let mut rest = String::new();
     messages.read_to_string(&mut rest).unwrap();
@@ -55,7 +41,7 @@ fn a_killed_backup_is_ended_by_the_next_one() {
     let world = World::with_repository();
     let disk = noise(1, 96 * MIB);
     world.write("disk.raw", &disk);
-    let (mut child, _messages) = slow_backup(&world, "web");
+    let (mut child, _messages) = world.slow_backup("web");
     child.kill().unwrap();
     child.wait().unwrap();
 
@@ -81,7 +67,7 @@ fn a_killed_backup_is_ended_by_the_next_one() {
 fn a_killed_backup_is_taken_over_by_another_host() {
     let world = World::with_repository();
     world.write("disk.raw", &noise(1, 96 * MIB));
-    let (mut child, _messages) = slow_backup(&world, "web");
+    let (mut child, _messages) = world.slow_backup("web");
     child.kill().unwrap();
     child.wait().unwrap();
     let taken = ["-q", "--cache-dir", "elsewhere", "backup", "--take-over", "--vm", "web", "disk.raw"];
@@ -95,7 +81,7 @@ fn a_backup_of_a_vm_that_is_being_backed_up_is_refused() {
     let world = World::with_repository();
     world.write("disk.raw", &noise(1, 96 * MIB));
     world.write("small.raw", &noise(2, MIB));
-    let (mut child, _messages) = slow_backup(&world, "web");
+    let (mut child, _messages) = world.slow_backup("web");
     insta::assert_snapshot!(world.run(&["backup", "--vm", "web", "small.raw"]).told());
     world.run(&["backup", "--vm", "db", "small.raw"]).done();
     world.run(&["--writer", "b", "backup", "--vm", "web", "small.raw"]).done();

@@ -225,6 +225,10 @@ mod tests {
             buffer.fill(1);
             Ok(())
         }
+
+        fn check_unchanged(&self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     fn extent(start: u64, length: u64) -> Extent {

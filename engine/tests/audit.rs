@@ -353,6 +353,10 @@ impl DiskSource for Watched<'_> {
         }
         self.disk.read_at(offset, buffer)
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -95,6 +95,10 @@ impl DiskSource for Broken {
     fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
         Err(io::Error::other("a broken disk"))
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

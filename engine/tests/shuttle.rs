@@ -162,6 +162,10 @@ impl DiskSource for BadDisk {
             false => self.disk.read_at(offset, buffer),
         }
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Breaks at one event.

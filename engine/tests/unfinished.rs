@@ -225,6 +225,10 @@ impl DiskSource for Failing {
         }
         self.0.read_at(offset, buffer)
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The key of a disk that was given without one.
 const ONLY_DISK: &str = "disk0";
@@ -116,6 +117,8 @@ struct Disk {
     key: String,
     path: PathBuf,
     changes: Option<PathBuf>,
+    /// When the image was last written to; nothing of a device, which does not tell.
+    modified: Option<SystemTime>,
 }
 
 #[derive(Serialize)]
@@ -188,7 +191,8 @@ fn disks(arguments: &Arguments) -> Result<Vec<Disk>, Usage> {
             return Err(Usage::new(format!("two disks have the key {key:?}")));
         }
         let path = PathBuf::from(local_path(source, Role::Source)?);
-        disks.push(Disk { key: key.to_owned(), path, changes: None });
+        let modified = modified(&path);
+        disks.push(Disk { key: key.to_owned(), path, changes: None, modified });
     }
     for given in &arguments.changes {
         let (disk, file) = changed_disk(&mut disks, given)?;
@@ -216,6 +220,14 @@ fn changed_disk<'a, 'b>(disks: &'a mut [Disk], given: &'b str) -> Result<(&'a mu
     Ok((&mut disks[position], file))
 }
 
+/// When a regular file was last written to. What cannot be told is told when it is opened.
+fn modified(path: &Path) -> Option<SystemTime> {
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    metadata.modified().ok()
+}
+
+/// The smallest unit that disks are made of.
+const SECTOR_LEN: u64 = 512;
 /// Ten million areas, the most that are accepted, take less.
 const CHANGES_LEN_MAX: u64 = 512 << 20;
 
@@ -250,14 +262,19 @@ fn attention(disks: &[Disk], report: &BackupReport) -> anyhow::Result<Exit> {
             exit = Exit::Attention;
         }
     }
-    for disk in disks {
-        let before =
-            report.disks.iter().find(|reported| reported.key == disk.key).map(|disk| disk.disk_bytes);
-        let after = RawImage::open(&disk.path)?.size();
-        if before.is_some_and(|before| before != after) {
+    for (disk, reported) in disks.iter().zip(&report.disks) {
+        let path = disk.path.display();
+        if disk.modified != modified(&disk.path) {
             warn(&format!(
-                "{} changed its size during the backup; the snapshot may be of no one point in time",
-                disk.path.display()
+                "{path} was written to during the backup; the snapshot may be of no one point in time: back up a disk \
+                 that stands still"
+            ));
+            exit = Exit::Attention;
+        }
+        if reported.disk_bytes % SECTOR_LEN != 0 {
+            warn(&format!(
+                "{path} has {} bytes, which is not a whole number of sectors of {SECTOR_LEN}: it may have been cut off",
+                reported.disk_bytes
             ));
             exit = Exit::Attention;
         }
@@ -344,7 +361,7 @@ mod tests {
     use super::*;
 
     fn disk(key: &str) -> Disk {
-        Disk { key: key.to_owned(), path: PathBuf::new(), changes: None }
+        Disk { key: key.to_owned(), path: PathBuf::new(), changes: None, modified: None }
     }
 
     #[test]

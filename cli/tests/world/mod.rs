@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use tempfile::TempDir;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keepstone");
@@ -67,6 +68,21 @@ impl World {
 
     pub fn run(&self, arguments: &[&str]) -> Ended {
         Ended::of(self.command(arguments).output())
+    }
+
+    /// Starts a backup of `disk.raw` that takes a while, and returns when it has begun to read, with its messages.
+    pub fn slow_backup(&self, vm: &str) -> (Child, BufReader<ChildStderr>) {
+        let backup = ["-v", "--threads", "1", "backup", "--vm", vm, "disk.raw", "--compression", "19"];
+        let mut command = self.command(&backup);
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains("phase=Backup") {
+            line.clear();
+            assert_ne!(messages.read_line(&mut line).expect("a pipe"), 0, "the backup never began");
+        }
+        (child, messages)
     }
 
     /// Runs a command that succeeds, and reads its report.

@@ -312,6 +312,10 @@ impl Attempt<'_, '_, '_> {
         observer: &dyn Observer,
     ) -> Result<Option<BackupReport>, EngineError> {
         begin(observer, Phase::Commit, 1)?;
+        for disk in &self.job.disks {
+            let source_failed = |source| EngineError::Source { disk: disk.key.to_owned(), source };
+            disk.source.check_unchanged().map_err(source_failed)?;
+        }
         self.session.check_packs(self.repository, &stored.packs)?;
         let mut disks: Vec<Disk> =
             plans.iter().zip(&stored.disks).map(|(plan, disk)| plan.disk(disk)).collect();

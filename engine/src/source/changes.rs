@@ -265,6 +265,10 @@ impl DiskSource for WithChanges {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.source.read_at(offset, buffer)
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        self.source.check_unchanged()
+    }
 }
 
 #[cfg(test)]

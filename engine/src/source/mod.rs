@@ -89,4 +89,10 @@ pub trait DiskSource: Send + Sync {
     /// # Errors
     /// When the bytes cannot be read, or the disk turns out shorter than [`DiskSource::size`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Confirms, when all has been read, that the disk was the same all along, as far as the source can tell.
+    ///
+    /// # Errors
+    /// When it was not, or when that cannot be found out. Nothing is committed then.
+    fn check_unchanged(&self) -> io::Result<()>;
 }

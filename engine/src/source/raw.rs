@@ -96,19 +96,6 @@ impl RawImage {
         Ok(image)
     }
 
-    /// Checks, at the end of a backup, that the image still has the size that it had when it was opened.
-    ///
-    /// # Errors
-    /// When it has another one: something else writes to it, and the backup may be of no one point in time.
-    pub fn check_unchanged_size(&self) -> io::Result<()> {
-        let after = self.size_now()?;
-        if after == self.size {
-            return Ok(());
-        }
-        let path = self.path.display().to_string();
-        Err(ImageError::SizeChanged { path, before: self.size, after }.into())
-    }
-
     // The end of a block device is found by seeking as well. Nothing else uses the file's position.
     fn size_now(&self) -> io::Result<u64> {
         rustix::fs::seek(&self.file, SeekFrom::End(0))
@@ -185,6 +172,16 @@ impl DiskSource for RawImage {
         }
         Ok(())
     }
+
+    /// Compares the size with that when it was opened: all that an image tells.
+    fn check_unchanged(&self) -> io::Result<()> {
+        let after = self.size_now()?;
+        if after == self.size {
+            return Ok(());
+        }
+        let path = self.path.display().to_string();
+        Err(ImageError::SizeChanged { path, before: self.size, after }.into())
+    }
 }
 
 #[cfg(test)]
@@ -246,7 +243,7 @@ mod tests {
     #[test]
     fn an_image_that_shrinks_is_an_error() {
         let (_dir, path, image) = image(&[1; 100]);
-        image.check_unchanged_size().unwrap();
+        image.check_unchanged().unwrap();
         OpenOptions::new().write(true).open(&path).unwrap().set_len(60).unwrap();
         let error = image.read_at(50, &mut [0; 20]).unwrap_err();
         let path = path.display();
@@ -256,7 +253,7 @@ mod tests {
             format!("{path} became shorter while it was read: nothing at byte 60 of 100")
         );
         assert_eq!(
-            image.check_unchanged_size().unwrap_err().to_string(),
+            image.check_unchanged().unwrap_err().to_string(),
             format!("{path} changed its size while it was read, from 100 to 60 bytes")
         );
     }
@@ -266,7 +263,7 @@ mod tests {
         let (_dir, path, image) = image(&[1; 100]);
         OpenOptions::new().write(true).open(&path).unwrap().set_len(200).unwrap();
         assert_eq!((image.size(), image.changed_areas(None).unwrap().areas[0].end()), (100, 100));
-        assert!(image.check_unchanged_size().is_err());
+        assert!(image.check_unchanged().is_err());
     }
 
     #[test]

@@ -61,6 +61,10 @@ impl DiskSource for Tracked<'_> {
         buffer.copy_from_slice(&self.bytes()[start..start + buffer.len()]);
         Ok(())
     }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The sectors of `now` that are not as they were.
