@@ -15,9 +15,10 @@ CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 FUZZ_SECONDS ?= 240
 SCHEDULES ?= 20000
+PART ?= 0/1
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz crash shuttle
+.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz crash shuttle campaign
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -88,6 +89,9 @@ crash: ## fail every store call of a sequence of backups in every way: some thou
 
 shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each kind of failure
 	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
+
+campaign: ## damage every byte and every length of a repository of 2 MiB, one by one (PART=0/20 for a twentieth)
+	KEEPSTONE_CAMPAIGN=$(PART) cargo test $(LOCKED) -p keepstone-engine --test damage campaign -- --nocapture
 
 $(CARGO_FUZZ):
 	cargo install --locked --debug --root target/tools cargo-fuzz@$(CARGO_FUZZ_VERSION)

@@ -7,7 +7,7 @@ use keepstone_benches::synthetic;
 use keepstone_benches::tracked::TrackedDisk;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{RestoreJob, WINDOW_LEN, restore};
+use keepstone_engine::restore::{OnDamage, RestoreJob, WINDOW_LEN, restore};
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
@@ -105,6 +105,7 @@ fn restoring(criterion: &mut Criterion) {
         disk: snapshot.disk(Some(DISK)).expect("it has this disk"),
         target: &target,
         window_len: WINDOW_LEN,
+        on_damage: OnDamage::Stop,
     };
     let mut group = criterion.benchmark_group("restore");
     group.throughput(Throughput::Bytes(disk.size()));

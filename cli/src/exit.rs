@@ -66,11 +66,8 @@ impl std::error::Error for Usage {}
 
 /// Tells a failure on standard error and returns the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    // Whoever read standard output has seen enough, as with `| head`; there is nothing to tell.
-    if !is_closed_pipe(error) {
-        // Nothing is left to report to when standard error is closed.
-        let _ = io::stderr().write_all(describe(error).as_bytes());
-    }
+    // Nothing is left to report to when standard error is closed.
+    let _ = io::stderr().write_all(describe(error).as_bytes());
     code(error)
 }
 
@@ -103,11 +100,6 @@ fn engine_code(error: &EngineError) -> Exit {
         error if error.is_damage() => Exit::Damage,
         _ => Exit::Failed,
     }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    kinds.map(io::Error::kind).any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -222,6 +214,7 @@ mod tests {
             of_source(ImageError::WrongKind { path: path(), what: "a pipe" }),
             of_target(TargetError::Exists { path: path() }),
             of_target(TargetError::WrongKind { path: path(), wanted: "regular file" }),
+            of_target(TargetError::NotOurs { path: path() }),
             of_target(TargetError::Busy { path: path() }),
             of_target(TargetError::Mounted { path: path(), mounted_at: text("/mnt") }),
             of_target(TargetError::InUse { path: path() }),
@@ -230,6 +223,11 @@ mod tests {
                 action: "write",
                 path: path(),
                 source: io_error(io::ErrorKind::StorageFull),
+            }),
+            of_target(TargetError::Io {
+                action: "write",
+                path: text("the stream"),
+                source: io_error(io::ErrorKind::BrokenPipe),
             }),
         ]
     }

@@ -62,7 +62,15 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",
         EngineError::Damaged { name, .. } | EngineError::Short { name, .. } => damaged(name),
         EngineError::MapUnreadable { source, .. } | EngineError::Unrestorable { source, .. } => {
-            return engine(source);
+            return match **source {
+                EngineError::Damaged { .. }
+                | EngineError::Short { .. }
+                | EngineError::Store(StoreError::NotFound { .. }) => Some(
+                    "--keep-going restores everything else and lists what is lost; `keepstone verify --read-data` \
+                     tells which snapshots are affected",
+                ),
+                _ => engine(source),
+            };
         }
         EngineError::Twin { .. } => {
             "give every host and every backup that runs at the same time its own --writer"
@@ -154,6 +162,7 @@ fn target(error: &TargetError) -> Option<&'static str> {
     Some(match error {
         TargetError::Exists { .. } => "name another target, or add --overwrite",
         TargetError::WrongKind { .. } => "name a file that does not exist yet, or a block device",
+        TargetError::NotOurs { .. } => "move it away or remove it, or name another target",
         TargetError::Busy { .. } => "wait until it is done, or name another target",
         TargetError::Mounted { .. } => "unmount it first, if it is the right device",
         TargetError::InUse { .. } => {
@@ -162,6 +171,9 @@ fn target(error: &TargetError) -> Option<&'static str> {
         TargetError::TooSmall { .. } => "name a device that is at least as large",
         TargetError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             "check the path; directories are not made"
+        }
+        TargetError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
+            "what reads the output closed it before it had the whole disk"
         }
         TargetError::Io { source, .. } => return system(source),
         _ => return None,

@@ -212,6 +212,33 @@ impl EngineError {
     pub(crate) fn damaged(name: &BlobName) -> impl Fn(FormatError) -> Self + '_ {
         move |source| Self::Damaged { name: name.clone(), source }
     }
+
+    /// The same error again if it tells that something stored is damaged or missing, and not of a store that fails.
+    pub(crate) fn damage(&self) -> Option<Self> {
+        match self {
+            Self::Damaged { name, source } => {
+                Some(Self::Damaged { name: name.clone(), source: source.clone() })
+            }
+            Self::Short { name, expected } => Some(Self::Short { name: name.clone(), expected: *expected }),
+            Self::Store(StoreError::NotFound { name }) => {
+                Some(StoreError::NotFound { name: name.clone() }.into())
+            }
+            Self::Store(StoreError::Io { action, object, source }) if self.is_damage() => {
+                let source = io::Error::new(source.kind(), source.to_string());
+                Some(StoreError::Io { action, object: object.clone(), source }.into())
+            }
+            _ => None,
+        }
+    }
+
+    /// The blob that it tells to be damaged or missing, by its name.
+    pub(crate) fn damaged_blob(&self) -> Option<&BlobName> {
+        match self {
+            Self::Damaged { name, .. } | Self::Short { name, .. } => Some(name),
+            Self::Store(StoreError::NotFound { name }) => Some(name),
+            _ => None,
+        }
+    }
 }
 
 fn and_damaged(slots: usize) -> String {

@@ -36,6 +36,22 @@ pub(crate) struct Fetch {
     pub(crate) members: Vec<usize>,
 }
 
+impl Fetch {
+    /// The sealed frame at a location in the fetched bytes, which are fewer than the range if the blob is short.
+    pub(crate) fn frame<'b>(
+        &self,
+        bytes: &'b mut [u8],
+        location: &Location,
+    ) -> Result<&'b mut [u8], EngineError> {
+        let start = usize::try_from(u64::from(location.offset) - self.range.start);
+        let start = start.expect("a member lies within a range that is in memory");
+        let expected = u64::from(location.offset) + u64::from(location.stored_len);
+        bytes
+            .get_mut(start..start + location.stored_len as usize)
+            .ok_or_else(|| EngineError::Short { name: self.pack.name.blob(), expected })
+    }
+}
+
 /// Groups locations into as few requests as is sensible; equal locations are fetched once.
 pub(crate) fn plan_fetches(locations: &[Location]) -> Vec<Fetch> {
     let mut order: Vec<usize> = (0..locations.len()).collect();
@@ -75,15 +91,9 @@ impl<'r, 's> FrameReader<'r, 's> {
         self.repository
     }
 
-    /// The bytes of one fetch.
+    /// The bytes of one fetch; fewer than its range if the blob is short.
     pub(crate) fn fetch(&self, fetch: &Fetch) -> Result<Vec<u8>, EngineError> {
-        let name = fetch.pack.name.blob();
-        let bytes = self.repository.store().get(&name, Some(fetch.range.clone()))?;
-        if bytes.len() as u64 == fetch.range.end - fetch.range.start {
-            Ok(bytes)
-        } else {
-            Err(EngineError::Short { name, expected: fetch.range.end })
-        }
+        Ok(self.repository.store().get(&fetch.pack.name.blob(), Some(fetch.range.clone()))?)
     }
 
     /// What opens the frames of a pack: from the cache, or by reading the pack's header.
@@ -149,18 +159,6 @@ impl<'r, 's> FrameReader<'r, 's> {
     /// Opens and decodes one frame out of fetched bytes, in place, and checks its id.
     ///
     /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. `plain` becomes the payload.
-    pub(crate) fn open(
-        &self,
-        kind: FrameKind,
-        location: &Location,
-        sealed: &mut [u8],
-        scratch: &mut Scratch,
-    ) -> Result<(), EngineError> {
-        let opener = self.opener(&location.pack.name)?;
-        self.open_with(&opener, kind, location, sealed, scratch)
-    }
-
-    /// As [`FrameReader::open`], with the pack's opener at hand.
     pub(crate) fn open_with(
         &self,
         opener: &PackOpener,
@@ -185,8 +183,17 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Vec<u8>>, EngineError> {
+        self.read_each(kind, locations)?.into_iter().collect()
+    }
+
+    /// As [`FrameReader::read_all`]; what is damaged or missing keeps nothing else from being read.
+    pub(crate) fn read_each(
+        &self,
+        kind: FrameKind,
+        locations: &[Location],
+    ) -> Result<Vec<Payload>, EngineError> {
         let fetches = plan_fetches(locations);
-        let results: Mutex<Vec<Option<Vec<u8>>>> = Mutex::new(vec![None; locations.len()]);
+        let results: Mutex<Vec<Option<Payload>>> = Mutex::new(locations.iter().map(|_| None).collect());
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<EngineError>> = Mutex::default();
         let work = || {
@@ -226,21 +233,35 @@ impl<'r, 's> FrameReader<'r, 's> {
         locations: &[Location],
         fetch: &Fetch,
         scratch: &mut Scratch,
-        results: &Mutex<Vec<Option<Vec<u8>>>>,
+        results: &Mutex<Vec<Option<Payload>>>,
     ) -> Result<(), EngineError> {
-        let bytes = self.fetch(fetch)?;
+        let got = self.opener(&fetch.pack.name).and_then(|opener| Ok((opener, self.fetch(fetch)?)));
+        let (opener, mut bytes) = match got {
+            Ok(got) => got,
+            Err(error) => {
+                for &member in &fetch.members {
+                    let Some(damage) = error.damage() else { return Err(error) };
+                    lock(results)[member] = Some(Err(damage));
+                }
+                return Ok(());
+            }
+        };
         for &member in &fetch.members {
             let location = &locations[member];
             // A copy, because opening is in place and members may share a frame.
-            let start = usize::try_from(u64::from(location.offset) - fetch.range.start);
-            let start = start.expect("a fetched range is in memory");
-            let mut sealed = bytes[start..start + location.stored_len as usize].to_vec();
-            self.open(kind, location, &mut sealed, scratch)?;
-            lock(results)[member] = Some(scratch.plain.clone());
+            let sealed = fetch.frame(&mut bytes, location).map(|sealed| sealed.to_vec());
+            let payload = sealed.and_then(|mut sealed| {
+                self.open_with(&opener, kind, location, &mut sealed, scratch)?;
+                Ok(scratch.plain.clone())
+            });
+            lock(results)[member] = Some(payload);
         }
         Ok(())
     }
 }
+
+/// A payload, or the damage that keeps it from being read.
+pub(crate) type Payload = Result<Vec<u8>, EngineError>;
 
 /// What a thread needs to open frames, used again and again.
 #[derive(Default)]

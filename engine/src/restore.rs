@@ -3,25 +3,33 @@
 //! The disk is restored in address windows. Within one window requests go by pack, in any order, and no byte is
 //! fetched twice; all of a window is written before the next one begins. No index is read.
 //!
+//! Damage ends a restore, or leaves zeros where what it harms was, as [`OnDamage`] says. A store or a target that
+//! fails always ends it.
+//!
 //! # Memory
 //! The plans of two windows (about 120 bytes for each chunk), at most `FETCHES_IN_FLIGHT x REQUEST_LEN_MAX` of
-//! fetched bytes, one decoded chunk for each thread, and what the target buffers.
+//! fetched bytes, one decoded chunk for each thread, what the target buffers, and a bounded list of what was lost.
+
+mod lost;
+mod plan;
+
+pub use lost::LostRange;
 
 use crate::error::EngineError;
 use crate::extent::Extent;
-use crate::frames::{Fetch, FrameReader, Scratch, lock, plan_fetches};
+use crate::frames::{Fetch, FrameReader, Scratch, lock};
 use crate::map::Shape;
 use crate::map::reader::MapReader;
-use crate::map::sequence::from_pages;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::Repository;
 use crate::target::DiskTarget;
-use repo_format::{Disk, FrameKind, Location, SessionId};
+use lost::Lost;
+use plan::{Placement, Window, plan_windows};
+use repo_format::{Disk, FrameKind, PackOpener, SessionId};
 use serde::Serialize;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A window's default length: large enough that a pack of a first backup lies within one or two.
 pub const WINDOW_LEN: u64 = 1 << 30;
@@ -40,6 +48,17 @@ pub struct RestoreJob<'a> {
     pub target: &'a dyn DiskTarget,
     /// The window's length, at least a region's: what a target that needs order has to buffer.
     pub window_len: u64,
+    /// What to do about data that is damaged or missing.
+    pub on_damage: OnDamage,
+}
+
+/// What a restore does where something stored is damaged or missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Fails.
+    Stop,
+    /// Makes the range zero in the target, lists it, and restores everything else.
+    KeepGoing,
 }
 
 /// The result of a restore; sizes in bytes.
@@ -56,26 +75,20 @@ pub struct RestoreReport {
     pub written_bytes: u64,
     /// Bytes of packs that were fetched for it, without maps.
     pub fetched_bytes: u64,
+    /// What could not be restored, in order; adjacent ranges of one cause are one.
+    pub lost: Vec<LostRange>,
+    /// The bytes that could not be restored.
+    pub lost_bytes: u64,
+    /// Whether there were so many lost ranges that near ones were joined: then a listed range holds bytes that were
+    /// restored too, and tells the cause of its first part only.
+    pub lost_joined: bool,
 }
 
-/// A chunk and one place where it goes.
-struct Placement {
-    offset: u64,
-    location: Location,
-}
-
-/// What is in one window.
-struct Window {
-    holes: Vec<Extent>,
-    chunks: Vec<Placement>,
-    fetches: Vec<Fetch>,
-}
-
-/// Restores a disk. When this returns without an error, every byte of the target has been written or made zero,
-/// checked against its id, and synced.
+/// Restores a disk. When this returns without an error, every byte of the target has been written, checked against
+/// its id, or made zero, and synced; what was made zero because it is lost is in the report.
 ///
 /// # Errors
-/// The first failure. The target is then incomplete, and has not been synced.
+/// The first failure; damage is none with [`OnDamage::KeepGoing`]. The target is then incomplete, and has not been synced.
 pub fn restore(
     repository: &Repository<'_>,
     job: &RestoreJob<'_>,
@@ -96,6 +109,7 @@ pub fn restore(
         observer,
         written: AtomicU64::new(0),
         fetched: AtomicU64::new(0),
+        lost: Mutex::default(),
         failure: Mutex::default(),
         stopped: AtomicBool::new(false),
         scratches: Mutex::default(),
@@ -103,65 +117,23 @@ pub fn restore(
     };
     let (plans, planned) = sync_channel(1);
     std::thread::scope(|threads| {
-        threads.spawn(|| plan_windows(&map, job.window_len, plans));
+        threads.spawn(|| plan_windows(&map, job.window_len, job.on_damage, plans));
         // By value: a failure drops the receiver, and with that ends the planning.
         run.windows(planned)
     })?;
     job.target.sync().map_err(|source| EngineError::Target { offset: disk.size, source })?;
+    let (lost, lost_bytes, lost_joined) =
+        run.lost.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     Ok(RestoreReport {
         snapshot: job.snapshot.to_string(),
         disk: disk.key.clone(),
         disk_bytes: disk.size,
         written_bytes: run.written.into_inner(),
         fetched_bytes: run.fetched.into_inner(),
+        lost,
+        lost_bytes,
+        lost_joined,
     })
-}
-
-/// Plans window after window, one ahead of what is being restored.
-#[expect(clippy::needless_pass_by_value, reason = "dropping the sender ends the restore")]
-fn plan_windows(
-    map: &MapReader<'_, '_, '_>,
-    window_len: u64,
-    plans: SyncSender<Result<Window, EngineError>>,
-) {
-    let regions = (window_len / u64::from(map.shape().region_len)).max(1);
-    let end = map.shape().regions();
-    let mut region = 0;
-    while region < end {
-        let next = (region + regions).min(end);
-        let plan = plan_window(map, region..next);
-        let failed = plan.is_err();
-        if plans.send(plan).is_err() || failed {
-            return;
-        }
-        region = next;
-    }
-}
-
-fn plan_window(map: &MapReader<'_, '_, '_>, regions: Range<u64>) -> Result<Window, EngineError> {
-    let shape = map.shape();
-    let region_len = u64::from(shape.region_len);
-    let start = regions.start * region_len;
-    let cells: Vec<u64> = regions.clone().flat_map(|region| shape.cells_of_region(region)).collect();
-    let mut pages = map.pages(&cells).map_err(|source| MapReader::unreadable(start, source))?.into_iter();
-    let mut holes: Vec<Extent> = Vec::new();
-    let mut chunks = Vec::new();
-    for region in regions {
-        let of_region = pages.by_ref().take(shape.cells_of_region(region).count());
-        let pieces = from_pages(shape, region, of_region).map_err(|source| {
-            MapReader::unreadable(start, EngineError::Damaged { name: map.name(), source })
-        })?;
-        for piece in pieces {
-            let offset = region * region_len + u64::from(piece.start);
-            match (piece.at, holes.last_mut()) {
-                (Some(location), _) => chunks.push(Placement { offset, location }),
-                (None, Some(last)) if last.end() == offset => last.length += u64::from(piece.len),
-                (None, _) => holes.push(Extent { start: offset, length: u64::from(piece.len) }),
-            }
-        }
-    }
-    let locations: Vec<Location> = chunks.iter().map(|chunk: &Placement| chunk.location.clone()).collect();
-    Ok(Window { holes, chunks, fetches: plan_fetches(&locations) })
 }
 
 struct Run<'a, 'r, 's> {
@@ -170,6 +142,7 @@ struct Run<'a, 'r, 's> {
     observer: &'a dyn Observer,
     written: AtomicU64,
     fetched: AtomicU64,
+    lost: Mutex<Lost>,
     failure: Mutex<Option<EngineError>>,
     stopped: AtomicBool,
     scratches: Mutex<Vec<Scratch>>,
@@ -190,6 +163,9 @@ impl Run<'_, '_, '_> {
             target_result(self.job.target.zero_at(hole.start, hole.length), hole.start)?;
             tell(self.observer, Event::Progress(hole.length))?;
         }
+        for range in &window.lost {
+            self.lose(range.clone())?;
+        }
         let next = AtomicUsize::new(0);
         rayon::in_place_scope(|tasks| {
             std::thread::scope(|threads| {
@@ -201,12 +177,13 @@ impl Run<'_, '_, '_> {
                             };
                             let permit = self.permits.take(&self.stopped);
                             match self.fetch(fetch) {
-                                Ok(bytes) => tasks.spawn(move |_| {
+                                Ok((opener, bytes)) => tasks.spawn(move |_| {
                                     let _permit = permit;
-                                    self.note(self.write(window, fetch, bytes));
+                                    self.note(self.write(window, fetch, &opener, bytes));
                                 }),
                                 Err(error) => {
-                                    self.note(Err(self.unrestorable(window, fetch.members[0], error)));
+                                    let chunks = fetch.members.iter().map(|member| &window.chunks[*member]);
+                                    self.note(self.give_up(chunks, error));
                                 }
                             }
                         }
@@ -217,54 +194,79 @@ impl Run<'_, '_, '_> {
         lock(&self.failure).take().map_or(Ok(()), Err)
     }
 
-    fn fetch(&self, fetch: &Fetch) -> Result<Vec<u8>, EngineError> {
+    fn fetch(&self, fetch: &Fetch) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
         // The pack's key is needed to open the frames: getting it is a request too, so it is made here.
-        self.frames.opener(&fetch.pack.name)?;
+        let opener = self.frames.opener(&fetch.pack.name)?;
         let bytes = self.frames.fetch(fetch)?;
         self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         tell(self.observer, Event::Transferred(bytes.len() as u64))?;
-        Ok(bytes)
+        Ok((opener, bytes))
     }
 
     /// Opens the frames of one fetch and writes each to all its places.
-    fn write(&self, window: &Window, fetch: &Fetch, mut bytes: Vec<u8>) -> Result<(), EngineError> {
-        let opener = self.frames.opener(&fetch.pack.name)?;
+    fn write(
+        &self,
+        window: &Window,
+        fetch: &Fetch,
+        opener: &PackOpener,
+        mut bytes: Vec<u8>,
+    ) -> Result<(), EngineError> {
         let mut scratch = lock(&self.scratches).pop().unwrap_or_default();
-        let mut in_scratch: Option<&Location> = None;
         let mut done = 0;
-        for &member in &fetch.members {
+        // Members are sorted by place, so those that share a frame follow each other; it can be opened once.
+        let chunk = |member: &usize| &window.chunks[*member];
+        for places in fetch.members.chunk_by(|a, b| chunk(a).location == chunk(b).location) {
             if self.stopped.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let chunk = &window.chunks[member];
-            // Members are sorted by place, so those that share a frame follow each other.
-            if in_scratch != Some(&chunk.location) {
-                let start = usize::try_from(u64::from(chunk.location.offset) - fetch.range.start);
-                let start = start.expect("an offset within a fetched range");
-                let sealed = bytes
-                    .get_mut(start..start + chunk.location.stored_len as usize)
-                    .expect("a fetched range holds its members");
-                self.frames
-                    .open_with(&opener, FrameKind::Chunk, &chunk.location, sealed, &mut scratch)
-                    .map_err(|error| self.unrestorable(window, member, error))?;
-                in_scratch = Some(&chunk.location);
+            let location = &chunk(&places[0]).location;
+            let opened = fetch.frame(&mut bytes, location).and_then(|sealed| {
+                self.frames.open_with(opener, FrameKind::Chunk, location, sealed, &mut scratch)
+            });
+            if let Err(error) = opened {
+                self.give_up(places.iter().map(chunk), error)?;
+                continue;
             }
-            target_result(self.job.target.write_at(chunk.offset, &scratch.plain), chunk.offset)?;
-            done += scratch.plain.len() as u64;
+            for offset in places.iter().map(|member| chunk(member).offset) {
+                target_result(self.job.target.write_at(offset, &scratch.plain), offset)?;
+                done += scratch.plain.len() as u64;
+            }
         }
         self.written.fetch_add(done, Ordering::Relaxed);
         lock(&self.scratches).push(scratch);
         tell(self.observer, Event::Progress(done))
     }
 
-    fn unrestorable(&self, window: &Window, member: usize, source: EngineError) -> EngineError {
-        let chunk = &window.chunks[member];
+    /// Does without some chunks, if that is what was asked for and the error is damage.
+    fn give_up<'c>(
+        &self,
+        chunks: impl IntoIterator<Item = &'c Placement>,
+        error: EngineError,
+    ) -> Result<(), EngineError> {
+        for extent in chunks.into_iter().map(Placement::extent) {
+            match (self.job.on_damage, LostRange::new(extent, &error)) {
+                (OnDamage::KeepGoing, Some(range)) => self.lose(range)?,
+                _ => return Err(self.unrestorable(extent, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves zeros where something is lost: an old byte of a device must not pass for one of the disk.
+    fn lose(&self, range: LostRange) -> Result<(), EngineError> {
+        let Extent { start, length } = range.extent();
+        target_result(self.job.target.zero_at(start, length), start)?;
+        lock(&self.lost).add(range);
+        tell(self.observer, Event::Progress(length))
+    }
+
+    fn unrestorable(&self, extent: Extent, source: EngineError) -> EngineError {
         match source {
             EngineError::Cancelled => EngineError::Cancelled,
             source => EngineError::Unrestorable {
                 disk: self.job.disk.key.clone(),
-                offset: chunk.offset,
-                length: u64::from(chunk.location.plain_len),
+                offset: extent.start,
+                length: extent.length,
                 source: Box::new(source),
             },
         }

@@ -116,21 +116,19 @@ pub fn list(repository: &Repository<'_>, vm: Option<&str>) -> Result<Snapshots, 
 /// Finds the one snapshot that a selector means.
 ///
 /// # Errors
-/// [`EngineError::NoSuchSnapshot`], [`EngineError::AmbiguousSnapshot`], or a failing store.
+/// [`EngineError::NoSuchSnapshot`], [`EngineError::AmbiguousSnapshot`], a decision that cannot be read and may be of the
+/// snapshot that is meant, or a failing store.
 pub fn find(repository: &Repository<'_>, selector: &Selector) -> Result<Snapshot, EngineError> {
     let (vm, wanted) = match selector {
         Selector::Id(id) => (None, id.clone()),
         Selector::Latest(vm) => (Some(vm.as_str()), format!("{vm}@latest")),
         Selector::AtTime(vm, _) => (Some(vm.as_str()), format!("of {vm} that is so old")),
     };
-    let mut found = if let Selector::Id(id) = selector {
-        find_by_id(repository, id)?
-    } else {
-        list(repository, vm)?.snapshots
+    let mut found = match selector {
+        Selector::Id(id) => find_by_id(repository, id)?,
+        Selector::Latest(_) => not_later(list(repository, vm)?, u64::MAX)?,
+        Selector::AtTime(_, time) => not_later(list(repository, vm)?, *time)?,
     };
-    if let Selector::AtTime(_, time) = selector {
-        found.retain(|snapshot| snapshot.commit.time <= *time);
-    }
     match (selector, found.len()) {
         (Selector::Id(_), 2..) => Err(EngineError::AmbiguousSnapshot {
             wanted,
@@ -138,6 +136,25 @@ pub fn find(repository: &Repository<'_>, selector: &Selector) -> Result<Snapshot
         }),
         _ => found.pop().ok_or(EngineError::NoSuchSnapshot { wanted }),
     }
+}
+
+/// The snapshots of one VM that are not later than a time. A decision that cannot be read could be of the last of them,
+/// unless a later one that can be read is: an older snapshot must not silently take its place.
+fn not_later(listed: Snapshots, time: u64) -> Result<Vec<Snapshot>, EngineError> {
+    let Snapshots { mut snapshots, unreadable, .. } = listed;
+    let later = snapshots.iter().filter(|snapshot| snapshot.commit.time > time);
+    let first_later = later.map(|snapshot| snapshot.name.seq).min();
+    snapshots.retain(|snapshot| snapshot.commit.time <= time);
+    let last = snapshots.last().map(|snapshot| snapshot.name.seq);
+    for (name, error) in unreadable {
+        if let Some(BlobKind::Decision(name)) = name.kind()
+            && last.is_none_or(|last| name.seq >= last)
+            && first_later.is_none_or(|later| name.seq <= later)
+        {
+            return Err(error);
+        }
+    }
+    Ok(snapshots)
 }
 
 /// Reads only the decisions whose names fit.

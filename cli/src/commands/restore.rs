@@ -1,10 +1,11 @@
 //! `keepstone restore`
 
 use crate::clock::Stopwatch;
+use crate::console::lines;
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::interrupt::Interrupt;
-use crate::numbers::size;
+use crate::numbers::{count, size};
 use crate::open;
 use crate::progress::Progress;
 use crate::selector;
@@ -13,7 +14,7 @@ use crate::unsupported::{Role, local_path};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use keepstone_engine::DiskTarget;
-use keepstone_engine::restore::{RestoreJob, RestoreReport, WINDOW_LEN, restore};
+use keepstone_engine::restore::{LostRange, OnDamage, RestoreJob, RestoreReport, WINDOW_LEN, restore};
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, StreamTarget};
 use serde::Serialize;
@@ -25,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 /// What a stream keeps in memory until it is its turn.
 const STREAM_WINDOW_LEN: u64 = 64 << 20;
+/// Lost ranges that the text shows; the JSON report has all of them.
+const LOST_SHOWN: usize = 8;
 
 /// The arguments of `restore`.
 #[derive(Debug, clap::Args)]
@@ -47,6 +50,10 @@ pub(crate) struct Arguments {
     /// Replace a file that exists, or write over a block device
     #[arg(long)]
     overwrite: bool,
+
+    /// Restore what can be, and list what cannot: it is zero in the target, and the exit code is 3
+    #[arg(long)]
+    keep_going: bool,
 
     /// The form of the target
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
@@ -82,13 +89,16 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let Format::Raw = arguments.format;
     let place = place(arguments)?;
+    outside_of_repository(&place, settings)?;
     let interrupt = Interrupt::install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
     let (target, window_len) = target(&place, disk.size, arguments.overwrite)?;
-    let job = RestoreJob { snapshot: snapshot.session(), disk, target: target.as_ref(), window_len };
+    let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
+    let session = snapshot.session();
+    let job = RestoreJob { snapshot: session, disk, target: target.as_ref(), window_len, on_damage };
     let progress = Progress::new(settings.console, interrupt);
     let outcome = restore(&repository, &job, &progress);
     progress.finish();
@@ -98,7 +108,24 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         Place::File(_) | Place::Device(_) => settings.console,
     };
     console.report(&report, |report| text(report, &arguments.to))?;
-    Ok(Exit::Done)
+    Ok(if report.restore.lost.is_empty() { Exit::Done } else { Exit::Damage })
+}
+
+/// A file among those of the repository would be a foreign one there, or worse, one of them replaced.
+fn outside_of_repository(place: &Place, settings: &Settings) -> anyhow::Result<()> {
+    let Place::File(path) = place else { return Ok(()) };
+    let repository = Path::new(local_path(settings.repository()?, Role::Repository)?);
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // What does not exist is told of when it is opened.
+    if let (Ok(repository), Ok(parent)) = (repository.canonicalize(), parent.canonicalize())
+        && parent.starts_with(repository)
+    {
+        bail!(
+            Usage::new(format!("{} is inside of the repository", path.display()))
+                .hint("name a target in another directory")
+        );
+    }
+    Ok(())
 }
 
 /// Says what `--to` names, before anything is opened.
@@ -140,13 +167,41 @@ fn target(place: &Place, size: u64, overwrite: bool) -> anyhow::Result<(Box<dyn 
 }
 
 fn text(report: &Report, to: &str) -> String {
-    let RestoreReport { snapshot, disk, disk_bytes, written_bytes, fetched_bytes } = &report.restore;
+    let RestoreReport { snapshot, disk, disk_bytes, written_bytes, fetched_bytes, lost, .. } =
+        &report.restore;
     let to = if to == "-" { "standard output" } else { to };
-    format!(
-        "restored disk {disk} of snapshot {snapshot} to {to}\n  {} of {} written, the rest is zero; {} fetched\n  {}\n",
-        size(*written_bytes),
-        size(*disk_bytes),
-        size(*fetched_bytes),
-        report.figures.line(*disk_bytes)
-    )
+    let mut text = vec![
+        format!("restored disk {disk} of snapshot {snapshot} to {to}"),
+        format!(
+            "  {} of {} written, the rest is zero; {} fetched",
+            size(*written_bytes),
+            size(*disk_bytes),
+            size(*fetched_bytes)
+        ),
+        format!("  {}", report.figures.line(*disk_bytes)),
+    ];
+    if !lost.is_empty() {
+        text.extend(lost_lines(&report.restore));
+    }
+    lines(text)
+}
+
+fn lost_lines(report: &RestoreReport) -> Vec<String> {
+    let ranges = u64::try_from(report.lost.len()).expect("a length in memory fits 64 bits");
+    let mut text = vec![format!(
+        "LOST: {} in {} could not be restored and {} zero in the target",
+        size(report.lost_bytes),
+        count(ranges, "range"),
+        if ranges == 1 { "is" } else { "are" }
+    )];
+    text.extend(report.lost.iter().take(LOST_SHOWN).map(|LostRange { start, length, blob, reason }| {
+        format!("  {start} to {}: {blob}: {reason}", start + length)
+    }));
+    if report.lost.len() > LOST_SHOWN {
+        text.push(format!("  and {} more, see --json", report.lost.len() - LOST_SHOWN));
+    }
+    if report.lost_joined {
+        text.push("  there were so many that near ones were joined: parts of these were restored".to_owned());
+    }
+    text
 }

@@ -180,7 +180,8 @@ impl DiskAudit<'_, '_, '_, '_> {
         send: &SyncSender<Result<Vec<Vec<StoredPiece>>, EngineError>>,
     ) {
         for batch in regions.chunks(REGIONS_READ) {
-            if send.send(stored_pieces(plan, self.base, batch)).is_err() {
+            // Only of what is not read in full.
+            if send.send(stored_pieces(plan, self.base, &|_| true, batch)).is_err() {
                 return;
             }
         }

@@ -3,9 +3,11 @@
 use super::plan::DiskPlan;
 use crate::Extent;
 use crate::error::EngineError;
+use crate::map::is_of_unusable;
 use crate::map::reader::MapReader;
 use crate::map::sequence::{StoredPiece, from_pages};
 use crate::threads::Receiver;
+use repo_format::{DiskMode, PackName};
 
 /// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
 pub(super) const REGIONS_READ: usize = 32;
@@ -27,6 +29,7 @@ pub(super) struct RegionJob {
 pub(super) fn feed(
     plans: &[DiskPlan<'_>],
     bases: &[MapReader<'_, '_, '_>],
+    usable: &dyn Fn(&PackName) -> bool,
     credits: &Receiver<()>,
     send: &dyn Fn(Result<RegionJob, EngineError>),
 ) {
@@ -35,7 +38,7 @@ pub(super) fn feed(
         let regions = plan.touched_regions();
         for batch in regions.chunks(REGIONS_READ) {
             let numbers: Vec<u64> = batch.iter().map(|(region, _)| *region).collect();
-            let stored = match stored_pieces(plan, base, &numbers) {
+            let stored = match stored_pieces(plan, base, usable, &numbers) {
                 Ok(stored) => stored,
                 Err(error) => return send(Err(error)),
             };
@@ -50,10 +53,12 @@ pub(super) fn feed(
     }
 }
 
-/// What the parent's map has of some regions; nothing of a region that it did not reach, or only in part.
+/// What the parent's map has of some regions; nothing of a region that it did not reach, or only in part, and in a full
+/// backup nothing of one where it is lost.
 pub(super) fn stored_pieces(
     plan: &DiskPlan<'_>,
     base: &MapReader<'_, '_, '_>,
+    usable: &dyn Fn(&PackName) -> bool,
     regions: &[u64],
 ) -> Result<Vec<Vec<StoredPiece>>, EngineError> {
     if plan.base_size.is_none() {
@@ -62,19 +67,19 @@ pub(super) fn stored_pieces(
     let shape = base.shape();
     let known = |region: u64| if region < shape.regions() { shape.cells_of_region(region) } else { 0..0 };
     let cells: Vec<u64> = regions.iter().flat_map(|region| known(*region)).collect();
-    let mut pages = base.pages(&cells)?.into_iter();
+    let mut pages = base.each_page(&cells)?.into_iter();
     let mut all = Vec::with_capacity(regions.len());
     for region in regions {
         let cells = known(*region);
         let count = usize::try_from(cells.end - cells.start).expect("a region has few cells");
-        let of_region = pages.by_ref().take(count);
-        let pieces = if count == 0 {
-            Vec::new()
-        } else {
-            from_pages(shape, *region, of_region)
-                .map_err(|source| EngineError::Damaged { name: base.name(), source })?
-        };
-        all.push(pieces);
+        let of_region: Result<Vec<_>, EngineError> = pages.by_ref().take(count).collect();
+        all.push(match of_region {
+            Ok(_) if count == 0 => Vec::new(),
+            Ok(of_region) => from_pages(shape, *region, of_region)
+                .map_err(|source| EngineError::Damaged { name: base.name(), source })?,
+            Err(error) if plan.mode == DiskMode::Full && is_of_unusable(&error, usable) => Vec::new(),
+            Err(error) => return Err(error),
+        });
     }
     Ok(all)
 }

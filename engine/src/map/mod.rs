@@ -4,10 +4,20 @@ pub(crate) mod reader;
 pub(crate) mod sequence;
 pub(crate) mod writer;
 
-use repo_format::Geometry;
+use crate::error::EngineError;
+use repo_format::{BlobKind, BlobName, Geometry, PackName};
 
 /// Children of a node (SPEC NODE-1).
 pub(crate) const FANOUT: u64 = 64;
+
+/// Whether an error tells of damage in a pack that must not be used anyway. A base that only saves work is then as good
+/// without that part; in any other pack, what was read would be trusted later and must not be passed over.
+pub(crate) fn is_of_unusable(error: &EngineError, usable: &dyn Fn(&PackName) -> bool) -> bool {
+    match error.damaged_blob().and_then(BlobName::kind) {
+        Some(BlobKind::Pack(pack)) => !usable(&pack),
+        _ => false,
+    }
+}
 
 /// Where the cells and nodes of one disk are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

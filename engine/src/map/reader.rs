@@ -2,7 +2,7 @@
 
 use super::{FANOUT, Shape};
 use crate::error::EngineError;
-use crate::frames::{FrameReader, lock};
+use crate::frames::{FrameReader, Payload, lock};
 use repo_format::{BlobName, Child, FrameKind, Location, Node, PackName, Page, PageBounds, PayloadId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -10,17 +10,22 @@ use std::sync::{Arc, Mutex};
 /// Nodes kept: with a few KiB each some MiB, and all nodes above 64 GiB of disk.
 const NODES_MAX: usize = 2048;
 
+/// Damaged nodes that are remembered.
+const UNREADABLE_MAX: usize = 2048;
+
 /// The map of one disk of one snapshot.
 pub(crate) struct MapReader<'f, 'r, 's> {
     frames: &'f FrameReader<'r, 's>,
     shape: Shape,
     root: Option<Location>,
     nodes: Mutex<HashMap<PayloadId, Arc<Node>>>,
+    /// Nodes that are damaged: each is tried once, and not for every cell below it.
+    unreadable: Mutex<HashMap<Location, EngineError>>,
 }
 
 impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
     pub(crate) fn new(frames: &'f FrameReader<'r, 's>, shape: Shape, root: Option<Location>) -> Self {
-        Self { frames, shape, root, nodes: Mutex::default() }
+        Self { frames, shape, root, nodes: Mutex::default(), unreadable: Mutex::default() }
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -76,22 +81,40 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         if let Some(node) = lock(&self.nodes).get(&at.id) {
             return Ok(Arc::clone(node));
         }
-        let mut payloads = self.frames.read_all(FrameKind::Node, std::slice::from_ref(at))?;
+        if let Some(damage) = lock(&self.unreadable).get(at).and_then(EngineError::damage) {
+            return Err(damage);
+        }
+        let mut payloads = self.frames.read_each(FrameKind::Node, std::slice::from_ref(at))?;
         let payload = payloads.pop().expect("one location gives one payload");
-        self.keep(at, &payload, level, index)
+        self.keep(at, payload, level, index)
     }
 
-    fn keep(&self, at: &Location, payload: &[u8], level: u8, index: u64) -> Result<Arc<Node>, EngineError> {
+    /// Remembers a node, or that it is damaged.
+    fn keep(&self, at: &Location, payload: Payload, level: u8, index: u64) -> Result<Arc<Node>, EngineError> {
         let count = self.shape.child_count(level, index);
-        let node = Node::parse(payload, level, count, &at.pack)
-            .map_err(EngineError::damaged(&at.pack.name.blob()))?;
-        let node = Arc::new(node);
-        let mut nodes = lock(&self.nodes);
-        if nodes.len() >= NODES_MAX {
-            nodes.clear();
+        let node = payload.and_then(|payload| {
+            let node = Node::parse(&payload, level, count, &at.pack);
+            node.map_err(EngineError::damaged(&at.pack.name.blob()))
+        });
+        match node {
+            Ok(node) => {
+                let node = Arc::new(node);
+                let mut nodes = lock(&self.nodes);
+                if nodes.len() >= NODES_MAX {
+                    nodes.clear();
+                }
+                nodes.insert(at.id, Arc::clone(&node));
+                Ok(node)
+            }
+            Err(error) => {
+                let mut unreadable = lock(&self.unreadable);
+                if unreadable.len() >= UNREADABLE_MAX {
+                    unreadable.clear();
+                }
+                unreadable.extend(error.damage().map(|damage| (at.clone(), damage)));
+                Err(error)
+            }
         }
-        nodes.insert(at.id, Arc::clone(&node));
-        Ok(node)
     }
 
     /// Loads the nodes of level 1 over the given cells (ascending) in few rounds of requests.
@@ -104,43 +127,63 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                 if last.replace(index) == Some(index) {
                     continue;
                 }
-                if let Child::Stored { at, .. } = self.child(level, index)?
-                    && !lock(&self.nodes).contains_key(&at.id)
-                {
-                    wanted.insert(index, at);
+                match self.child(level, index) {
+                    Ok(Child::Stored { at, .. }) if !self.knows(&at) => drop(wanted.insert(index, at)),
+                    Err(error) if !error.is_damage() => return Err(error),
+                    _ => {}
                 }
             }
             if wanted.len() < 2 {
                 continue;
             }
             let locations: Vec<Location> = wanted.values().cloned().collect();
-            let payloads = self.frames.read_all(FrameKind::Node, &locations)?;
-            for ((index, at), payload) in wanted.iter().zip(&payloads) {
-                self.keep(at, payload, level, *index)?;
+            let payloads = self.frames.read_each(FrameKind::Node, &locations)?;
+            for ((index, at), payload) in wanted.iter().zip(payloads) {
+                // Whoever asks for one that is damaged is told.
+                let _remembered = self.keep(at, payload, level, *index);
             }
         }
         Ok(())
     }
 
+    fn knows(&self, at: &Location) -> bool {
+        lock(&self.nodes).contains_key(&at.id) || lock(&self.unreadable).contains_key(at)
+    }
+
     /// The pages of cells (ascending); nothing for cells that are one hole.
     pub(crate) fn pages(&self, cells: &[u64]) -> Result<Vec<Option<Page>>, EngineError> {
+        self.each_page(cells)?.into_iter().collect()
+    }
+
+    /// As [`MapReader::pages`]; what is damaged or missing keeps nothing else from being read.
+    pub(crate) fn each_page(
+        &self,
+        cells: &[u64],
+    ) -> Result<Vec<Result<Option<Page>, EngineError>>, EngineError> {
+        let mut pages: Vec<Result<Option<Page>, EngineError>> = cells.iter().map(|_| Ok(None)).collect();
         if self.root.is_none() {
-            return Ok(vec![None; cells.len()]);
+            return Ok(pages);
         }
         self.prefetch(cells)?;
         let mut wanted = Vec::new();
         let mut locations = Vec::new();
         for (position, &cell) in cells.iter().enumerate() {
-            if let Child::Stored { at, .. } = self.child(0, cell)? {
-                wanted.push(position);
-                locations.push(at);
+            match self.child(0, cell) {
+                Ok(Child::Hole) => {}
+                Ok(Child::Stored { at, .. }) => {
+                    wanted.push(position);
+                    locations.push(at);
+                }
+                Err(error) if error.is_damage() => pages[position] = Err(error),
+                Err(error) => return Err(error),
             }
         }
-        let payloads = self.frames.read_all(FrameKind::Page, &locations)?;
-        let mut pages = vec![None; cells.len()];
-        for ((position, payload), at) in wanted.into_iter().zip(&payloads).zip(&locations) {
-            let page = Page::parse(payload, &self.bounds(cells[position]));
-            pages[position] = Some(page.map_err(EngineError::damaged(&at.pack.name.blob()))?);
+        let payloads = self.frames.read_each(FrameKind::Page, &locations)?;
+        for ((position, payload), at) in wanted.into_iter().zip(payloads).zip(&locations) {
+            pages[position] = payload.and_then(|payload| {
+                let page = Page::parse(&payload, &self.bounds(cells[position]));
+                page.map(Some).map_err(EngineError::damaged(&at.pack.name.blob()))
+            });
         }
         Ok(pages)
     }
@@ -165,9 +208,9 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         let mut nodes = vec![(0u64, root.clone())];
         loop {
             let locations: Vec<Location> = nodes.iter().map(|(_, at)| at.clone()).collect();
-            let payloads = self.frames.read_all(FrameKind::Node, &locations)?;
+            let payloads = self.frames.read_each(FrameKind::Node, &locations)?;
             let mut below = Vec::new();
-            for ((index, at), payload) in nodes.iter().zip(&payloads) {
+            for ((index, at), payload) in nodes.iter().zip(payloads) {
                 let node = self.keep(at, payload, level, *index)?;
                 packs.extend(node.packs().into_iter().map(|pack| (pack.name, pack.len)));
                 for (slot, child) in (0u64..).zip(&node.children) {

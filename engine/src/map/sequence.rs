@@ -3,6 +3,7 @@
 use super::Shape;
 use crate::pack::Placed;
 use repo_format::{Entry, FormatError, Location, Page};
+use std::convert::Infallible;
 
 /// One piece of a region's chunk sequence as a stored map tells it; neighbouring holes are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,24 +15,63 @@ pub(crate) struct StoredPiece {
     pub(crate) at: Option<Location>,
 }
 
+/// A part of a region of which the map cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostPiece<E> {
+    /// From the start of the region.
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    /// Why.
+    pub(crate) cause: E,
+}
+
 /// Joins the pages of a region's cells; `pages` has one element for each cell, nothing for a hole.
 pub(crate) fn from_pages(
     shape: &Shape,
     region: u64,
     pages: impl IntoIterator<Item = Option<Page>>,
 ) -> Result<Vec<StoredPiece>, FormatError> {
+    Ok(from_each_page(shape, region, pages.into_iter().map(Ok::<_, Infallible>))?.0)
+}
+
+/// As [`from_pages`] where some pages cannot be read. What is lost for a page begins where the chunks of the cells
+/// before end, and reaches to the first piece of the cells behind.
+pub(crate) fn from_each_page<E>(
+    shape: &Shape,
+    region: u64,
+    pages: impl IntoIterator<Item = Result<Option<Page>, E>>,
+) -> Result<(Vec<StoredPiece>, Vec<LostPiece<E>>), FormatError> {
     let mut pieces: Vec<StoredPiece> = Vec::new();
+    let mut lost: Vec<LostPiece<E>> = Vec::new();
     let mut end = 0u32;
     for (cell, page) in shape.cells_of_region(region).zip(pages) {
         let cell_start =
             u32::try_from(cell * u64::from(shape.cell_len) - region * u64::from(shape.region_len))
                 .expect("a region is shorter than 4 GiB");
+        let cell_end = cell_start + shape.cell_bytes(cell);
+        // Where the last chunk of a lost page ends is known from what comes next.
+        let is_open = lost.last().is_some_and(|piece| piece.start + piece.len == end && end == cell_start);
         let page = match page {
-            Some(page) => page,
+            Ok(Some(page)) => page,
+            Err(cause) => {
+                if end < cell_end {
+                    lost.push(LostPiece { start: end, len: cell_end - end, cause });
+                    end = cell_end;
+                }
+                continue;
+            }
             // A chunk of the cell before reaches over the disk's last cell (PAGE-4).
-            None if end > cell_start && end == shape.region_bytes(region) => continue,
-            None => Page { first: 0, entries: vec![Entry::Hole { len: shape.cell_bytes(cell) }] },
+            Ok(None) if end > cell_start && end == shape.region_bytes(region) => continue,
+            // Or may do so, if that cell is lost.
+            Ok(None) if is_open && shape.cell_bytes(cell) < shape.cell_len => {
+                Page { first: shape.cell_bytes(cell), entries: Vec::new() }
+            }
+            Ok(None) => Page { first: 0, entries: vec![Entry::Hole { len: shape.cell_bytes(cell) }] },
         };
+        if is_open && let Some(piece) = lost.last_mut() {
+            piece.len += page.first;
+            end += page.first;
+        }
         if cell_start + page.first != end {
             return Err(FormatError::BadValue("page does not begin where the page before ended"));
         }
@@ -41,14 +81,16 @@ pub(crate) fn from_pages(
                 Entry::Chunk(at) => (at.plain_len, Some(at)),
             };
             match pieces.last_mut() {
-                Some(last) if at.is_none() && last.at.is_none() => last.len += len,
+                Some(last) if at.is_none() && last.at.is_none() && last.start + last.len == end => {
+                    last.len += len;
+                }
                 _ => pieces.push(StoredPiece { start: end, len, at }),
             }
             end += len;
         }
     }
     if end == shape.region_bytes(region) {
-        Ok(pieces)
+        Ok((pieces, lost))
     } else {
         Err(FormatError::BadValue("pages do not cover the region"))
     }

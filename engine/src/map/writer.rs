@@ -1,7 +1,7 @@
 //! Writing a disk map: only touched pages and the nodes above them.
 
 use super::reader::MapReader;
-use super::{FANOUT, Shape};
+use super::{FANOUT, Shape, is_of_unusable};
 use crate::error::EngineError;
 use crate::pack::{ClosedPack, PackBuilder, Payload, Placed};
 use repo_format::{Child, Encoder, Entry, FrameKind, Keys, Location, Node, PackName, PackRef, Page};
@@ -147,14 +147,24 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
     /// Sets the page of a cell to the base's; cells come in ascending order.
     pub(crate) fn keep_page(&mut self, cell: u64, packer: &mut MapPacker<'_>) -> Result<(), EngineError> {
         self.open_path(cell, packer)?;
-        let child = self.base.child(0, cell)?;
+        let child = self.base_child(0, cell)?;
         self.set(1, cell, child);
         Ok(())
     }
 
+    /// What the base has; nothing of where it is lost, if it is a hint only.
+    fn base_child(&self, level: u8, index: u64) -> Result<Child, EngineError> {
+        match self.base.child(level, index) {
+            Err(error) if self.untouched == Untouched::Hole && is_of_unusable(&error, self.usable) => {
+                Ok(Child::Hole)
+            }
+            child => child,
+        }
+    }
+
     fn store_page(&self, cell: u64, page: &Page, packer: &mut MapPacker<'_>) -> Result<Child, EngineError> {
         let payload = page.encode();
-        let base = self.base.child(0, cell)?;
+        let base = self.base_child(0, cell)?;
         if let Child::Stored { at, .. } = &base
             && at.id == packer.keys.map_id(&payload)
             && self.may_keep(&base)
@@ -205,7 +215,7 @@ impl<'a, 'f, 'r, 's> MapWriter<'a, 'f, 'r, 's> {
 
     fn open_node(&self, level: u8, index: u64) -> Result<OpenNode, EngineError> {
         let count = self.shape.child_count(level, index);
-        let base = self.base.child(level, index)?;
+        let base = self.base_child(level, index)?;
         let mut children = vec![Child::Hole; usize::from(count)];
         let mut changed = true;
         if self.untouched == Untouched::AsBase {

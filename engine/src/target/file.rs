@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// What is added to a file's name until it is complete.
 const PARTIAL: &str = ".keepstone-partial";
+/// Stands behind the disk's end while a file is not complete: so a later restore knows whose it is.
+const MARK: &[u8] = b"\nkeepstone: an incomplete restore";
 
 /// What to do with a file that is in the target's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +37,12 @@ pub struct FileTarget {
 }
 
 impl FileTarget {
-    /// Begins a file for a disk of `size` bytes. What a restore that died left behind is taken over.
+    /// Begins a file for a disk of `size` bytes. What a restore that died left behind is taken over; any other file
+    /// in the place of the partial one is left as it is.
     ///
     /// # Errors
     /// [`TargetError::Exists`] unless it may be replaced, [`TargetError::WrongKind`] for anything but a regular
-    /// file, [`TargetError::Busy`] if another restore writes it, [`TargetError::Io`].
+    /// file, [`TargetError::NotOurs`], [`TargetError::Busy`] if another restore writes it, [`TargetError::Io`].
     pub fn create(path: &Path, size: u64, existing: Existing) -> io::Result<Self> {
         match path.symlink_metadata() {
             Ok(metadata) if !metadata.is_file() => {
@@ -62,14 +65,18 @@ impl FileTarget {
         let file = locked(&partial)?;
         let target =
             Self { path: path.to_owned(), partial, file, size, existing, finished: AtomicBool::new(false) };
-        // Empty first: of a leftover, no byte must show through.
-        target.file.set_len(0).map_err(|source| target.failed("create", source))?;
-        target.file.set_len(size).map_err(|source| target.failed("create", source))?;
+        target.begin().map_err(|source| target.failed("create", source))?;
         Ok(target)
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
         failed(action, &self.partial, source)
+    }
+
+    /// Makes the file empty, and then a hole with the mark behind it: without the mark it is never more than that.
+    fn begin(&self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all_at(MARK, self.size)
     }
 
     /// Gives the complete file its name.
@@ -94,6 +101,7 @@ fn locked(partial: &Path) -> Result<File, TargetError> {
     loop {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -112,11 +120,22 @@ fn locked(partial: &Path) -> Result<File, TargetError> {
         }
         // Between open and lock its restore may have completed: then this is the finished file.
         match partial.symlink_metadata() {
-            Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => return Ok(file),
+            Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => {
+                let ours = is_ours(&file, opened.len()).map_err(create_failed)?;
+                return if ours { Ok(file) } else { Err(TargetError::NotOurs { path: shown(partial) }) };
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(create_failed(error)),
             _ => {}
         }
     }
+}
+
+/// Whether a partial file is new or was left by a restore.
+fn is_ours(file: &File, len: u64) -> io::Result<bool> {
+    let Some(end) = len.checked_sub(len_of(MARK)) else { return Ok(len == 0) };
+    let mut found = [0; MARK.len()];
+    file.read_exact_at(&mut found, end)?;
+    Ok(found.as_slice() == MARK)
 }
 
 fn shown(path: &Path) -> String {
@@ -140,6 +159,7 @@ impl DiskTarget for FileTarget {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.file.set_len(self.size).map_err(|source| self.failed("write", source))?;
         self.file.sync_all().map_err(|source| self.failed("sync", source))?;
         self.rename().map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => TargetError::Exists { path: shown(&self.path) },
@@ -258,13 +278,39 @@ mod tests {
 
     #[test]
     fn nothing_of_a_leftover_shows_through() {
+        let (dir, path) = place();
+        let died = FileTarget::create(&path, 40, Existing::Refuse).unwrap();
+        died.write_at(0, &[7; 40]).unwrap();
+        let partial = path.with_file_name("disk.raw.keepstone-partial");
+        let leftover = fs::read(&partial).unwrap();
+        drop(died);
+        for leftover in [leftover, Vec::new()] {
+            fs::write(&partial, leftover).unwrap();
+            let target = FileTarget::create(&path, 4, Existing::Replace).unwrap();
+            target.write_at(0, b"a").unwrap();
+            target.zero_at(1, 3).unwrap();
+            target.sync().unwrap();
+            assert_eq!(
+                (fs::read(&path).unwrap(), files(&dir)),
+                (b"a\0\0\0".to_vec(), vec!["disk.raw".into()])
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_in_the_place_of_the_partial_one_is_kept() {
         let (_dir, path) = place();
-        fs::write(path.with_file_name("disk.raw.keepstone-partial"), b"leftover").unwrap();
-        let target = FileTarget::create(&path, 4, Existing::Refuse).unwrap();
-        target.write_at(0, b"a").unwrap();
-        target.zero_at(1, 3).unwrap();
-        target.sync().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"a\0\0\0");
+        let partial = path.with_file_name("disk.raw.keepstone-partial");
+        for content in [b"mine".to_vec(), vec![1; 100]] {
+            fs::write(&partial, &content).unwrap();
+            for existing in [Existing::Refuse, Existing::Replace] {
+                let error = FileTarget::create(&path, 4, existing).unwrap_err();
+                let told =
+                    format!("{} exists, and is no file that an interrupted restore left", partial.display());
+                assert_eq!(error.to_string(), told);
+            }
+            assert_eq!(fs::read(&partial).unwrap(), content);
+        }
     }
 
     #[test]

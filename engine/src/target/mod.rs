@@ -52,6 +52,12 @@ pub enum TargetError {
         /// What it should be.
         wanted: &'static str,
     },
+    /// A file is in the place of the partial file, and does not look like what a restore left there.
+    #[error("{path} exists, and is no file that an interrupted restore left")]
+    NotOurs {
+        /// The path of the partial file.
+        path: String,
+    },
     /// Another restore is writing the same target.
     #[error("another restore is writing {path}")]
     Busy {
@@ -115,7 +121,7 @@ pub enum TargetError {
 impl From<TargetError> for io::Error {
     fn from(error: TargetError) -> Self {
         let kind = match &error {
-            TargetError::Exists { .. } => io::ErrorKind::AlreadyExists,
+            TargetError::Exists { .. } | TargetError::NotOurs { .. } => io::ErrorKind::AlreadyExists,
             TargetError::Busy { .. } | TargetError::Mounted { .. } | TargetError::InUse { .. } => {
                 io::ErrorKind::ResourceBusy
             }

@@ -64,11 +64,15 @@ impl<W: Write + Send> StreamTarget<W> {
     }
 }
 
+fn not_written(source: io::Error) -> io::Error {
+    TargetError::Io { action: "write", path: "the stream".to_owned(), source }.into()
+}
+
 impl<W: Write> Stream<W> {
     fn check(&self) -> io::Result<()> {
         match self.failed {
             None => Ok(()),
-            Some(kind) => Err(kind.into()),
+            Some(kind) => Err(not_written(kind.into())),
         }
     }
 
@@ -78,9 +82,7 @@ impl<W: Write> Stream<W> {
         let result = write(self);
         self.failed = result.as_ref().err().map(io::Error::kind);
         // The kind stays: a reader that has seen enough (`BrokenPipe`) is told from a full disk by it.
-        result.map_err(|source| {
-            TargetError::Io { action: "write", path: "the stream".to_owned(), source }.into()
-        })
+        result.map_err(not_written)
     }
 
     fn write_data(&mut self, data: &[u8]) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::Scope;
 use super::facts::{Hit, chunk_hits};
 use super::findings::{FindingId, FindingKind};
 use super::inventory::PackState;
-use super::walk::{Inspector, read_each, unreadable};
+use super::walk::{Inspector, unreadable};
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
 use crate::observer::{Event, Phase, begin, tell};
@@ -247,7 +247,7 @@ fn unreadable_chunks(
         };
         let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
         rest = later;
-        let results = read_each(scope.frames, FrameKind::Chunk, now)?;
+        let results = scope.frames.read_each(FrameKind::Chunk, now)?;
         for (at, result) in now.iter().zip(results) {
             if let Err(error) = result {
                 unreadable(scope.findings, at, &error);

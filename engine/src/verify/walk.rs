@@ -270,7 +270,7 @@ impl<'w, 'r, 's> Walker<'w, 'r, 's> {
         parts: &[&Part],
     ) -> Result<Vec<Result<Vec<u8>, FindingId>>, EngineError> {
         let locations: Vec<Location> = parts.iter().map(|part| part.at.clone()).collect();
-        let payloads = read_each(self.frames, kind, &locations)?;
+        let payloads = self.frames.read_each(kind, &locations)?;
         let note = |(payload, at): (Result<Vec<u8>, EngineError>, &Location)| {
             payload.map_err(|error| unreadable(self.findings, at, &error))
         };
@@ -343,23 +343,4 @@ fn hash_pack(hasher: &mut blake3::Hasher, pack: &PackRef) {
     let writer_len = u8::try_from(writer.len()).expect("a writer id is at most 63 bytes");
     hasher.update(&[pack.name.kind as u8, writer_len]).update(writer).update(&pack.name.session.0);
     hasher.update(&pack.name.number.to_le_bytes()).update(&pack.len.to_le_bytes());
-}
-
-/// Reads payloads; those that are damaged or missing do not keep the others from being read.
-pub(super) fn read_each(
-    frames: &FrameReader<'_, '_>,
-    kind: FrameKind,
-    locations: &[Location],
-) -> Result<Vec<Result<Vec<u8>, EngineError>>, EngineError> {
-    match frames.read_all(kind, locations) {
-        Ok(payloads) => Ok(payloads.into_iter().map(Ok).collect()),
-        Err(error) if !error.is_damage() => Err(error),
-        Err(error) if locations.len() == 1 => Ok(vec![Err(error)]),
-        Err(_) => {
-            let (left, right) = locations.split_at(locations.len() / 2);
-            let mut results = read_each(frames, kind, left)?;
-            results.extend(read_each(frames, kind, right)?);
-            Ok(results)
-        }
-    }
 }
