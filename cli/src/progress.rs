@@ -121,6 +121,7 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
         Phase::Commit => ("commit".to_owned(), WAITING),
         Phase::Restore { disk } => (format!("restore {disk}"), BYTES),
         Phase::VerifyStructure => ("verify maps".to_owned(), ITEMS),
+        Phase::RepairIndex => ("repair index".to_owned(), ITEMS),
         Phase::VerifyData => ("verify data".to_owned(), BYTES),
         other => (format!("{other:?}"), ITEMS),
     };

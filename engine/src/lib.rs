@@ -20,6 +20,7 @@ pub mod observer;
 mod pack;
 pub mod rechunk;
 pub mod region;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 mod session;

@@ -54,6 +54,8 @@ pub enum Phase {
     VerifyStructure,
     /// Packs are being read and checked.
     VerifyData,
+    /// Packs that no index lists are being looked at; packs.
+    RepairIndex,
 }
 
 /// Something worth telling that is no failure.

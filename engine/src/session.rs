@@ -148,7 +148,8 @@ pub(crate) fn put_abort(
 /// A program's name is at most 255 bytes long, whatever its characters are.
 const PROGRAM_CHARS: usize = 63;
 
-fn next_seq(repository: &Repository<'_>, vm: repo_format::VmTag) -> Result<u32, EngineError> {
+/// The number of a VM's next decision (W-1).
+pub(crate) fn next_seq(repository: &Repository<'_>, vm: repo_format::VmTag) -> Result<u32, EngineError> {
     let highest = repository
         .list(&decisions_prefix(vm))?
         .iter()
@@ -161,7 +162,8 @@ fn next_seq(repository: &Repository<'_>, vm: repo_format::VmTag) -> Result<u32, 
     Ok(highest.map_or(0, |seq| seq.saturating_add(1)))
 }
 
-fn newest_generation(repository: &Repository<'_>) -> Result<u32, EngineError> {
+/// The highest generation that there is, 0 if none.
+pub(crate) fn newest_generation(repository: &Repository<'_>) -> Result<u32, EngineError> {
     let generations = repository.list(PREFIX_GC)?;
     let numbers = generations.iter().filter_map(|info| match info.name.kind() {
         Some(BlobKind::Condemned(n) | BlobKind::GcResult(n) | BlobKind::GenerationSeal(n)) => Some(n),

@@ -6,6 +6,7 @@ mod diff;
 mod init;
 mod key;
 mod man;
+mod repair;
 mod restore;
 mod show;
 mod snapshots;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Restore(restore::Arguments),
     /// Check that snapshots are whole
     Verify(verify::Arguments),
+    /// Make again what can be made from the rest of the repository
+    Repair(repair::Arguments),
     /// List, add and remove the passwords of the repository
     Key(key::Arguments),
     /// Print the completions of a shell
@@ -67,6 +70,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Stats(arguments) => stats::run(&settings, &arguments),
         Command::Restore(arguments) => restore::run(&settings, &arguments),
         Command::Verify(arguments) => verify::run(&settings, &arguments),
+        Command::Repair(arguments) => repair::run(&settings, &arguments),
         Command::Key(arguments) => key::run(&settings, &arguments),
         Command::Completions(arguments) => completions::run(&settings, &arguments),
         Command::Man(arguments) => man::run(&settings, &arguments),

@@ -125,6 +125,9 @@ fn advice(kind: FindingKind) -> Option<&'static str> {
         FindingKind::UndecidedSession | FindingKind::StalledSession => {
             "if no backup of that VM is running, look for its decision in a copy of the repository"
         }
+        FindingKind::MissingIndex | FindingKind::DamagedIndex | FindingKind::StaleIndex => {
+            "`keepstone repair index` lists packs again that no index lists; restores need none"
+        }
         FindingKind::UntriedKeySlot => "move key slots that nobody here made out of `keys/`",
         _ => return None,
     })
