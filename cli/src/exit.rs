@@ -173,6 +173,8 @@ mod tests {
             EngineError::Short { name: blob(), expected: 7 },
             EngineError::AlreadyARepository,
             EngineError::NotARepository,
+            EngineError::UnknownFormat { found: 1 },
+            EngineError::MayBeRunning { session: SessionId([7; 16]), vm: "web".into(), quiet_millis: 65_432 },
             EngineError::WrongPassword { slots: 2, damaged: 0 },
             EngineError::TooManySlots { tried: 64, untried: 7 },
             EngineError::ConfigMissing { found: pack() },

@@ -46,6 +46,7 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
 fn engine(error: &EngineError) -> Option<&'static str> {
     Some(match error {
         EngineError::Store(error) => return store(error),
+        EngineError::UnknownFormat { .. } => "use the Keepstone that made it, or a newer one",
         EngineError::EmptyDisk { .. } => "check that the path is the disk's",
         EngineError::AlreadyARepository => "use it as it is, or name another place with -r",
         EngineError::ConfigMissing { .. } => CONFIG,

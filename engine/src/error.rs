@@ -37,6 +37,12 @@ pub enum EngineError {
     /// There is no config blob.
     #[error("this is not a Keepstone repository: it has no config")]
     NotARepository,
+    /// The config is of a format that this program does not know.
+    #[error("this repository has the format {found}, which this program does not know")]
+    UnknownFormat {
+        /// The format's number.
+        found: u64,
+    },
     /// No key slot opens with the password.
     #[error("the password opens none of the {slots} key slots{}", and_damaged(*damaged))]
     WrongPassword {

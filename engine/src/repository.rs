@@ -234,7 +234,10 @@ fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, Ro
 fn unchecked_config(store: &dyn BlobStore) -> Result<UncheckedConfig, EngineError> {
     let name = BlobName::config();
     match get_limited(store, &name, CONFIG_LEN_MAX) {
-        Ok(bytes) => UncheckedConfig::parse(&bytes).map_err(EngineError::damaged(&name)),
+        Ok(bytes) => UncheckedConfig::parse(&bytes).map_err(|source| match source {
+            FormatError::UnsupportedVersion { found } => EngineError::UnknownFormat { found },
+            source => EngineError::Damaged { name, source },
+        }),
         Err(EngineError::Store(StoreError::NotFound { .. })) => Err(match orphan(store)? {
             Some(found) => EngineError::ConfigMissing { found },
             None => EngineError::NotARepository,
