@@ -256,11 +256,28 @@ fn holes_that_became_data_and_data_that_became_holes_are_found() {
     disk.sneak(3 * REGION + 5, &[1]);
     disk.sneak(6 * REGION - 1, &[1]);
     disk.write(4 * REGION + 1000, &noise(3, 100));
+    disk.sneak(4 * REGION + 40_000, &[1]);
     // A region, and a part of one, become zero.
     disk.sneak(8 * REGION, &vec![0; REGION as usize]);
     disk.sneak(10 * REGION + 100, &vec![0; 20_000]);
     let report = Run::new(1, ALL).of(&repository, &[("disk0", disk.next_day())]);
-    assert_eq!(regions_of(&audit_of(&report).mismatches), [3, 5, 8, 10]);
+    assert_eq!(regions_of(&audit_of(&report).mismatches), [3, 4, 5, 8, 10]);
+    assert_true(&repository, &disk);
+}
+
+#[test]
+fn beside_what_was_told_of_a_chunk_nothing_of_it_is_believed() {
+    let store = MemoryStore::new();
+    let mut disk = Tracked::new(noise(1, 12 * REGION as usize));
+    let repository = backed_up(&store, &disk);
+    // The first byte of a chunk takes part in where the chunk before it ends; its last byte is told.
+    for chunk in stored_contents(&repository).iter().skip(3).step_by(9).filter(|chunk| chunk.len > 1) {
+        let last = chunk.start + chunk.len - 1;
+        disk.sneak(chunk.start, &[disk.disk.bytes[chunk.start as usize] ^ 0x55]);
+        disk.write(last, &[disk.disk.bytes[last as usize] ^ 0x55]);
+    }
+    let report = Run::new(1, ALL).of(&repository, &[("disk0", disk.next_day())]);
+    assert_eq!(audit_of(&report).mismatches, []);
     assert_true(&repository, &disk);
 }
 
