@@ -18,7 +18,7 @@ SCHEDULES ?= 20000
 PART ?= 0/1
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz crash shuttle campaign
+.PHONY: help demo build test unit smoke check fmt lint docs scripts deny audit bench fuzz crash shuttle miri campaign
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -92,6 +92,12 @@ shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each ki
 
 campaign: ## damage every byte and every length of a repository of 2 MiB, one by one (PART=0/20 for a twentieth)
 	KEEPSTONE_CAMPAIGN=$(PART) cargo test $(LOCKED) -p keepstone-engine --test damage campaign -- --nocapture
+
+# Miri runs no foreign code: what compresses or seals is left out. It needs a nightly compiler: rustup toolchain install
+# nightly --component miri,rust-src.
+miri: ## run the tests of names and of the arithmetic of maps under Miri, which finds undefined behaviour
+	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(LOCKED) -p repo-format --test format \
+	  --target-dir target/miri -- names:: map_rules::
 
 $(CARGO_FUZZ):
 	cargo install --locked --debug --root target/tools cargo-fuzz@$(CARGO_FUZZ_VERSION)
