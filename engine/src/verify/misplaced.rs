@@ -25,8 +25,8 @@ pub(super) fn check(
     findings: &Findings,
 ) -> Result<(), EngineError> {
     let found = findings.blobs();
-    let named = |(id, kind, blob): (_, FindingKind, String)| Some((id, kind, BlobName::parse(&blob)?));
-    let found: Vec<_> = found.into_iter().filter_map(named).collect();
+    let with_name = |(id, kind, blob): (_, FindingKind, String)| Some((id, kind, BlobName::parse(&blob)?));
+    let found: Vec<_> = found.into_iter().filter_map(with_name).collect();
     for (id, _, blob) in found.iter().filter(|(_, kind, _)| kind.is_of_content()).take(BLOBS_LOOKED_AT) {
         let Some(kind) = blob.kind() else { continue };
         let is_other = |name: &BlobName| {

@@ -202,7 +202,7 @@ fn what(file_type: FileType) -> &'static str {
         FileType::Fifo => "a pipe",
         FileType::Socket => "a socket",
         FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "of an unknown kind",
+        FileType::Unknown => "something of an unknown kind",
     }
 }
 
