@@ -32,5 +32,5 @@ pub(super) fn check(findings: &Findings, foreign: &[Foreign]) {
 fn is_of_the_format(name: &str) -> bool {
     let has_meaning =
         |ending: &&str| BlobName::parse(&format!("{name}{ending}")).is_some_and(|blob| blob.kind().is_some());
-    name.ends_with('/') && ENDINGS.iter().chain(&GENERATION_ENDINGS).any(|ending| has_meaning(ending))
+    name.ends_with('/') && ENDINGS.iter().chain(&GENERATION_ENDINGS).any(has_meaning)
 }
