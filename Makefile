@@ -91,7 +91,7 @@ shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each ki
 	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 
 campaign: ## damage every byte and every length of a repository of 2 MiB, one by one (PART=0/20 for a twentieth)
-	KEEPSTONE_CAMPAIGN=$(PART) cargo test $(LOCKED) -p keepstone-engine --test damage campaign -- --nocapture
+	KEEPSTONE_CAMPAIGN=$(PART) cargo test $(LOCKED) --release -p keepstone-engine --test damage campaign -- --nocapture
 
 # Miri runs no foreign code: what compresses or seals is left out. It needs a nightly compiler: rustup toolchain install
 # nightly --component miri,rust-src.

@@ -240,8 +240,9 @@ impl EngineError {
     /// The blob that it tells to be damaged or missing, by its name.
     pub(crate) fn damaged_blob(&self) -> Option<&BlobName> {
         match self {
-            Self::Damaged { name, .. } | Self::Short { name, .. } => Some(name),
-            Self::Store(StoreError::NotFound { name }) => Some(name),
+            Self::Damaged { name, .. }
+            | Self::Short { name, .. }
+            | Self::Store(StoreError::NotFound { name }) => Some(name),
             _ => None,
         }
     }

@@ -220,10 +220,10 @@ impl Run<'_, '_, '_> {
                 return Ok(());
             }
             let location = &chunk(&places[0]).location;
-            let opened = fetch.frame(&mut bytes, location).and_then(|sealed| {
+            let result = fetch.frame(&mut bytes, location).and_then(|sealed| {
                 self.frames.open_with(opener, FrameKind::Chunk, location, sealed, &mut scratch)
             });
-            if let Err(error) = opened {
+            if let Err(error) = result {
                 self.give_up(places.iter().map(chunk), error)?;
                 continue;
             }

@@ -151,7 +151,7 @@ fn a_chunk_that_is_lost_is_lost_wherever_it_belongs() {
     let store = MemoryStore::new();
     let repository = create(&store, small_geometry());
     // Regions are cut alike, so the same bytes give the same chunks in each.
-    let disk = MemoryDisk::new(noise(1, WINDOW_LEN as usize).repeat(3));
+    let disk = MemoryDisk::new(noise(1, SIZE).split_at(64 << 10).0.repeat(3));
     back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 1).unwrap();
     let pack = store.names().into_iter().find(|name| name.as_str().starts_with("d/")).unwrap();
     let mut bytes = store.get(&pack, None).unwrap();

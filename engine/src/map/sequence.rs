@@ -81,8 +81,8 @@ pub(crate) fn from_each_page<E>(
                 Entry::Chunk(at) => (at.plain_len, Some(at)),
             };
             match pieces.last_mut() {
-                Some(last) if at.is_none() && last.at.is_none() && last.start + last.len == end => {
-                    last.len += len;
+                Some(hole) if at.is_none() && hole.at.is_none() && hole.start + hole.len == end => {
+                    hole.len += len;
                 }
                 _ => pieces.push(StoredPiece { start: end, len, at }),
             }

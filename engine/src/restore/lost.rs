@@ -110,7 +110,9 @@ mod tests {
 
     fn collected(ranges: &[LostRange], ranges_max: usize) -> (Vec<LostRange>, u64, bool) {
         let mut lost = Lost::default();
-        ranges.iter().for_each(|range| lost.add_up_to(range.clone(), ranges_max));
+        for range in ranges {
+            lost.add_up_to(range.clone(), ranges_max);
+        }
         lost.finish()
     }
 

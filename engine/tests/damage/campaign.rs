@@ -262,7 +262,7 @@ impl Campaign {
         let is_found = findings.iter().any(|finding| !notes.contains(finding));
         let mut lost = false;
         for kept in blob.concerns.iter().filter_map(|position| self.kept.get(*position)) {
-            lost |= self.loses(&repository, kept, blob)?;
+            lost |= loses(&repository, kept, blob)?;
         }
         match (!is_found, lost) {
             (true, true) => Err("something is lost and not found".to_owned()),
@@ -271,38 +271,34 @@ impl Campaign {
             (false, false) => Ok(Outcome::Found),
         }
     }
+}
 
-    /// Whether a snapshot loses something; then it says so and names the blob, and nothing else is wrong.
-    fn loses(&self, repository: &Repository<'_>, kept: &Kept, blob: &Blob) -> Result<bool, String> {
-        let id = kept.snapshot.session().to_string();
-        let snapshot = match find(repository, &Selector::Id(id)) {
-            Ok(snapshot) => snapshot,
-            Err(error) if error.to_string().contains(blob.name.as_str()) => return Ok(true),
-            Err(error) => return Err(format!("the snapshot is not found: {error}")),
-        };
-        let target = MemoryTarget::new(kept.bytes.len());
-        let job = RestoreJob {
-            snapshot: snapshot.session(),
-            disk: snapshot.disk(None).unwrap(),
-            target: &target,
-            window_len: 1 << 20,
-            on_damage: OnDamage::KeepGoing,
-        };
-        let report = restore(repository, &job, &Quiet).map_err(|error| error.to_string())?;
-        let mut expected = kept.bytes.clone();
-        for range in &report.lost {
-            let start = usize::try_from(range.start).unwrap();
-            expected[start..][..usize::try_from(range.length).unwrap()].fill(0);
-            if range.blob != blob.name.as_str() {
-                return Err(format!("another blob is blamed: {range:?}"));
-            }
-        }
-        if target.into_bytes() == expected {
-            Ok(!report.lost.is_empty())
-        } else {
-            Err("wrong bytes".to_owned())
+/// Whether a snapshot loses something; then it says so and names the blob, and nothing else is wrong.
+fn loses(repository: &Repository<'_>, kept: &Kept, blob: &Blob) -> Result<bool, String> {
+    let id = kept.snapshot.session().to_string();
+    let snapshot = match find(repository, &Selector::Id(id)) {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.to_string().contains(blob.name.as_str()) => return Ok(true),
+        Err(error) => return Err(format!("the snapshot is not found: {error}")),
+    };
+    let target = MemoryTarget::new(kept.bytes.len());
+    let job = RestoreJob {
+        snapshot: snapshot.session(),
+        disk: snapshot.disk(None).unwrap(),
+        target: &target,
+        window_len: 1 << 20,
+        on_damage: OnDamage::KeepGoing,
+    };
+    let report = restore(repository, &job, &Quiet).map_err(|error| error.to_string())?;
+    let mut expected = kept.bytes.clone();
+    for range in &report.lost {
+        let start = usize::try_from(range.start).unwrap();
+        expected[start..][..usize::try_from(range.length).unwrap()].fill(0);
+        if range.blob != blob.name.as_str() {
+            return Err(format!("another blob is blamed: {range:?}"));
         }
     }
+    if target.into_bytes() == expected { Ok(!report.lost.is_empty()) } else { Err("wrong bytes".to_owned()) }
 }
 
 fn findings(repository: &Repository<'_>) -> Result<Vec<Finding>, String> {
@@ -371,7 +367,7 @@ fn run(campaign: &Campaign, batches: &(dyn Fn(usize) -> Option<Vec<Case>> + Sync
                         match campaign.check(of_vm, blob, change, at) {
                             Ok(outcome) => *counts.entry((blob.kind, change, outcome)).or_default() += 1,
                             Err(problem) => {
-                                problems.push(format!("{} {change:?} {at}: {problem}", blob.name))
+                                problems.push(format!("{} {change:?} {at}: {problem}", blob.name));
                             }
                         }
                     }
@@ -430,6 +426,7 @@ fn try_sample() {
 }
 
 /// Tries everything, or the part of it that is named.
+#[expect(clippy::print_stdout, reason = "whoever runs a campaign wants to see what came of it")]
 fn try_part(part: &str) {
     let (first, step) = part.split_once('/').expect("a part is written as FIRST/STEP");
     let (first, step): (usize, usize) = (first.parse().unwrap(), step.parse().unwrap());

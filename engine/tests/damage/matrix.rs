@@ -173,7 +173,7 @@ fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text += &format!(": {error}");
+        text = format!("{text}: {error}");
         source = error.source();
     }
     text
