@@ -959,7 +959,9 @@ class BlobDirectory:
     def names(self):
         """The names of all files, sorted."""
         found = []
-        for directory, _, files in os.walk(self.path):
+        for directory, below, files in os.walk(self.path):
+            if directory == self.path and ".tmp" in below:
+                below.remove(".tmp")  # what is being written [NAME-6]
             for file in files:
                 found.append(os.path.relpath(os.path.join(directory, file), self.path).replace(os.sep, "/"))
         return sorted(found)
@@ -1007,7 +1009,7 @@ def is_label(text, at_most):
 # Config and key slots, sections 4 and 5.
 
 def json_object(data, blob, members):
-    """A JSON object with exactly these members; a nested dict stands for an object within [CONF-2, SLOT-1]."""
+    """A JSON object with exactly these members; a nested dict stands for an object within [GEN-9, CONF-2, SLOT-1]."""
     def once(pairs):
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
@@ -1015,18 +1017,28 @@ def json_object(data, blob, members):
         return dict(pairs)
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=once)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_int=digits_alone,
+                           parse_float=digits_alone, parse_constant=digits_alone)
     except (ValueError, RecursionError) as error:
         raise Damaged(blob, f"not a JSON object: {error}") from None
     check_members(value, blob, members)
     return value
 
 
+def digits_alone(text):
+    """A number, which has neither a sign nor a fraction nor an exponent [GEN-9]."""
+    if not re.fullmatch("[0-9]+", text):
+        raise ValueError(f"a number is written {text}")
+    return int(text)
+
+
 def check_members(value, blob, members):
     if not isinstance(value, dict):
         raise Damaged(blob, "not a JSON object where one must be")
+    if "keepstone" in members:
+        check_member(value.get("keepstone"), "member keepstone", blob, members["keepstone"])
     # A newer format may have other members, so its number comes first.
-    if "format" in members and isinstance(value.get("format"), int) and value["format"] > 0:
+    if "format" in members and type(value.get("format")) is int and value["format"] > 0:
         raise Failed(f"{blob} has format {value['format']}: a newer reader or a newer Keepstone is needed [CONF-2]")
     if value.keys() != members.keys():
         wrong = ", ".join(sorted(value.keys() ^ members.keys()))
@@ -1142,19 +1154,23 @@ def check_slot(name, value, repository_id):
 
 
 def root_key(blobs, repository_id, password):
-    """Tries the slots in the order of their names, at most 64 of them [SLOT-4]."""
+    """Tries the slots in the order of their names, at most 64 that are not rejected [SLOT-5]."""
     slots = [name for name in blobs.names() if kind_of(name) == "key slot"]
     if not slots:
         raise Failed("there is no key slot: `keys/` is missing or empty, and without a slot nothing can be read")
-    for name in slots[:64]:
+    tried = []
+    for number, name in enumerate(slots):
+        if len(tried) == 64:
+            raise Failed(f"the password opens none of the first 64 key slots; {len(slots) - number} were not tried")
         try:
             key = open_slot(name, blobs.read(name, at_most=SLOT_LEN_MAX), repository_id, password)
-        except Damaged as error:
+        except (Damaged, Failed) as error:
             warn(f"this key slot is left out: {error}")
             continue
+        tried.append(name)
         if key is not None:
             return key
-    raise Failed(f"the password opens none of the key slots ({', '.join(slots[:64])})")
+    raise Failed(f"the password opens none of the {len(tried)} key slots that can be tried: {', '.join(tried)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1466,7 +1482,7 @@ class Disk(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A valid root (section 11)."""
+    """A valid root [R-3]."""
     name: str
     session: bytes
     time: int
@@ -1595,7 +1611,7 @@ def check_index(fields, config):
 
 
 def snapshots(repository, on_damage):
-    """All valid roots, the oldest first. `on_damage` is called with each decision or tombstone that is damaged."""
+    """All valid roots, the oldest first [R-3]. `on_damage` is called with each decision or tombstone that is damaged."""
     forgotten, found = set(), []
     for name in repository.blobs.names():
         try:
@@ -1947,12 +1963,11 @@ def check_map(repository, disk, damage, packs, walked, frames):
 
 
 def password(arguments):
-    """The password from a file, the environment or a question. One line end at a file's end does not count."""
+    """The password from a file, the environment or a question. A line end at a file's end does not count [SLOT-2]."""
     if arguments.password_file:
         with open(arguments.password_file, "rb") as file:
             data = file.read(4099)
-        data = data[:-1] if data.endswith(b"\n") else data
-        return data[:-1] if data.endswith(b"\r") else data
+        return next((data.removesuffix(end) for end in (b"\r\n", b"\n") if data.endswith(end)), data)
     if "KEEPSTONE_PASSWORD" in os.environ:
         return os.fsencode(os.environ["KEEPSTONE_PASSWORD"])
     return os.fsencode(getpass.getpass("password: "))

@@ -15,7 +15,7 @@ use repo_format::{
 
 /// The longest blob that is a sealed object.
 pub(crate) const SEALED_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN + TAG_LEN;
-/// Blobs in the place of key slots that are read: what cannot be tried does not count towards SLOT-4, but thousands
+/// Blobs in the place of key slots that are read: what cannot be tried does not count towards SLOT-5, but thousands
 /// of them are nobody's slots.
 const SLOTS_READ_MAX: usize = 1024;
 /// Names in one page of a listing that is walked to its end.
@@ -145,7 +145,7 @@ pub struct KeySlots {
     pub slots: Vec<SlotInfo>,
     /// Blobs in their place that are none, or are another repository's.
     pub unreadable: Vec<UnreadableBlob>,
-    /// Those that no password opens, because a reader tries no more than [`KEY_SLOTS_MAX`] (SLOT-4).
+    /// Those that no password opens, because a reader tries no more than [`KEY_SLOTS_MAX`] (SLOT-5).
     pub untried: Vec<BlobName>,
 }
 

@@ -2,12 +2,15 @@
 
 mod world;
 
-use keepstone_engine::repository::slots;
+use keepstone_engine::repository::{NewSlot, add_slot, slots};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::{BlobStore, MemoryStore, RecordingStore};
-use keepstone_engine::{EngineError, Repository};
-use repo_format::BlobName;
-use world::{PASSWORD, back_up, create, create_from_seed, memory_index, open, small_geometry, try_create};
+use keepstone_engine::{EngineError, Entropy, Repository};
+use repo_format::{BlobName, SlotName};
+use world::{
+    NOW, PASSWORD, back_up, cheap_kdf, create, create_from_seed, memory_index, open, small_geometry,
+    try_create,
+};
 
 #[test]
 fn a_creation_that_was_interrupted_can_be_repeated() {
@@ -46,6 +49,46 @@ fn a_damaged_key_slot_does_not_lock_out_the_others() {
     assert_eq!(found.unreadable.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&bad]);
     let wrong = Repository::open(&store, b"wrong");
     assert!(matches!(wrong, Err(EngineError::WrongPassword { slots: 1, damaged: 1 })));
+}
+
+/// A repository with so many more key slots, of another password, whose names come before the one that opens.
+fn with_other_slots(count: u8) -> MemoryStore {
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    for number in 0..count {
+        let name = SlotName::new(&format!("a{number:03}")).unwrap();
+        let slot = NewSlot { name: &name, label: "", password: b"other", kdf: cheap_kdf(), time: NOW };
+        add_slot(&store, PASSWORD, &slot, &Entropy::new([number; 32])).unwrap();
+    }
+    store
+}
+
+#[test]
+fn the_64th_key_slot_is_tried_and_those_that_are_rejected_do_not_count() {
+    let store = with_other_slots(63);
+    let other = MemoryStore::new();
+    create_from_seed(&other, small_geometry(), [2; 32]).unwrap();
+    let of_another_repository = other.get(&BlobName::parse("keys/first").unwrap(), None).unwrap();
+    for number in 0..35 {
+        let name = |what: &str| BlobName::parse(&format!("keys/0-{what}-{number}")).unwrap();
+        store.put_new(&name("damaged"), b"{").unwrap();
+        store.put_new(&name("foreign"), &of_another_repository).unwrap();
+    }
+    open(&store);
+    let found = slots(&store).unwrap();
+    assert_eq!((found.slots.len(), found.unreadable.len(), found.untried), (64, 70, vec![]));
+}
+
+#[test]
+fn the_65th_key_slot_is_not_tried_and_opening_says_so() {
+    let store = with_other_slots(63);
+    let name = SlotName::new("a064").unwrap();
+    let slot = NewSlot { name: &name, label: "", password: b"other", kdf: cheap_kdf(), time: NOW };
+    add_slot(&store, PASSWORD, &slot, &Entropy::new([64; 32])).unwrap();
+    let opened = Repository::open(&store, PASSWORD);
+    assert!(matches!(opened, Err(EngineError::TooManySlots { tried: 64, untried: 1 })));
+    assert_eq!(slots(&store).unwrap().untried, [BlobName::parse("keys/first").unwrap()]);
+    assert!(Repository::open(&store, b"other").is_ok());
 }
 
 #[test]

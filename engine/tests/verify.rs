@@ -18,6 +18,7 @@ use repo_format::{
     Page, PageBounds, SessionId, TAG_LEN, open_directory, seal_pack,
 };
 use std::collections::HashSet;
+use std::error::Error;
 use world::{NOW, back_up, create, latest, memory_index, mixed, noise, open, restored, small_geometry};
 
 const CELL_LEN: u64 = 16 << 10;
@@ -371,6 +372,10 @@ fn pages_in_the_wrong_order_contradict_each_other() {
         assert_eq!(affected.snapshot, snapshot.session().to_string());
         assert!(affected.ranges.iter().all(|range| (5 * CELL_LEN..8 * CELL_LEN).contains(&range.start)));
     }
+    let error = restored(&repository, &snapshot, "disk0").unwrap_err();
+    let says = "page does not begin where the page before ended";
+    let mut chain = std::iter::successors(Some::<&dyn Error>(&error), |error| (*error).source());
+    assert!(chain.any(|error| error.to_string() == says), "{error:?}");
 }
 
 #[test]

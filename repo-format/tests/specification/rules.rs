@@ -83,7 +83,7 @@ fn every_scenario_names_a_test_that_is_there() {
         let source = files.entry(path.to_owned()).or_insert_with(|| read(path));
         let (before, _) =
             source.split_once(&format!("fn {name}(")).unwrap_or_else(|| panic!("no test {test}"));
-        assert_eq!(before.trim_end().lines().last(), Some("#[test]"), "{test} is no test");
+        assert_eq!(before.trim_end().lines().last().map(str::trim), Some("#[test]"), "{test} is no test");
         assert!(matches!(vector.expect.as_str(), "ok" | "refused"), "{}: {}", vector.name, vector.expect);
     }
     assert!(scenarios > 0, "no scenario");

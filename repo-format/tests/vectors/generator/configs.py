@@ -46,6 +46,28 @@ def configs():
     fail("time-as-text", "a number is text", f"{TIME},", f'"{TIME}",')
     fail("time-with-fraction", "a number has a fraction", f"{TIME},", f"{TIME}.0,")
     fail("time-negative", "a number is negative", f"{TIME},", "-1,")
+    # Each of them as good as its number, with a MAC that fits.
+    for what, comment, created, number in (
+        ("minus-zero", "a zero with a sign", 0, "-0"),
+        ("exponent", "a number with an exponent", 1000, "1e3"),
+        ("fraction-of-zero", "a number with a fraction that adds nothing", 1000, "1000.0"),
+        ("zero-first", "a number with a zero before its digits", 1, "01"),
+        ("true", "a truth value in the place of a number", 1, "true"),
+    ):
+        spoilt = replace(as_json(config_values(created=created)), f'"created": {created},', f'"created": {number},')
+        vector("GEN-9", what, "config", comment, "bad-json", text=spoilt, **KEY_INPUTS)
+    spoilt = replace(text, f"{TIME},", f"{2**64},")
+    vector("GEN-9", "number-of-65-bits", "config", "a number that does not fit", "bad-json", text=spoilt, **KEY_INPUTS)
+    greatest = config_values(created=2**64 - 1)
+    vector(
+        "GEN-9",
+        "greatest-number",
+        "config",
+        "a number that binary64 cannot tell from the next one",
+        text=as_json(greatest),
+        fields=config_fields(greatest),
+        **KEY_INPUTS,
+    )
     fail("length-of-33-bits", "a length does not fit 32 bits", "65536", "4294967296")
     fail("id-too-short", "31 hexadecimal digits", REPOSITORY.hex(), REPOSITORY.hex()[1:])
     fail("id-in-upper-case", "hexadecimal digits in upper case", REPOSITORY.hex(), REPOSITORY.hex().upper())
@@ -138,6 +160,15 @@ def configs():
         "a higher format, whose other members are not known",
         version(1),
         text='{"keepstone": "repository", "format": 1, "unknown": {}}',
+        **KEY_INPUTS,
+    )
+    vector(
+        "CONF-2",
+        "format-1-of-a-key-slot",
+        "config",
+        "another kind of object is told before its format",
+        "bad-magic",
+        text='{"keepstone": "key", "format": 1}',
         **KEY_INPUTS,
     )
     macs(values, text)

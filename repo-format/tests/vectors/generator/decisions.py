@@ -119,6 +119,15 @@ def decisions():
         body=commit(properties=[("", "")]),
         fields={**small, "property.0.key": "", "property.0.value": ""},
     )
+    free = "a\tb\x01"
+    vector(
+        "DEC-2",
+        "text-with-control-characters",
+        "decision",
+        "a property and a change id are any text",
+        body=commit(properties=[(free, free)], disks=[disk(change_id=free)]),
+        fields={**small, "property.0.key": free, "property.0.value": free, "disk.0.change-id": free},
+    )
     vector(
         "DEC-2",
         "parent-with-bad-writer",

@@ -43,6 +43,11 @@ def names():
             fields={"kind": "intent", "writer": writer, "session": SID},
         )
     ignored = lambda rule, what, text, comment: vector(rule, what, "name", comment, "ignored", text=text)
+    ignored("NAME-6", "temporary", f".tmp/d/host-1/{SID}-00000000", "what is in .tmp is no blob")
+    local = "engine/src/store/local/tests.rs::"
+    scenario("NAME-6", "path", local + "creating_makes_the_directories_that_lead_to_it", "a blob is the file of its path")
+    scenario("NAME-6", "temporary-files", local + "temporary_files_are_no_blobs", "a file in .tmp", "refused")
+    scenario("NAME-6", "symbolic-links", local + "symbolic_links_are_not_followed", "a link in a blob's place", "refused")
     ignored("NAME-1", "writer-of-64-characters", f"s/{'x' * 64}/{SID}", "a writer's name that is too long")
     ignored("NAME-1", "writer-with-dash-first", f"s/-a/{SID}", "a writer's name that begins with a dash")
     ignored("NAME-1", "writer-with-dot", f"d/host.1/{SID}-00000001", "a writer's name with a dot")

@@ -2,7 +2,7 @@
 
 from objects import HOLE_CHILD, MIB, child, entry, node, pack_text, table
 from samples import NODE_INPUTS, OTHER, PACK_ONE, UNLISTED, UNUSED, chunk_text
-from vectors import bad, kind, limit, vector
+from vectors import bad, kind, limit, scenario, vector
 
 MAP_ONE, MAP_TWO = entry(2, number=4), entry(2, number=5)
 
@@ -221,9 +221,25 @@ def levels():
     hole_node = bad("a node is one hole")
     vector(
         "NODE-4",
+        "a-page-without-chunks",
+        "node",
+        "no chunk starts in the span, but a page is stored in it",
+        body=node(1, table(MAP_ONE), child(), HOLE_CHILD),
+        fields={"level": 1, "child.0": chunk_text(MAP_ONE), "child.1": "hole"},
+        **{**NODE_INPUTS, "children": 2},
+    )
+    scenario(
+        "NODE-2",
+        "names-of-another-table",
+        "engine/tests/verify.rs::a_node_that_keeps_a_pack_of_its_page_to_itself_is_found",
+        "a child's names are not those of its table",
+        "refused",
+    )
+    vector(
+        "NODE-4",
         "one-hole",
         "node",
-        "a span in which no chunk starts has no node",
+        "a span without a page has no node",
         hole_node,
         node(1, table(), HOLE_CHILD, HOLE_CHILD),
         **{**NODE_INPUTS, "children": 2},
@@ -232,7 +248,7 @@ def levels():
         "NODE-4",
         "one-hole-at-level-3",
         "node",
-        "a span in which no chunk starts has no node",
+        "a span without a page has no node",
         hole_node,
         node(3, table(), HOLE_CHILD),
         **{**NODE_INPUTS, "level": 3},

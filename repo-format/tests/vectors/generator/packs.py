@@ -92,6 +92,27 @@ def packs():
             kind("pack kind", number),
             spoil_kind(number),
         )
+    good("GEN-8", "kind-of-its-name", "a map pack under a map pack's name", pack(2, MAP, PAGES), PAGES, map_inputs)
+    fail("GEN-8", "map-pack-in-d", "a map pack under a data pack's name", kind("pack kind", 2), pack(2, DATA, PAGES))
+    fail(
+        "GEN-8",
+        "data-pack-in-m",
+        "a data pack under a map pack's name",
+        kind("pack kind", 1),
+        pack(1, MAP, CHUNKS[:1]),
+        map_inputs,
+    )
+    zeros = [Frame(1, bytes(300))]
+    good("CHUNK-3", "stored-zeros", "no writer stores this chunk, and a reader may take it", pack(1, DATA, zeros), zeros)
+    many = header[:12] + le(176 + 17 * 400_001, 4) + le(100 + 42 * 400_001, 4) + le(400_001, 4) + header[24:]
+    vector(
+        "GEN-4",
+        "frames-over-400000",
+        "pack-header",
+        "more frames than are written, which a reader may take",
+        body=many,
+        fields=header_fields(many),
+    )
     good("PACK-3", "data-pack", "chunks, raw and compressed", pack(1, DATA, CHUNKS), CHUNKS)
     good("PACK-3", "map-pack", "a page and a node", pack(2, MAP, PAGES), PAGES, map_inputs)
     for what, changes in (

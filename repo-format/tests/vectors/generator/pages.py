@@ -2,7 +2,7 @@
 
 from objects import chunk, entry, hole, page, payload_id, table
 from samples import PACK_ONE, PAGE_INPUTS, TABLE_ONE, UNUSED, chunk_text
-from vectors import bad, kind, limit, numbered, vector
+from vectors import bad, kind, limit, numbered, scenario, vector
 
 
 def pages():
@@ -136,6 +136,23 @@ def pages():
         [-4095],
         first=1,
         inputs=in_region,
+    )
+    vector(
+        "PAGE-4",
+        "no-chunk-and-a-pack",
+        "page",
+        "a page without chunks has an empty table",
+        UNUSED,
+        page(TABLE_ONE, hole(4095), first=1),
+        **in_region,
+    )
+    verify = "engine/tests/verify.rs::"
+    scenario(
+        "PAGE-1",
+        "pages-swapped",
+        verify + "pages_in_the_wrong_order_contradict_each_other",
+        "pages that do not begin where the ones before ended",
+        "refused",
     )
     of(
         "PAGE-4",

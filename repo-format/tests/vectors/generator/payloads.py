@@ -39,6 +39,8 @@ def codecs():
     )
     good("zstd-size-of-4-bytes", "a single segment", 2, zstd(0xA0, size4), run)
     good("zstd-size-of-8-bytes", "a single segment", 2, zstd(0xE0, size8), run)
+    good("zstd-unused-bit", "the bit that RFC 8878 leaves unused is set", 2, zstd(0x70, size2), run)
+    fail("zstd-reserved-bit", "the bit that RFC 8878 reserves is set", zstd(0x68, size2))
     good("zstd-window-of-1-kib", "the smallest window", 2, zstd(0x40, b"\x00", size2), run)
     good("zstd-window-of-8-mib", "the largest window", 2, zstd(0x80, b"\x68", size4), run)
     good(

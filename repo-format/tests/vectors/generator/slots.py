@@ -73,6 +73,15 @@ def slots():
     fail("other-kind", "a kind that is not known", '"root"', '"put"', unknown)
     fail("other-kdf", "a key derivation that is not known", "argon2id", "argon2i", unknown)
     fail("format-1", "a higher format", '"format": 0', '"format": 1', version(1))
+    vector(
+        "CONF-2",
+        "slot-of-format-1",
+        "key-slot",
+        "a higher format, whose other members are not known",
+        version(1),
+        text='{"keepstone": "key", "format": 1, "unknown": {}}',
+        slot="ops",
+    )
     fail("a-config", "another kind of object", '"key"', '"repository"', "bad-magic")
     fail("label-of-256-bytes", "a label that is too long", "Operators", "ö" * 128, limit("label length", 256, 255))
     vector(
@@ -85,8 +94,38 @@ def slots():
         pad=(16 * KIB + 1 - len(text.encode()), 0x20),
         slot="ops",
     )
+    texts()
     opening(text)
     work()
+    trying()
+
+
+def texts():
+    """GEN-9, where text is free."""
+    for what, label in (
+        ("control-characters", "a\tb\x01"),
+        ("surrogate-pair", "\U0001f511"),
+        ("empty-text", ""),
+    ):
+        values = slot_values(label=label)
+        vector(
+            "GEN-9",
+            what,
+            "key-slot",
+            "text that is allowed",
+            text=json.dumps(values),
+            slot="ops",
+            password=PASSWORD.encode(),
+            fields=slot_fields(values, ROOT_KEY),
+        )
+    text = as_json(slot_values())
+    fail = lambda what, comment, new: vector(
+        "GEN-9", what, "key-slot", comment, "bad-json", text=replace(text, "Operators", new), slot="ops"
+    )
+    fail("high-surrogate-alone", "the first half of a pair", "\\ud83d")
+    fail("low-surrogate-alone", "the second half of a pair", "\\udd11")
+    fail("surrogates-swapped", "the halves of a pair in the wrong order", "\\udd11\\ud83d")
+    fail("control-character-not-escaped", "a tabulator as it is", "a\tb")
 
 
 def opening(text):
@@ -219,9 +258,33 @@ def work():
         slot="ops",
         password=PASSWORD.encode(),
     )
+
+
+def trying():
     scenario(
-        "SLOT-4",
-        "other-slots-are-tried",
-        "engine/tests/opening.rs::a_damaged_key_slot_does_not_lock_out_the_others",
-        "a slot that cannot be opened is passed over",
+        "SLOT-2",
+        "line-end-of-a-password-file",
+        "cli/src/password.rs::one_line_end_does_not_count",
+        "LF or CR LF, and once only",
     )
+    for what, test, comment, expect in (
+        (
+            "other-slots-are-tried",
+            "a_damaged_key_slot_does_not_lock_out_the_others",
+            "a slot that is rejected is left out and reported",
+            "ok",
+        ),
+        (
+            "the-64th-slot",
+            "the_64th_key_slot_is_tried_and_those_that_are_rejected_do_not_count",
+            "63 slots of another password and 70 that are rejected stand before the one that opens",
+            "ok",
+        ),
+        (
+            "the-65th-slot",
+            "the_65th_key_slot_is_not_tried_and_opening_says_so",
+            "64 slots of another password stand before the one that would open",
+            "refused",
+        ),
+    ):
+        scenario("SLOT-5", what, f"engine/tests/opening.rs::{test}", comment, expect)
