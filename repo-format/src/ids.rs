@@ -174,6 +174,6 @@ pub fn check_tag(text: &str) -> Result<(), NameError> {
 }
 
 fn check_text(text: &str, max_len: usize, excluded: &str, error: NameError) -> Result<(), NameError> {
-    let allowed = |c: char| !c.is_ascii_control() && !excluded.contains(c);
+    let allowed = |c: char| !c.is_control() && !excluded.contains(c);
     if (1..=max_len).contains(&text.len()) && text.chars().all(allowed) { Ok(()) } else { Err(error) }
 }

@@ -44,16 +44,21 @@ impl Default for KdfParams {
 }
 
 impl KdfParams {
+    /// Returns the memory, in KiB, times the passes: what deriving a key takes time in proportion to.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        u64::from(self.memory_kib).saturating_mul(u64::from(self.passes))
+    }
+
     /// Checks that the work is neither too little to be of use nor too much to be borne (SLOT-4).
     ///
     /// # Errors
     /// The parameter that is not allowed.
     pub fn check(&self) -> Result<(), FormatError> {
-        let work = u64::from(self.memory_kib).saturating_mul(u64::from(self.passes));
         let allowed = (1..=LANES_MAX).contains(&self.lanes)
             && (1..=PASSES_MAX).contains(&self.passes)
             && (self.lanes.saturating_mul(8)..=MEMORY_KIB_MAX).contains(&self.memory_kib)
-            && work <= WORK_MAX;
+            && self.work() <= WORK_MAX;
         if allowed {
             Ok(())
         } else {

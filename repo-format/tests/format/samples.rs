@@ -290,9 +290,9 @@ pub fn any_commit() -> impl Strategy<Value = Commit> {
         any::<[u64; 2]>(),
         proptest::option::of((any_packs(PackKind::Map, 1..2), any_place(1_u32..=32 << 20))),
     );
-    let texts = (btree_set("[^\\x00-\\x1f\\x7f]{1,20}", 0..4), btree_map(".{0,20}", ".{0,60}", 0..4));
+    let texts = (btree_set("[^\\x00-\\x1f\\x7f-\\x{9f}]{1,20}", 0..4), btree_map(".{0,20}", ".{0,60}", 0..4));
     let parent = proptest::option::of(any_session().prop_flat_map(any_decision_name));
-    let disks = btree_map("[^\\x00-\\x1f\\x7f=:/]{1,20}", disk, 1..4);
+    let disks = btree_map("[^\\x00-\\x1f\\x7f-\\x{9f}=:/]{1,20}", disk, 1..4);
     (any_session(), any::<u64>(), parent, any_sessions(), texts, disks, any::<[u64; 5]>()).prop_map(
         |(session, time, parent, via, (tags, properties), disks, totals)| {
             let disks = disks

@@ -150,7 +150,6 @@ def users_names():
     for what, where, text in (
         ("vm-of-255-bytes", "vm", "v" * 255),
         ("vm-beyond-ascii", "vm", "Größe: a/b=c"),
-        ("vm-with-c1-control", "vm", "a\u0080b"),
         ("vm-of-one-byte", "vm", " "),
         ("disk-key-of-128-bytes", "disk-key", "k" * 128),
         ("disk-key-with-dot", "disk-key", "scsi0.0"),
@@ -171,6 +170,7 @@ def users_names():
         ("vm-with-u-001f", "vm", vm, "a\x1f"),
         ("vm-with-u-007f", "vm", vm, "\x7f"),
         ("vm-with-newline", "vm", vm, "a\n"),
+        ("vm-with-c1-control", "vm", vm, "a\u0080b"),
         ("disk-key-empty", "disk-key", key, ""),
         ("disk-key-of-129-bytes", "disk-key", key, "k" * 129),
         ("disk-key-with-equals", "disk-key", key, "a=b"),
