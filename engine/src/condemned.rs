@@ -218,15 +218,19 @@ pub(crate) fn via<'p>(names: impl Iterator<Item = &'p PackName>, records: &[&Rec
 }
 
 /// Cells of a parent's map that cannot be inherited, because something on the way to them or named in them
-/// leads to a condemned pack. They are read again from the source.
+/// leads to a condemned pack. They are read again from the source, so those behind its `size` do not count.
 pub(crate) fn forced_cells(
     map: &MapReader<'_, '_, '_>,
+    size: u64,
     usable: &dyn Fn(&PackName) -> bool,
 ) -> Result<BTreeSet<u64>, EngineError> {
     let mut forced = BTreeSet::new();
     let root_level = map.shape().root_level();
     let mut stack = vec![(root_level, 0u64)];
     while let Some((level, index)) = stack.pop() {
+        if index.saturating_mul(map.shape().span(level)) >= size {
+            continue;
+        }
         let Child::Stored { at, names } = map.child(level, index)? else { continue };
         if level == 0 {
             if !usable(&at.pack.name) || !names.iter().all(|pack| usable(&pack.name)) {

@@ -83,9 +83,7 @@ impl<'s> Repository<'s> {
     /// # Errors
     /// [`EngineError::NotARepository`], [`EngineError::WrongPassword`], a damaged config, or a failing store.
     pub fn open(store: &'s dyn BlobStore, password: &[u8]) -> Result<Self, EngineError> {
-        let (unchecked, root) = unlock(store, password)?;
-        let keys = Keys::from_root(&root, unchecked.repository());
-        let config = unchecked.check(&keys).map_err(EngineError::damaged(&BlobName::config()))?;
+        let Unlocked { config, keys, .. } = unlock(store, password)?;
         Ok(Self { store, config, keys })
     }
 
@@ -134,8 +132,8 @@ pub fn add_slot(
     slot: &NewSlot<'_>,
     entropy: &Entropy,
 ) -> Result<(), EngineError> {
-    let (unchecked, root) = unlock(store, password)?;
-    put_slot(store, unchecked.repository(), &root, slot, entropy)
+    let Unlocked { config, root, .. } = unlock(store, password)?;
+    put_slot(store, config.repository, &root, slot, entropy)
 }
 
 /// The key slots of a repository.
@@ -212,19 +210,42 @@ fn free_slot_name(store: &dyn BlobStore, name: &SlotName) -> Result<SlotName, En
     names.find(is_free).ok_or(EngineError::AlreadyARepository)
 }
 
-fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<(UncheckedConfig, RootKey), EngineError> {
+/// What a password opened.
+struct Unlocked {
+    config: Config,
+    keys: Keys,
+    root: RootKey,
+}
+
+/// Opens a repository with the first key slot that the password opens and whose root key is the config's.
+///
+/// A slot is not bound to a root key, and AES-GCM not to one key: it may open with another root key, if somebody made it
+/// so. What tells is the config's MAC; a slot that does not fit it must not lock out the others.
+fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<Unlocked, EngineError> {
     let unchecked = unchecked_config(store)?;
-    let Loaded { slots, unreadable, untried } = load_slots(store, unchecked.repository())?;
+    let repository = unchecked.repository();
+    let Loaded { mut slots, unreadable, untried } = load_slots(store, repository)?;
+    // The cheapest first: a planted slot then costs no more time than the one that is looked for.
+    slots.sort_by_key(|slot| slot.info().kdf.work());
+    let mut failed = None;
     for slot in &slots {
-        match slot.open(password) {
-            Ok(root) => return Ok((unchecked, root)),
-            Err(FormatError::BadTag) => {}
+        let root = match slot.open(password) {
+            Ok(root) => root,
+            Err(FormatError::BadTag) => continue,
             Err(source) => {
-                return Err(EngineError::Damaged { name: BlobName::key_slot(&slot.info().name), source });
+                failed.get_or_insert((BlobName::key_slot(&slot.info().name), source));
+                continue;
             }
+        };
+        let keys = Keys::from_root(&root, repository);
+        match unchecked.clone().check(&keys) {
+            Ok(config) => return Ok(Unlocked { config, keys, root }),
+            Err(source) => drop(failed.get_or_insert((BlobName::config(), source))),
         }
     }
-    if untried.is_empty() {
+    if let Some((name, source)) = failed {
+        Err(EngineError::Damaged { name, source })
+    } else if untried.is_empty() {
         Err(EngineError::WrongPassword { slots: slots.len(), damaged: unreadable.len() })
     } else {
         Err(EngineError::TooManySlots { tried: slots.len(), untried: untried.len() })

@@ -33,6 +33,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A window's default length: large enough that a pack of a first backup lies within one or two.
 pub const WINDOW_LEN: u64 = 1 << 30;
+/// A hole is made in at most so many steps that are longer than a window.
+const HOLE_STEPS: u64 = 1 << 16;
 /// Requests that are fetched and not yet written.
 const FETCHES_IN_FLIGHT: usize = 12;
 /// Threads that wait for reads.
@@ -160,8 +162,13 @@ impl Run<'_, '_, '_> {
 
     fn window(&self, window: &Window) -> Result<(), EngineError> {
         for hole in &window.holes {
-            target_result(self.job.target.zero_at(hole.start, hole.length), hole.start)?;
-            tell(self.observer, Event::Progress(hole.length))?;
+            let step = self.job.window_len.max(hole.length / HOLE_STEPS);
+            let mut start = hole.start;
+            while let Some(part) = Extent::between(start, hole.end().min(start.saturating_add(step))) {
+                target_result(self.job.target.zero_at(part.start, part.length), part.start)?;
+                tell(self.observer, Event::Progress(part.length))?;
+                start = part.end();
+            }
         }
         for range in &window.lost {
             self.lose(range.clone())?;

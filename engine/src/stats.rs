@@ -107,9 +107,11 @@ pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
     let lengths = needed.iter().filter_map(|name| packs.get(name));
     let (present, referenced_bytes) = lengths.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
     let totals = found.snapshots.iter().map(|snapshot| &snapshot.commit.totals);
-    let new_bytes: u64 = totals.clone().map(|totals| totals.new_bytes).sum();
-    let data_bytes: u64 =
-        totals.map(|totals| totals.stored_bytes.saturating_sub(totals.metadata_bytes)).sum();
+    // What decisions say of themselves may be anything.
+    let sum = |sum: u64, bytes: u64| sum.saturating_add(bytes);
+    let new_bytes = totals.clone().map(|totals| totals.new_bytes).fold(0, sum);
+    let data_bytes =
+        totals.map(|totals| totals.stored_bytes.saturating_sub(totals.metadata_bytes)).fold(0, sum);
     let disks = found.snapshots.iter().flat_map(|snapshot| &snapshot.commit.disks);
     let logical_bytes = disks.fold(0u64, |sum, disk| sum.saturating_add(disk.size));
     let vms: BTreeSet<&str> = found.snapshots.iter().map(|snapshot| snapshot.commit.vm.as_str()).collect();

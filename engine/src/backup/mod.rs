@@ -253,7 +253,7 @@ impl Attempt<'_, '_, '_> {
             for (plan, base) in
                 plans.iter_mut().zip(&bases).filter(|(plan, _)| plan.mode == DiskMode::Incremental)
             {
-                plan.force(&condemned::forced_cells(base, &usable)?);
+                plan.force(&condemned::forced_cells(base, plan.shape.size, &usable)?);
             }
         }
         let context = pipeline::Context {

@@ -13,12 +13,16 @@ const NODES_MAX: usize = 2048;
 /// Damaged nodes that are remembered.
 const UNREADABLE_MAX: usize = 2048;
 
+/// What a node that was read is remembered by: its id, and what it was checked to be. One that is right in one place is
+/// wrong in another if that is of another level, or is to have other children.
+type NodeKey = (PayloadId, u8, u8);
+
 /// The map of one disk of one snapshot.
 pub(crate) struct MapReader<'f, 'r, 's> {
     frames: &'f FrameReader<'r, 's>,
     shape: Shape,
     root: Option<Location>,
-    nodes: Mutex<HashMap<PayloadId, Arc<Node>>>,
+    nodes: Mutex<HashMap<NodeKey, Arc<Node>>>,
     /// Nodes that are damaged: each is tried once, and not for every cell below it.
     unreadable: Mutex<HashMap<Location, EngineError>>,
 }
@@ -78,7 +82,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
     }
 
     fn load(&self, at: &Location, level: u8, index: u64) -> Result<Arc<Node>, EngineError> {
-        if let Some(node) = lock(&self.nodes).get(&at.id) {
+        if let Some(node) = lock(&self.nodes).get(&self.key(at, level, index)) {
             return Ok(Arc::clone(node));
         }
         if let Some(damage) = lock(&self.unreadable).get(at).and_then(EngineError::damage) {
@@ -103,7 +107,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                 if nodes.len() >= NODES_MAX {
                     nodes.clear();
                 }
-                nodes.insert(at.id, Arc::clone(&node));
+                nodes.insert(self.key(at, level, index), Arc::clone(&node));
                 Ok(node)
             }
             Err(error) => {
@@ -128,7 +132,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                     continue;
                 }
                 match self.child(level, index) {
-                    Ok(Child::Stored { at, .. }) if !self.knows(&at) => drop(wanted.insert(index, at)),
+                    Ok(Child::Stored { at, .. }) if !self.knows(&at, level, index) => drop(wanted.insert(index, at)),
                     Err(error) if !error.is_damage() => return Err(error),
                     _ => {}
                 }
@@ -146,8 +150,12 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         Ok(())
     }
 
-    fn knows(&self, at: &Location) -> bool {
-        lock(&self.nodes).contains_key(&at.id) || lock(&self.unreadable).contains_key(at)
+    fn key(&self, at: &Location, level: u8, index: u64) -> NodeKey {
+        (at.id, level, self.shape.child_count(level, index))
+    }
+
+    fn knows(&self, at: &Location, level: u8, index: u64) -> bool {
+        lock(&self.nodes).contains_key(&self.key(at, level, index)) || lock(&self.unreadable).contains_key(at)
     }
 
     /// The pages of cells (ascending); nothing for cells that are one hole.
@@ -186,6 +194,53 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
             });
         }
         Ok(pages)
+    }
+
+    /// The first cell from `cell` on that has a page, or may have one: where a node is damaged, the first below it.
+    pub(crate) fn next_page(&self, cell: u64) -> Result<Option<u64>, EngineError> {
+        self.next_page_below(self.shape.root_level(), 0, cell)
+    }
+
+    fn next_page_below(&self, level: u8, index: u64, cell: u64) -> Result<Option<u64>, EngineError> {
+        let cells = FANOUT.pow(u32::from(level));
+        if (index + 1) * cells <= cell {
+            return Ok(None);
+        }
+        match self.child(level, index) {
+            Ok(Child::Hole) => return Ok(None),
+            Err(error) if error.is_damage() => return Ok(Some(cell.max(index * cells))),
+            child => drop(child?),
+        }
+        if level == 0 {
+            return Ok(Some(index));
+        }
+        let first = (cell / FANOUT.pow(u32::from(level - 1))).max(index * FANOUT);
+        for child in first..index * FANOUT + u64::from(self.shape.child_count(level, index)) {
+            if let found @ Some(_) = self.next_page_below(level - 1, child, cell)? {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many of the cells (ascending), from the first on, have pages that are together at most so long.
+    pub(crate) fn fitting(&self, cells: &[u64], plain_bytes: u64) -> Result<usize, EngineError> {
+        if self.root.is_none() {
+            return Ok(cells.len());
+        }
+        self.prefetch(cells)?;
+        let mut left = plain_bytes;
+        for (position, &cell) in cells.iter().enumerate() {
+            match self.child(0, cell) {
+                Ok(Child::Stored { at, .. }) => match left.checked_sub(u64::from(at.plain_len)) {
+                    Some(rest) => left = rest,
+                    None => return Ok(position),
+                },
+                Err(error) if !error.is_damage() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(cells.len())
     }
 
     /// An error of reading the map, saying from where on the disk cannot be restored.

@@ -12,6 +12,10 @@ use repo_format::{Location, Page};
 use std::ops::Range;
 use std::sync::mpsc::SyncSender;
 
+/// A window has at most so many bytes of pages, or is one region: some hundred times what usual pages of a GiB are, and
+/// with the plan that is made of them some hundred MiB.
+const PAGES_IN_WINDOW: u64 = 16 << 20;
+
 /// A chunk and one place where it goes.
 pub(super) struct Placement {
     pub(super) offset: u64,
@@ -46,14 +50,40 @@ pub(super) fn plan_windows(
     let end = map.shape().regions();
     let mut region = 0;
     while region < end {
-        let next = (region + regions).min(end);
-        let plan = plan_window(map, region..next, on_damage);
+        let plan = next_window(map, region..(region + regions).min(end), on_damage);
+        let next = plan.as_ref().map_or(end, |(next, _)| *next);
         let failed = plan.is_err();
-        if plans.send(plan).is_err() || failed {
+        if plans.send(plan.map(|(_, window)| window)).is_err() || failed {
             return;
         }
         region = next;
     }
+}
+
+/// Plans a window that begins with these regions, and returns the region behind it: as many of them as have no more in
+/// them than is held in memory; or, if they are holes, all up to the next one that is none.
+fn next_window(
+    map: &MapReader<'_, '_, '_>,
+    regions: Range<u64>,
+    on_damage: OnDamage,
+) -> Result<(u64, Window), EngineError> {
+    let shape = map.shape();
+    let region_len = u64::from(shape.region_len);
+    let start = regions.start * region_len;
+    let unreadable = |source| MapReader::unreadable(start, source);
+    let cells_of_region = region_len / u64::from(shape.cell_len);
+    let page = map.next_page(shape.cells_of_region(regions.start).start).map_err(unreadable)?;
+    let next = page.map_or(shape.regions(), |cell| cell / cells_of_region);
+    if next > regions.start {
+        let end = next.saturating_mul(region_len).min(shape.size);
+        let holes = Extent::between(start, end).into_iter().collect();
+        return Ok((next, Window { holes, ..Window::default() }));
+    }
+    let cells: Vec<u64> = regions.clone().flat_map(|region| shape.cells_of_region(region)).collect();
+    let fitting = map.fitting(&cells, PAGES_IN_WINDOW).map_err(unreadable)?;
+    // A region is planned whole.
+    let end = cells.get(fitting).map_or(regions.end, |cell| cell / cells_of_region).max(regions.start + 1);
+    Ok((end, plan_window(map, regions.start..end, on_damage)?))
 }
 
 fn plan_window(
