@@ -132,7 +132,9 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                     continue;
                 }
                 match self.child(level, index) {
-                    Ok(Child::Stored { at, .. }) if !self.knows(&at, level, index) => drop(wanted.insert(index, at)),
+                    Ok(Child::Stored { at, .. }) if !self.knows(&at, level, index) => {
+                        drop(wanted.insert(index, at))
+                    }
                     Err(error) if !error.is_damage() => return Err(error),
                     _ => {}
                 }
