@@ -1002,7 +1002,7 @@ def kind_of(name):
 
 def is_label(text, at_most):
     """Whether this may be a VM's name, a disk's key or a tag [NAME-4]."""
-    return 1 <= len(text.encode()) <= at_most and not any(ord(c) < 0x20 or ord(c) == 0x7F for c in text)
+    return 1 <= len(text.encode()) <= at_most and not any(ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 for c in text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
