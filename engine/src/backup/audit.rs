@@ -181,7 +181,7 @@ impl DiskAudit<'_, '_, '_, '_> {
     ) {
         for batch in regions.chunks(REGIONS_READ) {
             // Only of what is not read in full.
-            if send.send(stored_pieces(plan, self.base, &|_| true, batch)).is_err() {
+            if send.send(stored_pieces(plan, self.base, batch)).is_err() {
                 return;
             }
         }

@@ -3,11 +3,10 @@
 use super::plan::DiskPlan;
 use crate::Extent;
 use crate::error::EngineError;
-use crate::map::is_of_unusable;
 use crate::map::reader::MapReader;
 use crate::map::sequence::{StoredPiece, from_pages};
 use crate::threads::Receiver;
-use repo_format::{DiskMode, PackName};
+use repo_format::DiskMode;
 
 /// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
 pub(super) const REGIONS_READ: usize = 32;
@@ -29,7 +28,6 @@ pub(super) struct RegionJob {
 pub(super) fn feed(
     plans: &[DiskPlan<'_>],
     bases: &[MapReader<'_, '_, '_>],
-    usable: &dyn Fn(&PackName) -> bool,
     credits: &Receiver<()>,
     send: &dyn Fn(Result<RegionJob, EngineError>),
 ) {
@@ -38,7 +36,7 @@ pub(super) fn feed(
         let regions = plan.touched_regions();
         for batch in regions.chunks(REGIONS_READ) {
             let numbers: Vec<u64> = batch.iter().map(|(region, _)| *region).collect();
-            let stored = match stored_pieces(plan, base, usable, &numbers) {
+            let stored = match stored_pieces(plan, base, &numbers) {
                 Ok(stored) => stored,
                 Err(error) => return send(Err(error)),
             };
@@ -58,7 +56,6 @@ pub(super) fn feed(
 pub(super) fn stored_pieces(
     plan: &DiskPlan<'_>,
     base: &MapReader<'_, '_, '_>,
-    usable: &dyn Fn(&PackName) -> bool,
     regions: &[u64],
 ) -> Result<Vec<Vec<StoredPiece>>, EngineError> {
     if plan.base_size.is_none() {
@@ -73,11 +70,17 @@ pub(super) fn stored_pieces(
         let cells = known(*region);
         let count = usize::try_from(cells.end - cells.start).expect("a region has few cells");
         let of_region: Result<Vec<_>, EngineError> = pages.by_ref().take(count).collect();
-        all.push(match of_region {
-            Ok(_) if count == 0 => Vec::new(),
-            Ok(of_region) => from_pages(shape, *region, of_region)
-                .map_err(|source| EngineError::Damaged { name: base.name(), source })?,
-            Err(error) if plan.mode == DiskMode::Full && is_of_unusable(&error, usable) => Vec::new(),
+        let pieces = of_region.and_then(|of_region| {
+            if count == 0 {
+                return Ok(Vec::new());
+            }
+            from_pages(shape, *region, of_region)
+                .map_err(|source| EngineError::Damaged { name: base.name(), source })
+        });
+        all.push(match pieces {
+            Ok(pieces) => pieces,
+            // Every page of the region is then written anew, whatever there was.
+            Err(error) if plan.mode == DiskMode::Full && error.is_damage() => Vec::new(),
             Err(error) => return Err(error),
         });
     }

@@ -17,7 +17,8 @@ pub(super) fn lost_packs(
     map: &MapReader<'_, '_, '_>,
     observer: &dyn Observer,
 ) -> Result<Option<BTreeSet<PackName>>, EngineError> {
-    let needed = match map.pack_set() {
+    // Down to the nodes above the pages: all of them are what the new map is compared with.
+    let needed = match map.pack_set(1) {
         Ok(needed) => needed,
         Err(error) if error.is_damage() => {
             let notice = Notice::Unreadable { name: map.name().to_string(), reason: chain(&error) };

@@ -359,7 +359,7 @@ impl Attempt<'_, '_, '_> {
         let mut names = BTreeSet::new();
         for disk in &stored.disks {
             let map = MapReader::new(frames, disk.shape, disk.map.clone());
-            names.extend(map.pack_set()?.into_keys());
+            names.extend(map.pack_set(2)?.into_keys());
         }
         Ok(condemned::via(names.iter(), &records))
     }

@@ -127,7 +127,7 @@ pub(super) fn run(
                 let send = |job: Result<RegionJob, EngineError>| {
                     drop(fed.send(job.map_or_else(Event::Failed, Event::Job)));
                 };
-                feed(context.plans, context.bases, context.usable, &granted, &send);
+                feed(context.plans, context.bases, &granted, &send);
                 drop(fed.send(Event::Fed));
             });
         });

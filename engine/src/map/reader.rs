@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 /// Nodes kept: with a few KiB each some MiB, and all nodes above 64 GiB of disk.
 const NODES_MAX: usize = 2048;
 
+/// Nodes that are read in one batch where all of them are looked at: some MiB of them.
+const NODES_AT_ONCE: usize = 256;
 /// Damaged nodes that are remembered.
 const UNREADABLE_MAX: usize = 2048;
 
@@ -255,8 +257,8 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         PageBounds::of(geometry, self.shape.size, cell).expect("only cells of the disk are read")
     }
 
-    /// All packs that the map names or is stored in; reads nodes down to level 2, no page.
-    pub(crate) fn pack_set(&self) -> Result<BTreeMap<PackName, u32>, EngineError> {
+    /// All packs that the map names or is stored in; reads nodes down to `lowest`, at most level 2, and no page.
+    pub(crate) fn pack_set(&self, lowest: u8) -> Result<BTreeMap<PackName, u32>, EngineError> {
         let mut packs = BTreeMap::new();
         let Some(root) = &self.root else { return Ok(packs) };
         packs.insert(root.pack.name.clone(), root.pack.len);
@@ -264,18 +266,20 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         let mut level = self.shape.root_level();
         let mut nodes = vec![(0u64, root.clone())];
         loop {
-            let locations: Vec<Location> = nodes.iter().map(|(_, at)| at.clone()).collect();
-            let payloads = self.frames.read_each(FrameKind::Node, &locations)?;
             let mut below = Vec::new();
-            for ((index, at), payload) in nodes.iter().zip(payloads) {
-                let node = self.keep(at, payload, level, *index)?;
-                packs.extend(node.packs().into_iter().map(|pack| (pack.name, pack.len)));
-                for (slot, child) in (0u64..).zip(&node.children) {
-                    if let Child::Stored { at, .. } = child
-                        && level > 2
-                        && seen.insert(at.id)
-                    {
-                        below.push((index * FANOUT + slot, at.clone()));
+            for batch in nodes.chunks(NODES_AT_ONCE) {
+                let locations: Vec<Location> = batch.iter().map(|(_, at)| at.clone()).collect();
+                let payloads = self.frames.read_each(FrameKind::Node, &locations)?;
+                for ((index, at), payload) in batch.iter().zip(payloads) {
+                    let node = self.keep(at, payload, level, *index)?;
+                    packs.extend(node.packs().into_iter().map(|pack| (pack.name, pack.len)));
+                    for (slot, child) in (0u64..).zip(&node.children) {
+                        if let Child::Stored { at, .. } = child
+                            && level > lowest
+                            && seen.insert(at.id)
+                        {
+                            below.push((index * FANOUT + slot, at.clone()));
+                        }
                     }
                 }
             }

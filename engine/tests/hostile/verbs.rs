@@ -133,7 +133,13 @@ const IN_MEMORY_MAX: u64 = 16 << 20;
 
 fn restored(repository: &Repository<'_>, snapshot: &Snapshot, world: &World) -> Result<String, EngineError> {
     let disk = &snapshot.commit.disks[0];
-    let job = |target| RestoreJob { snapshot: snapshot.session(), disk, target, window_len: WINDOW_LEN, on_damage: OnDamage::Stop };
+    let job = |target| RestoreJob {
+        snapshot: snapshot.session(),
+        disk,
+        target,
+        window_len: WINDOW_LEN,
+        on_damage: OnDamage::Stop,
+    };
     if disk.size > IN_MEMORY_MAX {
         let target = SmallTarget { left: AtomicU64::new(1 << 20) };
         return restore(repository, &job(&target), &Quiet).map(|_| ok());
