@@ -58,7 +58,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "a config of format 2^64-1",
         build: || config(|text| text.replace("\"format\": 0", "\"format\": 18446744073709551615")),
-        expected: &[(Verb::Open, "Damaged > UnsupportedVersion")],
+        expected: &[(Verb::Open, "UnknownFormat")],
     },
     Case {
         name: "a config of format -1",
