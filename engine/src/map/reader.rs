@@ -135,7 +135,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                 }
                 match self.child(level, index) {
                     Ok(Child::Stored { at, .. }) if !self.knows(&at, level, index) => {
-                        drop(wanted.insert(index, at))
+                        drop(wanted.insert(index, at));
                     }
                     Err(error) if !error.is_damage() => return Err(error),
                     _ => {}
