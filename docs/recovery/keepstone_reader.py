@@ -1153,24 +1153,31 @@ def check_slot(name, value, repository_id):
         raise Damaged(name, "the cost of its password is not allowed [SLOT-4]")
 
 
-def root_key(blobs, repository_id, password):
-    """Tries the slots in the order of their names, at most 64 that are not rejected [SLOT-5]."""
+def open_slots(blobs, config, password):
+    """The keys of the first slot that opens and fits the config; tries 64 that are not rejected [SLOT-5]."""
     slots = [name for name in blobs.names() if kind_of(name) == "key slot"]
     if not slots:
         raise Failed("there is no key slot: `keys/` is missing or empty, and without a slot nothing can be read")
-    tried = []
+    tried, misfit = [], None
     for number, name in enumerate(slots):
         if len(tried) == 64:
-            raise Failed(f"the password opens none of the first 64 key slots; {len(slots) - number} were not tried")
+            raise misfit or Failed("the password opens none of the first 64 key slots; "
+                                   f"{len(slots) - number} were not tried")
         try:
-            key = open_slot(name, blobs.read(name, at_most=SLOT_LEN_MAX), repository_id, password)
+            key = open_slot(name, blobs.read(name, at_most=SLOT_LEN_MAX), config.repository_id, password)
         except (Damaged, Failed) as error:
             warn(f"this key slot is left out: {error}")
             continue
         tried.append(name)
-        if key is not None:
-            return key
-    raise Failed(f"the password opens none of the {len(tried)} key slots that can be tried: {', '.join(tried)}")
+        if key is None:
+            continue
+        keys = Keys(key, config.repository_id)
+        try:
+            config.check_mac(keys)
+            return keys
+        except Damaged as error:
+            misfit = error
+    raise misfit or Failed(f"the password opens none of the {len(tried)} key slots that can be tried: {', '.join(tried)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1330,9 +1337,7 @@ class Repository:
     def __init__(self, path, password):
         self.blobs = BlobDirectory(path)
         self.config = Config(self.blobs.read("config", at_most=CONFIG_LEN_MAX))
-        root = root_key(self.blobs, self.config.repository_id, password)
-        self.keys = Keys(root, self.config.repository_id)
-        self.config.check_mac(self.keys)
+        self.keys = open_slots(self.blobs, self.config, password)
         self.headers = {}
         self.session_keys = {}
 

@@ -5,11 +5,12 @@
 mod world;
 
 use keepstone_engine::store::{BlobStore, MemoryStore};
+use repo_format::{BlobName, RootKey, SlotInfo, SlotName, seal_slot};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
-use world::{PASSWORD, golden};
+use world::{NOW, PASSWORD, cheap_kdf, golden, open};
 
 const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/recovery/keepstone_reader.py");
 
@@ -69,6 +70,30 @@ fn the_second_reader_restores_every_disk() {
         assert!(run.status.success(), "{run:?}");
         assert!(fs::read(&restored).unwrap() == image.bytes, "{} of {snapshot} is another one", image.disk);
     }
+}
+
+#[test]
+fn the_second_reader_passes_over_key_slots_that_are_of_no_use() {
+    let (store, _) = golden::repository();
+    let (name, label) = (SlotName::new("a").unwrap(), String::new());
+    let repository = open(&store).config().repository;
+    let info = SlotInfo { name, repository, label, created: NOW, kdf: cheap_kdf(), salt: [4; 32] };
+    let of_another_root_key = seal_slot(&info, PASSWORD, &RootKey::new([3; 32])).unwrap();
+    let newer = br#"{"keepstone": "key", "format": 1, "what": {}}"#.to_vec();
+    for (name, bytes) in [("0", newer), ("1", b"{".to_vec()), ("a", of_another_root_key)] {
+        store.put_new(&BlobName::parse(&format!("keys/{name}")).unwrap(), &bytes).unwrap();
+    }
+    let directory = exported(&store);
+    fs::create_dir(directory.path().join(".tmp")).unwrap();
+    fs::write(directory.path().join(".tmp/1"), b"").unwrap();
+    let run = read(directory.path(), &["snapshots"]);
+    assert!(run.status.success(), "{run:?}");
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(said.matches("this key slot is left out").count(), 2, "{said}");
+
+    fs::remove_file(directory.path().join("keys/first")).unwrap();
+    let run = read(directory.path(), &["snapshots"]);
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
 }
 
 #[test]

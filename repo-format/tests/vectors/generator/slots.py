@@ -281,6 +281,12 @@ def trying():
             "ok",
         ),
         (
+            "another-root-key",
+            "a_key_slot_of_another_root_key_locks_out_no_other_and_opens_nothing_alone",
+            "a slot before the one that opens gives a root key that does not fit the config",
+            "ok",
+        ),
+        (
             "the-65th-slot",
             "the_65th_key_slot_is_not_tried_and_opening_says_so",
             "64 slots of another password stand before the one that would open",
