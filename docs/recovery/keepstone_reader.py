@@ -1622,13 +1622,14 @@ def snapshots(repository, on_damage):
         try:
             if kind_of(name) == "tombstone":
                 read_tombstone(repository, name)
-                forgotten.add(parse_name("tombstone", name)["sid"])
+                forgotten.add(tuple(parse_name("tombstone", name).values()))
             elif kind_of(name) == "decision":
                 snapshot = read_decision(repository, name)
                 found += [snapshot] if snapshot else []
         except Damaged as error:
             on_damage(error)
-    valid = [snapshot for snapshot in found if snapshot.id not in forgotten]
+    valid = [snapshot for snapshot in found
+             if (parse_name("decision", snapshot.name)["vmtag"], snapshot.id) not in forgotten]
     return sorted(valid, key=lambda snapshot: (snapshot.time, snapshot.id))
 
 

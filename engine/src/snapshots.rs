@@ -274,11 +274,11 @@ fn tombstoned(
     decided: &[DecisionName],
     unreadable: &mut Vec<UnreadableBlob>,
 ) -> Result<BTreeSet<SessionId>, EngineError> {
-    let decided: BTreeSet<SessionId> = decided.iter().map(|name| name.session).collect();
+    let decided: BTreeSet<(VmTag, SessionId)> = decided.iter().map(|name| (name.vm, name.session)).collect();
     let mut forgotten = BTreeSet::new();
     for info in repository.list(prefix)? {
-        let Some(BlobKind::Tombstone { session, .. }) = info.name.kind() else { continue };
-        if !decided.contains(&session) {
+        let Some(BlobKind::Tombstone { vm, session }) = info.name.kind() else { continue };
+        if !decided.contains(&(vm, session)) {
             continue;
         }
         let bytes = get_sealed(repository.store(), &info.name)?;

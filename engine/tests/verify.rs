@@ -117,13 +117,11 @@ impl World {
     }
 }
 
-impl World {
-    /// Checks that the decision of a session is the one thing that is found to be missing.
-    fn expect_lost(&self, report: &VerifyReport, snapshot: &Snapshot) {
-        let [finding] = report.findings.as_slice() else { panic!("{:#?}", report.findings) };
-        assert_eq!((finding.kind, &finding.blob), (FindingKind::MissingDecision, &snapshot.name.to_string()));
-        assert_eq!(finding.affected, [lost(snapshot, &snapshot.commit.vm)]);
-    }
+/// Checks that the decision of a session is the one thing that is found to be missing.
+fn expect_lost(report: &VerifyReport, snapshot: &Snapshot) {
+    let [finding] = report.findings.as_slice() else { panic!("{:#?}", report.findings) };
+    assert_eq!((finding.kind, &finding.blob), (FindingKind::MissingDecision, &snapshot.name.to_string()));
+    assert_eq!(finding.affected, [lost(snapshot, &snapshot.commit.vm)]);
 }
 
 fn concerns(snapshot: &Snapshot, ranges: Vec<Extent>) -> Affected {
@@ -460,7 +458,7 @@ fn a_missing_decision_shows_in_the_snapshot_made_from_it() {
     let world = world();
     world.store.delete(&world.first.name.blob()).unwrap();
     let report = run(&world.store, false);
-    world.expect_lost(&report, &world.first);
+    expect_lost(&report, &world.first);
 }
 
 #[test]

@@ -76,6 +76,18 @@ fn a_forgotten_snapshot_is_no_parent() {
 }
 
 #[test]
+fn a_tombstone_of_another_vm_hides_nothing() {
+    let (store, _) = two_days();
+    let repository = open(&store);
+    let all = || snapshots::list(&repository, None).unwrap().snapshots.len();
+    let second = latest(&repository, VM).name;
+    forget(&repository, &DecisionName { vm: repository.keys().vm_tag("another"), ..second.clone() });
+    assert_eq!((all(), snapshots_of(&repository).len()), (2, 2));
+    forget(&repository, &second);
+    assert_eq!((all(), snapshots_of(&repository).len()), (1, 1));
+}
+
+#[test]
 fn a_tombstone_that_is_not_authentic_hides_nothing_and_is_reported() {
     let (store, disk) = two_days();
     let repository = open(&store);

@@ -279,6 +279,13 @@ def behaviour():
         ),
         (
             "R-3",
+            "tombstone-of-another-vm",
+            DECISIONS + "a_tombstone_of_another_vm_hides_nothing",
+            "a tombstone with the session id and another vmtag",
+            "ok",
+        ),
+        (
+            "R-3",
             "damaged-tombstone",
             DECISIONS + "a_tombstone_that_is_not_authentic_hides_nothing_and_is_reported",
             "a tombstone that is rejected does not count, and is reported",
