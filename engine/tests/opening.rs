@@ -56,9 +56,9 @@ fn with_other_slots(count: u8) -> MemoryStore {
     let store = MemoryStore::new();
     create(&store, small_geometry());
     for number in 0..count {
-        let name = SlotName::new(&format!("a{number:03}")).unwrap();
+        let name = SlotName::new(&format!("a{number:03}")).expect("a slot name");
         let slot = NewSlot { name: &name, label: "", password: b"other", kdf: cheap_kdf(), time: NOW };
-        add_slot(&store, PASSWORD, &slot, &Entropy::new([number; 32])).unwrap();
+        add_slot(&store, PASSWORD, &slot, &Entropy::new([number; 32])).expect("the name is free");
     }
     store
 }
