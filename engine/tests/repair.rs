@@ -10,7 +10,7 @@ use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, Entropy, Repository};
-use repo_format::{BlobKind, BlobName, PackKind};
+use repo_format::{BlobKind, BlobName, Index, PackKind};
 use world::{
     NOW, back_up, create, latest, memory_index, mixed, noise, open, restored, small_geometry, undamaged,
 };
@@ -50,7 +50,11 @@ fn data_packs(store: &MemoryStore) -> Vec<BlobName> {
 }
 
 fn findings(store: &MemoryStore) -> Vec<FindingKind> {
-    let job = VerifyJob::everything(ReadData::Nothing, NOW);
+    findings_of(store, ReadData::Nothing)
+}
+
+fn findings_of(store: &MemoryStore, read_data: ReadData) -> Vec<FindingKind> {
+    let job = VerifyJob::everything(read_data, NOW);
     let report = verify(&open(store), &job, &Quiet).unwrap();
     report.findings.iter().map(|finding| finding.kind).collect()
 }
@@ -157,4 +161,46 @@ fn packs_of_a_session_without_a_decision_are_not_listed() {
     let done = repair(&repository, 20, RepairMode::Write);
     assert!(done.listed > 0 && done.listed < data_packs(&store).len() as u64, "{done:?}");
     assert_eq!(findings(&store), [FindingKind::UndecidedSession]);
+}
+
+/// Puts an authentic index in the place of the first one.
+fn alter(store: &MemoryStore, change: impl FnOnce(&mut Index)) -> BlobName {
+    let repository = open(store);
+    let name = indexes(store)[0].clone();
+    let mut index = Index::open(repository.keys(), &name, &store.get(&name, None).unwrap()).unwrap();
+    change(&mut index);
+    store.overwrite(&name, &index.seal(repository.keys(), &name, [5; 32]));
+    name
+}
+
+#[test]
+fn a_wrong_index_stays_and_its_packs_are_listed_again_once_it_is_moved_away() {
+    let store = world();
+    let repository = open(&store);
+    let name = alter(&store, |index| index.entries[0].id.0[31] ^= 1);
+    assert_eq!(findings_of(&store, ReadData::Everything), [FindingKind::WrongIndex]);
+    assert_eq!(repair(&repository, 20, RepairMode::Write), RepairReport::default());
+    assert_eq!(findings_of(&store, ReadData::Everything), [FindingKind::WrongIndex]);
+    store.delete(&name).unwrap();
+    assert!(repair(&repository, 21, RepairMode::Write).listed > 0);
+    assert_eq!(findings_of(&store, ReadData::Everything), []);
+    assert_eq!(repair(&repository, 22, RepairMode::Write), RepairReport::default());
+}
+
+#[test]
+fn a_pack_with_another_length_in_an_index_is_listed_again_once() {
+    let store = world();
+    let repository = open(&store);
+    let name = alter(&store, |index| index.packs[0].len += 1);
+    let bytes = store.get(&name, None).unwrap();
+    let done = repair(&repository, 20, RepairMode::Write);
+    assert_eq!((done.packs, done.listed, done.indexes.len()), (1, 1, 1));
+    assert_eq!(repair(&repository, 21, RepairMode::Write), RepairReport::default());
+    assert_eq!(store.get(&name, None).unwrap(), bytes);
+    // What the new index lists need not be listed again when the wrong one is gone.
+    assert_eq!(findings(&store), [FindingKind::WrongIndex]);
+    let listed = Index::open(repository.keys(), &name, &bytes).unwrap().packs.len() as u64;
+    store.delete(&name).unwrap();
+    assert_eq!(repair(&repository, 22, RepairMode::Write).listed, listed - 1);
+    assert_eq!(findings_of(&store, ReadData::Everything), []);
 }

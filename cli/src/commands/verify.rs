@@ -128,6 +128,9 @@ fn advice(kind: FindingKind) -> Option<&'static str> {
         FindingKind::MissingIndex | FindingKind::DamagedIndex | FindingKind::StaleIndex => {
             "`keepstone repair index` lists packs again that no index lists; restores need none"
         }
+        FindingKind::WrongIndex => {
+            "move it out of the repository, run `keepstone repair index`, and delete the index cache of every host"
+        }
         FindingKind::UntriedKeySlot => "move key slots that nobody here made out of `keys/`",
         _ => return None,
     })

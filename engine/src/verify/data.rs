@@ -3,16 +3,20 @@
 //!
 //! Packs are taken in the order of their names, which is about that of the disks they were made from. When the
 //! directories of enough of them are at hand, the maps are walked again, but only where they name those packs.
-//! Of a pack that is damaged, each chunk that a map names is tried by itself, as a restore would read it.
+//! Of a pack that is damaged, each chunk that a map names is tried by itself, as a restore would read it. The indexes
+//! that list these packs are read again, and compared with the same directories.
 //!
 //! # Memory
 //! At most [`BYTES_IN_FLIGHT`] of packs (or one pack, if that is longer), 16 bytes for each of about
-//! [`FRAMES_AT_ONCE`] frames, and the chunks that maps name in [`DAMAGED_AT_ONCE`] packs.
+//! [`FRAMES_AT_ONCE`] frames, and the chunks that maps name in [`DAMAGED_AT_ONCE`] packs. One index is opened at a
+//! time, which is up to three times 64 MiB, and of each index and data pack there is a name and which lists which.
 
 use super::Scope;
 use super::facts::{Hit, chunk_hits};
 use super::findings::{FindingId, FindingKind};
+use super::indexing::WrongEntries;
 use super::inventory::PackState;
+use super::objects::Told;
 use super::walk::{Inspector, unreadable};
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
@@ -37,19 +41,20 @@ const DAMAGED_AT_ONCE: usize = 64;
 const TRIED_AT_ONCE: u64 = 32 << 20;
 
 /// What reading a data pack gave.
-enum Checked {
+pub(super) enum Checked {
     /// Its frames by offset, with fingerprints.
     Sound(Vec<(u32, u64)>),
     /// It cannot be relied on; the chunks in it that cannot be read, once they have been tried.
     Damaged { finding: FindingId, unreadable: HashSet<Location> },
 }
 
-type Batch = HashMap<PackName, Checked>;
+pub(super) type Batch = HashMap<PackName, Checked>;
 
 /// Reads packs, in their states by the structure, and returns how many bytes. `names_hold` tells whether parts of
-/// maps can be left out by the names that their parents give.
+/// maps can be left out by the names that their parents give. Indexes are compared if it was told what they list.
 pub(super) fn check(
     scope: &Scope<'_, '_, '_>,
+    told: Option<&Told>,
     packs: &BTreeMap<PackName, PackState>,
     names_hold: bool,
 ) -> Result<u64, EngineError> {
@@ -70,11 +75,18 @@ pub(super) fn check(
         stopped: AtomicBool::new(false),
         failure: Mutex::default(),
     };
+    let mut wrong_entries = WrongEntries::default();
     while reading.next.load(Ordering::Relaxed) < packs.len() {
         let mut batch = reading.batch()?;
         try_damaged(scope, &mut batch, names_hold)?;
         let mut compare = Compare { scope, batch: &batch, names_hold };
         scope.walk(&mut compare, 0)?;
+        if let Some(told) = told {
+            wrong_entries.compare(scope, told, &batch)?;
+        }
+    }
+    if let Some(told) = told {
+        wrong_entries.note(scope.findings, told);
     }
     Ok(reading.read_bytes.into_inner())
 }
@@ -188,8 +200,14 @@ fn damaged(name: &PackName, finding: FindingId) -> Option<Checked> {
     (name.kind == PackKind::Data).then(|| Checked::Damaged { finding, unreadable: HashSet::new() })
 }
 
+/// Whether a sound pack has this frame there.
+pub(super) fn has_frame(frames: &[(u32, u64)], offset: u32, frame: &FrameEntry) -> bool {
+    let found = frames.binary_search_by_key(&offset, |(offset, _)| *offset).ok();
+    found.and_then(|position| frames.get(position)).is_some_and(|(_, found)| *found == fingerprint(frame))
+}
+
 /// Stands for a directory entry where keeping it would take three times as much. An accident that gives two
-/// entries one fingerprint hides a contradiction in a map, but no damage of a chunk.
+/// entries one fingerprint hides a contradiction in a map or index, but no damage of a chunk.
 fn fingerprint(frame: &FrameEntry) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[frame.kind as u8, frame.codec as u8]).update(&frame.id.0);
@@ -296,19 +314,15 @@ impl Inspector for Compare<'_, '_, '_, '_> {
     fn page(&mut self, page_at: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
         Ok(chunk_hits(page, |at| match self.batch.get(&at.pack.name)? {
             Checked::Damaged { finding, unreadable } => unreadable.contains(at).then_some(*finding),
-            Checked::Sound(frames) => {
-                let found = frames.binary_search_by_key(&at.offset, |(offset, _)| *offset).ok();
-                let found = found.and_then(|position| frames.get(position));
-                let expected = fingerprint(&FrameEntry::at(at, FrameKind::Chunk));
-                found.is_none_or(|(_, found)| *found != expected).then(|| {
+            Checked::Sound(frames) => (!has_frame(frames, at.offset, &FrameEntry::at(at, FrameKind::Chunk)))
+                .then(|| {
                     let error =
                         FormatError::BadValue("a page names a chunk that its pack does not have there");
                     let kind = FindingKind::ContradictoryMap;
                     let detail =
                         || format!("the page at offset {}: {error}: {}", page_at.offset, at.pack.name);
                     self.scope.findings.note(kind, &page_at.pack.name.blob(), detail)
-                })
-            }
+                }),
         }))
     }
 }

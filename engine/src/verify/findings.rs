@@ -264,6 +264,18 @@ impl Findings {
         id
     }
 
+    /// As [`Findings::note`]; a finding that is there tells this too.
+    pub(super) fn note_or_tell_more(&self, kind: FindingKind, blob: &BlobName, detail: &str) {
+        let mut is_new = false;
+        let id = self.note(kind, blob, || {
+            is_new = true;
+            detail.to_owned()
+        });
+        if !is_new {
+            self.tell_more(id, detail);
+        }
+    }
+
     /// Adds to what a finding tells.
     pub(super) fn tell_more(&self, id: FindingId, more: &str) {
         let mut collected = lock(&self.0);

@@ -1,11 +1,18 @@
-//! Whether the indexes list the data packs of all snapshots' sessions.
+//! Whether the indexes list the data packs of all snapshots' sessions, and say of them what their directories say.
 
+use super::Scope;
+use super::data::{Batch, Checked, has_frame};
 use super::findings::{FindingKind, Findings};
 use super::objects::Told;
+use crate::error::{EngineError, chain};
+use crate::observer::{Event, tell};
+use crate::repository::get_sealed;
 use crate::snapshots::Snapshot;
-use crate::store::BlobInfo;
-use repo_format::{BlobKind, BlobName, PackKind, SessionId, WriterId};
-use std::collections::{BTreeMap, HashSet};
+use crate::store::{BlobInfo, StoreError};
+use repo_format::{
+    BlobKind, BlobName, FrameEntry, FrameKind, Index, IndexEntry, PackKind, PackName, SessionId, WriterId,
+};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Notes the data packs of committed sessions that no index lists, and whether damaged indexes are missed.
 pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &[Snapshot], told: &Told) {
@@ -43,5 +50,82 @@ pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &[Snapsh
         findings.note(FindingKind::MissingIndex, &name, || {
             format!("{count} packs of the snapshot {session} are in no index")
         });
+    }
+}
+
+/// What indexes say of packs that are sound and have something else there, by the indexes' numbers in [`Told::indexes`].
+#[derive(Default)]
+pub(super) struct WrongEntries(BTreeMap<u32, Wrong>);
+
+struct Wrong {
+    count: u64,
+    /// The pack of the first one that was found.
+    pack: PackName,
+}
+
+impl WrongEntries {
+    /// Compares the indexes that list sound packs of a batch with their directories, one index after the other.
+    pub(super) fn compare(
+        &mut self,
+        scope: &Scope<'_, '_, '_>,
+        told: &Told,
+        batch: &Batch,
+    ) -> Result<(), EngineError> {
+        let listing = |(name, checked): (&PackName, &Checked)| match checked {
+            Checked::Sound(_) => told.listed.get(name),
+            Checked::Damaged { .. } => None,
+        };
+        let numbers: BTreeSet<u32> = batch.iter().filter_map(listing).flatten().copied().collect();
+        for number in numbers {
+            tell(scope.observer, Event::Progress(0))?;
+            let Some(name) = told.indexes.get(number as usize) else { continue };
+            let Some(index) = read_again(scope, name)? else { continue };
+            let frames = index.packs.iter().map(|pack| match batch.get(&pack.name) {
+                Some(Checked::Sound(frames)) => Some(frames),
+                _ => None,
+            });
+            let frames: Vec<Option<&Vec<(u32, u64)>>> = frames.collect();
+            for IndexEntry { id, codec, pack, offset, stored_len, plain_len } in index.entries {
+                let frame = FrameEntry { kind: FrameKind::Chunk, codec, plain_len, stored_len, id };
+                let pack = pack as usize;
+                if let (Some(Some(frames)), Some(pack)) = (frames.get(pack), index.packs.get(pack))
+                    && !has_frame(frames, offset, &frame)
+                {
+                    let first = || Wrong { count: 0, pack: pack.name.clone() };
+                    self.0.entry(number).or_insert_with(first).count += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what was found to the findings.
+    pub(super) fn note(self, findings: &Findings, told: &Told) {
+        for (number, Wrong { count, pack }) in self.0 {
+            let Some(name) = told.indexes.get(number as usize) else { continue };
+            let detail = format!(
+                "{count} of its chunks are not where and what it says by the directories of their packs, the first \
+                 is one of {pack}"
+            );
+            findings.note_or_tell_more(FindingKind::WrongIndex, name, &detail);
+        }
+    }
+}
+
+/// Reads an index that could be read before; one that a pruner removed meanwhile is none.
+fn read_again(scope: &Scope<'_, '_, '_>, name: &BlobName) -> Result<Option<Index>, EngineError> {
+    let repository = scope.frames.repository();
+    let index = match get_sealed(repository.store(), name) {
+        Ok(bytes) => Index::open(repository.keys(), name, &bytes).map_err(EngineError::damaged(name)),
+        Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(None),
+        Err(error) => Err(error),
+    };
+    match index {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.is_damage() => {
+            scope.findings.note(FindingKind::DamagedIndex, name, || chain(&error));
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }

@@ -88,6 +88,14 @@ impl<'r, 's> Inventory<'r, 's> {
         Ok(concerned(&self.state(findings, &at.pack)?, at))
     }
 
+    /// Whether a map names a pack with the length that was listed.
+    pub(super) fn is_as_named(&self, pack: &PackName) -> bool {
+        let listed = self.len(pack).and_then(|len| u32::try_from(len).ok());
+        listed.is_some_and(|len| {
+            lock(&self.named).get(&PackRef { name: pack.clone(), len }) == Some(&PackState::Fine)
+        })
+    }
+
     /// How many packs were listed that are not among those that are needed, and their bytes.
     pub(super) fn unneeded(&self, needed: &BTreeMap<PackName, PackState>) -> (u64, u64) {
         let unneeded = self.listed.iter().filter(|(name, _)| !needed.contains_key(name));

@@ -2,10 +2,11 @@
 //!
 //! 1. The maps of all disks are walked, and the packs that they name are looked up in a listing.
 //! 2. All other objects are opened.
-//! 3. As [`VerifyJob::read_data`] says, packs that maps name are read and opened whole.
+//! 3. As [`VerifyJob::read_data`] says, packs that maps name are read and opened whole, and indexes compared with them.
 //!
 //! Damage ends nothing: it becomes a [`Finding`], and all else is still checked. A store that fails is an error.
 
+mod counts;
 mod data;
 mod facts;
 mod findings;
@@ -16,6 +17,7 @@ mod names;
 mod objects;
 mod sessions;
 mod structure;
+mod traces;
 mod walk;
 
 pub use findings::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport};
@@ -70,21 +72,23 @@ pub fn verify(
     begin(observer, Phase::VerifyStructure, scope.disks().count() as u64)?;
     let names_lie = scope.walk(&mut structure, 1)?;
     let chunks = structure.chunks;
-    if all {
+    let told = if all {
         names::check(&findings, &foreign);
-        objects::check(&objects::Check {
+        Some(objects::check(&objects::Check {
             repository,
             blobs: &blobs,
             snapshots: &found,
             inventory: &inventory,
             findings: &findings,
             time: job.time,
-        })?;
-    }
+        })?)
+    } else {
+        None
+    };
     let packs = inventory.named();
     let read_bytes = match job.read_data {
         ReadData::Nothing => 0,
-        ReadData::Everything => data::check(&scope, &packs, !names_lie)?,
+        ReadData::Everything => data::check(&scope, told.as_ref(), &packs, !names_lie)?,
     };
     if all {
         misplaced::check(repository, &blobs, &findings)?;

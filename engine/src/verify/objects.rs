@@ -1,10 +1,10 @@
 //! All that is neither a map nor a pack: whether names have a meaning, and small objects open.
 
+use super::counts;
 use super::findings::{FindingId, FindingKind, Findings};
 use super::indexing;
 use super::inventory::Inventory;
-use super::sessions::{self, Sessions};
-use crate::directory;
+use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
 use crate::repository::{Repository, get_sealed, untried_slots};
@@ -91,9 +91,7 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     let told = objects.told.into_inner().unwrap_or_else(PoisonError::into_inner);
     let sessions = Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, time };
     sessions.check(blobs)?;
-    for (pack, reason) in sessions::check_counts(&sessions, blobs) {
-        surplus(repository, inventory, findings, &pack, reason)?;
-    }
+    counts::check(&sessions, blobs)?;
     indexing::check(findings, blobs, &snapshots.snapshots, &told);
     generations(findings, &told);
     copied_slots(findings, &told);
@@ -103,25 +101,6 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
         });
     }
     Ok(told)
-}
-
-/// A pack that there should not be. Only its header and directory are read.
-fn surplus(
-    repository: &Repository<'_>,
-    inventory: &Inventory<'_, '_>,
-    findings: &Findings,
-    pack: &PackName,
-    reason: &str,
-) -> Result<(), EngineError> {
-    let (kind, detail) = match directory::read(repository, pack, inventory.len(pack).unwrap_or_default()) {
-        Ok(_) => (FindingKind::SurplusPack, format!("nothing needs it: {reason}")),
-        Err(error) if error.is_damage() => {
-            (FindingKind::DamagedPack, format!("{}; nothing needs it: {reason}", chain(&error)))
-        }
-        Err(error) => return Err(error),
-    };
-    findings.note(kind, &pack.blob(), || detail);
-    Ok(())
 }
 
 /// Generations are numbered one after the other, and what is under `gc/` stays.
@@ -302,13 +281,24 @@ impl Objects<'_, '_, '_> {
 
     fn index(&self, name: &BlobName, session: SessionId, index: &Index) {
         let is_there = |pack: &&PackRef| self.inventory.len(&pack.name) == Some(u64::from(pack.len));
-        let mut stale = index.packs.iter().filter(|pack| !is_there(pack)).peekable();
-        if let Some(first) = stale.peek() {
-            let first = first.name.clone();
-            let count = stale.count();
+        let is_not_as_named = |pack: &&PackRef| !self.inventory.is_as_named(&pack.name);
+        let (stale, wrong): (Vec<&PackRef>, Vec<&PackRef>) =
+            index.packs.iter().filter(|pack| !is_there(pack)).partition(is_not_as_named);
+        if let Some(first) = stale.first() {
             self.findings.note(FindingKind::StaleIndex, name, || {
                 format!(
-                    "{count} of the packs that it lists are not there with that length, the first is {first}"
+                    "{} of the packs that it lists are not there with that length, the first is {}",
+                    stale.len(),
+                    first.name
+                )
+            });
+        }
+        if let Some(first) = wrong.first() {
+            self.findings.note(FindingKind::WrongIndex, name, || {
+                format!(
+                    "{} of the packs that it lists have another length, by themselves and by maps, the first is {}",
+                    wrong.len(),
+                    first.name
                 )
             });
         }

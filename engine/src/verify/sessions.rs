@@ -7,86 +7,17 @@
 use super::findings::{FindingId, FindingKind, Findings};
 use super::inventory::Inventory;
 use super::objects::Told;
+use super::traces::{Traces, session_of};
 use crate::error::EngineError;
 use crate::repository::Repository;
-use crate::snapshots::{Snapshot, Snapshots};
+use crate::snapshots::Snapshots;
 use crate::store::BlobInfo;
-use repo_format::{BlobKind, BlobName, DecisionName, Intent, PackKind, PackName, SessionId, VmTag, WriterId};
+use repo_format::{BlobName, DecisionName, Intent, SessionId, VmTag};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A session that has stored all that a snapshot needs commits within seconds; a day allows for clocks and for a host
 /// that slept.
 const STALLED_AFTER_MILLIS: u64 = 24 * 60 * 60 * 1000;
-
-/// What there is of a session, by the names of its blobs.
-#[derive(Default)]
-struct Traces {
-    /// Who is said to have written it, with the first blob that says so.
-    writers: BTreeMap<WriterId, BlobName>,
-    has_intent: bool,
-    decisions: Vec<DecisionName>,
-    tombstones: Vec<VmTag>,
-    data_packs: Vec<PackName>,
-    map_packs: Vec<PackName>,
-    indexes: usize,
-}
-
-impl Traces {
-    fn is_decided(&self) -> bool {
-        !self.decisions.is_empty() || !self.tombstones.is_empty()
-    }
-
-    fn add(&mut self, info: &BlobInfo, kind: BlobKind) {
-        let writer = match kind {
-            BlobKind::Intent { writer, .. } => {
-                self.has_intent = true;
-                writer
-            }
-            BlobKind::Pack(pack) => {
-                let writer = pack.writer.clone();
-                match pack.kind {
-                    PackKind::Data => self.data_packs.push(pack),
-                    PackKind::Map => self.map_packs.push(pack),
-                }
-                writer
-            }
-            BlobKind::Index { writer, .. } => {
-                self.indexes += 1;
-                writer
-            }
-            BlobKind::Decision(decision) => {
-                let writer = decision.writer.clone();
-                self.decisions.push(decision);
-                writer
-            }
-            BlobKind::Tombstone { vm, .. } => return self.tombstones.push(vm),
-            _ => return,
-        };
-        self.writers.entry(writer).or_insert_with(|| info.name.clone());
-    }
-
-    /// What is there of it, in words.
-    fn contents(&self) -> String {
-        format!(
-            "{} data packs, {} map packs, {} indexes",
-            self.data_packs.len(),
-            self.map_packs.len(),
-            self.indexes
-        )
-    }
-}
-
-fn session_of(kind: &BlobKind) -> Option<SessionId> {
-    match kind {
-        BlobKind::Intent { session, .. }
-        | BlobKind::Index { session, .. }
-        | BlobKind::Tombstone { session, .. }
-        | BlobKind::Repack(session) => Some(*session),
-        BlobKind::Pack(pack) => Some(pack.session),
-        BlobKind::Decision(decision) => Some(decision.session),
-        _ => None,
-    }
-}
 
 /// What is known of all sessions.
 pub(super) struct Sessions<'v, 'r, 's> {
@@ -403,68 +334,4 @@ pub(super) fn age(millis: u64) -> String {
         _ => (seconds / 86_400, "day"),
     };
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Whether the packs of committed sessions are those that the sessions counted when they ended.
-pub(super) fn check_counts(
-    sessions: &Sessions<'_, '_, '_>,
-    blobs: &[BlobInfo],
-) -> Vec<(PackName, &'static str)> {
-    let mut numbers: HashMap<(SessionId, PackKind), BTreeSet<u32>> = HashMap::new();
-    let named = sessions.inventory.named();
-    let mut surplus = Vec::new();
-    let committed: HashMap<SessionId, &Snapshot> =
-        sessions.snapshots.snapshots.iter().map(|snapshot| (snapshot.session(), snapshot)).collect();
-    let harmed: BTreeSet<SessionId> = sessions
-        .findings
-        .affected_snapshots()
-        .into_iter()
-        .filter_map(|position| sessions.snapshots.snapshots.get(position))
-        .map(Snapshot::session)
-        .collect();
-    for info in blobs {
-        let Some(BlobKind::Pack(pack)) = info.name.kind() else { continue };
-        let Some(snapshot) = committed.get(&pack.session) else { continue };
-        if pack.writer != snapshot.name.writer {
-            continue;
-        }
-        numbers.entry((pack.session, pack.kind)).or_default().insert(pack.number);
-        if named.contains_key(&pack) {
-            continue;
-        }
-        if pack.number >= counted(snapshot, pack.kind) {
-            surplus.push((pack, "the session counted fewer packs when it ended"));
-        } else if !harmed.contains(&pack.session) {
-            surplus.push((pack, "no map names it, not even that of its own session"));
-        }
-    }
-    for (session, snapshot) in committed {
-        for kind in [PackKind::Data, PackKind::Map] {
-            let count = counted(snapshot, kind);
-            let there = numbers.get(&(session, kind));
-            let is_there = |number: &u32| there.is_some_and(|there| there.contains(number));
-            let missing = (0..count).take(NUMBERS_LOOKED_AT).filter(|number| !is_there(number));
-            let name = |number| PackName { kind, writer: snapshot.name.writer.clone(), session, number };
-            let is_new =
-                |pack: &PackName| !named.contains_key(pack) && !sessions.told.condemned.contains(pack);
-            for pack in missing.map(name).filter(is_new).take(MISSING_TOLD) {
-                sessions.findings.note(FindingKind::MissingPack, &pack.blob(), || {
-                    format!("it is missing: no map names it, but its session counted {count} such packs when it ended")
-                });
-            }
-        }
-    }
-    surplus
-}
-
-/// Numbers of one session that are looked through for packs that are missing, and missing packs of one session that
-/// are told of: a count may be a lie.
-const NUMBERS_LOOKED_AT: usize = 1 << 20;
-const MISSING_TOLD: usize = 64;
-
-fn counted(snapshot: &Snapshot, kind: PackKind) -> u32 {
-    match kind {
-        PackKind::Data => snapshot.commit.totals.data_packs,
-        PackKind::Map => snapshot.commit.totals.map_packs,
-    }
 }

@@ -32,7 +32,7 @@ def behaviour():
         (
             "INDEX-3",
             "restore-needs-none",
-            ENGINE + "verify.rs::a_damaged_index_harms_no_snapshot",
+            ENGINE + "verify/objects.rs::a_damaged_index_harms_no_snapshot",
             "a snapshot is whole without an index",
             "ok",
         ),
@@ -259,14 +259,14 @@ def behaviour():
         (
             "GEN-8",
             "another-length",
-            ENGINE + "verify.rs::a_truncated_data_pack_loses_what_was_cut_off",
+            ENGINE + "verify/packs.rs::a_truncated_data_pack_loses_what_was_cut_off",
             "a blob whose length is not that of pack tables",
             "refused",
         ),
         (
             "GEN-8",
             "not-in-the-directory",
-            ENGINE + "verify.rs::a_page_that_names_a_chunk_where_there_is_none_is_found_by_reading_data",
+            ENGINE + "verify/maps.rs::a_page_that_names_a_chunk_where_there_is_none_is_found_by_reading_data",
             "a location that its pack's directory does not have",
             "refused",
         ),
@@ -329,7 +329,7 @@ def behaviour():
         (
             "R-2",
             "missing",
-            ENGINE + "verify.rs::a_missing_data_pack_is_named_with_what_is_lost",
+            ENGINE + "verify/packs.rs::a_missing_data_pack_is_named_with_what_is_lost",
             "a pack that is not in the store is missing",
             "refused",
         ),

@@ -80,7 +80,7 @@ def names():
     scenario(
         "NAME-3",
         "reported",
-        "engine/tests/verify.rs::a_name_without_a_meaning_is_reported_and_is_no_damage",
+        "engine/tests/verify/objects.rs::a_name_without_a_meaning_is_reported_and_is_no_damage",
         "a verification reports the name and goes on",
     )
     for what, text in (

@@ -231,7 +231,7 @@ def levels():
     scenario(
         "NODE-2",
         "names-of-another-table",
-        "engine/tests/verify.rs::a_node_that_keeps_a_pack_of_its_page_to_itself_is_found",
+        "engine/tests/verify/maps.rs::a_node_that_keeps_a_pack_of_its_page_to_itself_is_found",
         "a child's names are not those of its table",
         "refused",
     )

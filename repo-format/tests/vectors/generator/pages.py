@@ -146,7 +146,7 @@ def pages():
         page(TABLE_ONE, hole(4095), first=1),
         **in_region,
     )
-    verify = "engine/tests/verify.rs::"
+    verify = "engine/tests/verify/maps.rs::"
     scenario(
         "PAGE-1",
         "pages-swapped",

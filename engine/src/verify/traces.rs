@@ -1,0 +1,76 @@
+//! What there is of a session, as the names of its blobs tell.
+
+use crate::store::BlobInfo;
+use repo_format::{BlobKind, BlobName, DecisionName, PackKind, PackName, SessionId, VmTag, WriterId};
+use std::collections::BTreeMap;
+
+/// What there is of a session, by the names of its blobs.
+#[derive(Default)]
+pub(super) struct Traces {
+    /// Who is said to have written it, with the first blob that says so.
+    pub(super) writers: BTreeMap<WriterId, BlobName>,
+    pub(super) has_intent: bool,
+    pub(super) decisions: Vec<DecisionName>,
+    pub(super) tombstones: Vec<VmTag>,
+    pub(super) data_packs: Vec<PackName>,
+    pub(super) map_packs: Vec<PackName>,
+    indexes: usize,
+}
+
+impl Traces {
+    pub(super) fn is_decided(&self) -> bool {
+        !self.decisions.is_empty() || !self.tombstones.is_empty()
+    }
+
+    pub(super) fn add(&mut self, info: &BlobInfo, kind: BlobKind) {
+        let writer = match kind {
+            BlobKind::Intent { writer, .. } => {
+                self.has_intent = true;
+                writer
+            }
+            BlobKind::Pack(pack) => {
+                let writer = pack.writer.clone();
+                match pack.kind {
+                    PackKind::Data => self.data_packs.push(pack),
+                    PackKind::Map => self.map_packs.push(pack),
+                }
+                writer
+            }
+            BlobKind::Index { writer, .. } => {
+                self.indexes += 1;
+                writer
+            }
+            BlobKind::Decision(decision) => {
+                let writer = decision.writer.clone();
+                self.decisions.push(decision);
+                writer
+            }
+            BlobKind::Tombstone { vm, .. } => return self.tombstones.push(vm),
+            _ => return,
+        };
+        self.writers.entry(writer).or_insert_with(|| info.name.clone());
+    }
+
+    /// What is there of it, in words.
+    pub(super) fn contents(&self) -> String {
+        format!(
+            "{} data packs, {} map packs, {} indexes",
+            self.data_packs.len(),
+            self.map_packs.len(),
+            self.indexes
+        )
+    }
+}
+
+/// The session that a blob of this kind belongs to.
+pub(super) fn session_of(kind: &BlobKind) -> Option<SessionId> {
+    match kind {
+        BlobKind::Intent { session, .. }
+        | BlobKind::Index { session, .. }
+        | BlobKind::Tombstone { session, .. }
+        | BlobKind::Repack(session) => Some(*session),
+        BlobKind::Pack(pack) => Some(pack.session),
+        BlobKind::Decision(decision) => Some(decision.session),
+        _ => None,
+    }
+}
