@@ -14,6 +14,7 @@ CARGO_FUZZ := target/tools/bin/cargo-fuzz
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 FUZZ_SECONDS ?= 240
+MIRI_TARGETS := blob_name intent decision index session_objects page node changes_file
 SCHEDULES ?= 20000
 PART ?= 0/1
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
@@ -95,9 +96,11 @@ campaign: ## damage every byte and every length of a repository of 2 MiB, one by
 
 # Miri runs no foreign code: what compresses or seals is left out. It needs a nightly compiler: rustup toolchain install
 # nightly --component miri,rust-src.
-miri: ## run the tests of names and of the arithmetic of maps under Miri, which finds undefined behaviour
-	MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test $(LOCKED) -p repo-format --test format \
-	  --target-dir target/miri -- names:: map_rules::
+miri: export MIRIFLAGS := -Zmiri-disable-isolation
+miri: ## run the format's parsers on valid, cut and mutated bytes under Miri, which finds undefined behaviour
+	cargo +nightly miri test $(LOCKED) -p repo-format --test format --target-dir target/miri -- names:: map_rules::
+	cargo +nightly miri test $(LOCKED) -p keepstone-fuzz-bodies --test short --target-dir target/miri -- \
+	  $(addprefix hostile_bytes_are_survived_by::,$(MIRI_TARGETS))
 
 $(CARGO_FUZZ):
 	cargo install --locked --debug --root target/tools cargo-fuzz@$(CARGO_FUZZ_VERSION)

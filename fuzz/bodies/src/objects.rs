@@ -17,9 +17,16 @@ fn check_object<T: Debug + PartialEq>(
     (kind, name): (SealedKind, &BlobName),
     open_blob: impl FnOnce(&[u8]) -> Result<T, FormatError>,
 ) -> bool {
+    if let Ok(value) = parsed {
+        assert_eq!(encode(value), bytes, "{value:?} has another encoding");
+    }
+    // Miri runs no foreign code, such as sealing is.
+    if cfg!(miri) {
+        return parsed.is_ok();
+    }
     let opened = open_blob(&seal(keys(), kind, name, SALT, bytes));
     match (parsed, &opened) {
-        (Ok(value), _) => assert_eq!(encode(value), bytes, "{value:?} has another encoding"),
+        (Ok(_), _) => {}
         (Err(parse_error), Err(open_error)) => assert_eq!(parse_error, open_error),
         (Err(error), Ok(value)) => panic!("{value:?} was opened and is none: {error}"),
     }

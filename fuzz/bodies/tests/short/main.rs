@@ -31,18 +31,22 @@ targets! {
     chunk_frame blob_name changes_file cache_table model
 }
 
+/// How many inputs are tried under Miri, which takes a hundred times as long.
+const UNDER_MIRI: u32 = 60;
+
 fn run_target(name: &str) {
     let target = TARGETS.iter().find(|target| target.name == name).expect("the targets have these names");
+    let short_run = if cfg!(miri) { target.short_run.min(UNDER_MIRI) } else { target.short_run };
     let seeds = (target.seeds)();
     for seed in &seeds {
         assert!(run_input(target, seed), "a seed was not taken: {}", hex(seed));
-        let beginnings = BEGINNINGS_MAX.min(target.short_run as usize);
+        let beginnings = BEGINNINGS_MAX.min(short_run as usize);
         for end in (0..seed.len()).step_by(seed.len().div_ceil(beginnings)) {
             run_input(target, &seed[..end]);
         }
     }
     let mutator = Mutator::new(name, &seeds);
-    for number in 0..target.short_run {
+    for number in 0..short_run {
         run_input(target, &mutator.input(number));
     }
 }
