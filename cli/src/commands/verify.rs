@@ -1,22 +1,30 @@
 //! `keepstone verify`
 
 use crate::clock::{self, Stopwatch};
-use crate::console::lines;
+use crate::console::{lines, warn};
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::interrupt::Interrupt;
-use crate::numbers::{count, size};
+use crate::numbers::{Ppm, count, parse_percent, size};
 use crate::open;
 use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
+use crate::times::rfc3339;
+use keepstone_engine::Repository;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::snapshots::{Selector, find};
-use keepstone_engine::verify::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{
+    Affected, Finding, FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, verify_remembering,
+};
 use serde::Serialize;
 
 /// Ranges of one disk that the text shows; the JSON report has all of them.
 const RANGES_SHOWN: usize = 8;
+/// What the records of the memory are keyed for.
+const MEMORY_CONTEXT: &str = "keepstone v0 verify memory";
+const DAY_MILLIS: u64 = 86_400_000;
+const WHOLE: Ppm = Ppm(1_000_000);
 
 /// The arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -25,17 +33,56 @@ pub(crate) struct Arguments {
     #[arg(value_name = "SNAPSHOT", value_parser = selector::parse)]
     snapshots: Vec<Selector>,
 
-    /// Read the packs whole and check every chunk
-    #[arg(long)]
-    read_data: bool,
+    /// Read the packs whole and check every chunk; with PERCENT, a part of them: what was not read for longest
+    ///
+    /// 100/PERCENT such runs read all that was there at the first of them. Which packs were read when is remembered in
+    /// the cache directory.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = parse_part,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100"
+    )]
+    read_data: Option<Ppm>,
+}
+
+/// Reads a part in per cent.
+fn parse_part(text: &str) -> Result<Ppm, String> {
+    match parse_percent(text)? {
+        Ppm(0) => Err("that reads nothing: write more than 0, or leave --read-data out".to_owned()),
+        part => Ok(part),
+    }
 }
 
 #[derive(Serialize)]
 struct Report {
     #[serde(flatten)]
     verify: VerifyReport,
+    verified: VerifiedData,
     #[serde(flatten)]
     figures: Figures,
+    /// Now, milliseconds since 1970.
+    #[serde(skip)]
+    time: u64,
+}
+
+/// What is known of the data that is needed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VerifiedData {
+    bytes: u64,
+    never_bytes: u64,
+    damaged_bytes: u64,
+    oldest: Option<String>,
+}
+
+impl VerifiedData {
+    fn new(verified: &Verified) -> Self {
+        let Verified { bytes, never_bytes, damaged_bytes, oldest } = *verified;
+        Self { bytes, never_bytes, damaged_bytes, oldest: oldest.and_then(rfc3339) }
+    }
 }
 
 /// Checks that snapshots are whole.
@@ -49,18 +96,44 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         .iter()
         .map(|selector| find(&repository, selector))
         .collect::<Result<Vec<_>, _>>()?;
-    let read_data = if arguments.read_data { ReadData::Everything } else { ReadData::Nothing };
+    let read_data = match arguments.read_data {
+        None => ReadData::Nothing,
+        Some(WHOLE) => ReadData::Everything,
+        Some(Ppm(ppm)) => ReadData::Part { ppm },
+    };
+    let mut memory = memory(settings, &repository)?;
     let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
     let progress = Progress::new(settings.console, interrupt);
-    let outcome = verify(&repository, &job, &progress);
+    let outcome = verify_remembering(&repository, &job, &mut memory, &progress);
     progress.finish();
-    let report = Report { verify: outcome?, figures: Figures::take(stopwatch, &store) };
+    if let Some(failure) = memory.take_failure() {
+        warn(&format!("what was read now is not remembered: {:#}", anyhow::Error::new(failure)));
+    }
+    let verify = outcome?;
+    let verified = VerifiedData::new(&verify.verified);
+    let report = Report { verify, verified, figures: Figures::take(stopwatch, &store), time: job.time };
     settings.console.report(&report, text)?;
     Ok(match &report.verify {
         report if report.has_damage() => Exit::Damage,
         report if report.needs_attention() => Exit::Attention,
         _ => Exit::Done,
     })
+}
+
+/// Opens what is remembered of earlier runs. Without a usable directory it is nothing, and said.
+fn memory(settings: &Settings, repository: &Repository<'_>) -> anyhow::Result<Memory> {
+    let id = repository.config().repository;
+    let reason = match settings.cache_dir() {
+        None => "there is no cache directory; name one with --cache-dir".to_owned(),
+        Some(dir) => match Memory::open(&dir, id, repository.keys().local_key(MEMORY_CONTEXT)) {
+            Ok(memory) => return Ok(memory),
+            Err(error) => format!("{:#}", anyhow::Error::new(error)),
+        },
+    };
+    warn(&format!(
+        "which packs were read is not remembered, so that --read-data=PERCENT chooses at random each time: {reason}"
+    ));
+    Ok(Memory::passing(id, &open::entropy()?))
 }
 
 fn text(report: &Report) -> String {
@@ -72,6 +145,7 @@ fn text(report: &Report) -> String {
         read_bytes,
         unneeded_packs,
         unneeded_bytes,
+        verified,
         findings,
     } = &report.verify;
     let mut text = vec![
@@ -82,7 +156,7 @@ fn text(report: &Report) -> String {
             count(*packs, "pack"),
             count(*chunks, "chunk"),
             if *read_bytes == 0 {
-                "; their data was not read (--read-data does)".to_owned()
+                "; no data was read now (--read-data does)".to_owned()
             } else {
                 format!("; {} of packs read", size(*read_bytes))
             },
@@ -96,6 +170,7 @@ fn text(report: &Report) -> String {
             size(*unneeded_bytes)
         ));
     }
+    text.extend(verified_lines(verified, report.time));
     text.extend(findings.iter().flat_map(finding_lines));
     let damages = findings.iter().filter(|finding| finding.is_damage()).count();
     text.push(match damages {
@@ -103,6 +178,27 @@ fn text(report: &Report) -> String {
         damages => format!("{} found", counted(damages, "damaged or missing object")),
     });
     lines(text)
+}
+
+/// How much of the data was read, and when.
+fn verified_lines(verified: &Verified, time: u64) -> Vec<String> {
+    let Verified { bytes, never_bytes, damaged_bytes, oldest } = *verified;
+    let all = bytes + never_bytes + damaged_bytes;
+    let mut text = Vec::new();
+    if let Some(oldest) = oldest {
+        let days = time.saturating_sub(oldest).div_ceil(DAY_MILLIS).max(1);
+        let what = if bytes == all {
+            "all data was".to_owned()
+        } else {
+            format!("{} of {} are sound and were", size(bytes), size(all))
+        };
+        text.push(format!("  {what} last read within {}", count(days, "day")));
+    }
+    let rest =
+        [(never_bytes, "have never been read"), (damaged_bytes, "were damaged when they were last read")];
+    let rest = rest.into_iter().filter(|(bytes, _)| *bytes > 0);
+    text.extend(rest.map(|(bytes, what)| format!("  {} of {} {what}", size(bytes), size(all))));
+    text
 }
 
 fn finding_lines(finding: &Finding) -> Vec<String> {

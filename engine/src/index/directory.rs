@@ -19,21 +19,21 @@ const TEMPORARIES_MAX: u32 = 4096;
 
 /// An existing, writable cache directory.
 #[derive(Clone, Debug)]
-pub(super) struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
 }
 
 impl Directory {
     /// Creates the directory of `repository` below `root` if it does not exist, tries whether it can be written
     /// to, and removes what crashed runs left unfinished.
-    pub(super) fn open(root: &Path, repository: RepositoryId) -> Result<Self, IndexError> {
+    pub(crate) fn open(root: &Path, repository: RepositoryId) -> Result<Self, IndexError> {
         let directory = Self { path: root.join(repository.to_string()) };
         let trial = directory.temporary().and_then(|_| directory.remove_abandoned());
         trial.map_err(|source| IndexError::Directory { path: directory.path.clone(), source })?;
         Ok(directory)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -51,7 +51,7 @@ impl Directory {
     }
 
     /// Creates an unfinished file, and the directory if somebody deleted it.
-    pub(super) fn temporary(&self) -> io::Result<Temporary> {
+    pub(crate) fn temporary(&self) -> io::Result<Temporary> {
         match self.create_temporary() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
@@ -116,19 +116,19 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// An unfinished file, which goes away unless it is published.
-pub(super) struct Temporary {
+pub(crate) struct Temporary {
     file: File,
     path: PathBuf,
     published: bool,
 }
 
 impl Temporary {
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Makes the content durable and gives the file its name; what had the name before is replaced.
-    pub(super) fn publish(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn publish(&mut self, path: &Path) -> io::Result<()> {
         self.file.sync_data()?;
         fs::rename(&self.path, path)?;
         self.published = true;

@@ -39,17 +39,17 @@ const ENTRIES_PER_FENCE: u64 = 128;
 const FENCE_BITS_MAX: u32 = 25;
 
 /// A keyed checksum of everything that a table says.
-pub(super) type Check = [u8; 32];
+pub(crate) type Check = [u8; 32];
 
 /// Makes the checksums of one repository's cache.
 #[derive(Clone)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
     key: [u8; 32],
     repository: RepositoryId,
 }
 
 impl Checks {
-    pub(super) fn new(key: [u8; 32], repository: RepositoryId) -> Self {
+    pub(crate) fn new(key: [u8; 32], repository: RepositoryId) -> Self {
         Self { key, repository }
     }
 
@@ -58,7 +58,7 @@ impl Checks {
     }
 
     /// The checksum of `parts` in the role `label`; all parts but the last have a fixed length in each role.
-    pub(super) fn check(&self, label: [u8; 8], parts: &[&[u8]]) -> Check {
+    pub(crate) fn check(&self, label: [u8; 8], parts: &[&[u8]]) -> Check {
         let mut hasher = Hasher::new_keyed(&self.key);
         hasher.update(&label).update(&self.repository.0);
         for part in parts {

@@ -10,8 +10,8 @@
 //! list of packs, sessions and index blobs (under 100 bytes for each of them).
 
 mod build;
-mod directory;
-mod layout;
+pub(crate) mod directory;
+pub(crate) mod layout;
 mod map;
 mod meta;
 mod sync;

@@ -1,10 +1,13 @@
 //! Reading packs whole: every frame of every pack that a map names is opened, and what maps say of a pack is
 //! compared with the pack's own directory.
 //!
-//! Packs are taken in the order of their names, which is about that of the disks they were made from. When the
-//! directories of enough of them are at hand, the maps are walked again, but only where they name those packs.
-//! Of a pack that is damaged, each chunk that a map names is tried by itself, as a restore would read it. The indexes
-//! that list these packs are read again, and compared with the same directories.
+//! What was read longest ago comes first, and else packs are taken in the order of their names, which is about that of
+//! the disks they were made from. When the directories of enough of them are at hand, the maps are walked again, but
+//! only where they name those packs. Of a pack that is damaged, each chunk that a map names is tried by itself, as a
+//! restore would read it. The indexes that list these packs are read again, and compared with the same directories.
+//!
+//! What reading a pack gave is remembered when its batch ends, also by a failure. Then maps were not yet compared with
+//! what was read: what they say wrongly of a sound pack is found when that is read the next time.
 //!
 //! # Memory
 //! At most [`BYTES_IN_FLIGHT`] of packs (or one pack, if that is longer), 16 bytes for each of about
@@ -12,10 +15,12 @@
 //! time, which is up to three times 64 MiB, and of each index and data pack there is a name and which lists which.
 
 use super::Scope;
+use super::choice::Remembered;
 use super::facts::{Hit, chunk_hits};
 use super::findings::{FindingId, FindingKind};
 use super::indexing::WrongEntries;
 use super::inventory::PackState;
+use super::memory::State;
 use super::objects::Told;
 use super::walk::{Inspector, unreadable};
 use crate::error::{EngineError, chain};
@@ -57,13 +62,15 @@ pub(super) fn check(
     told: Option<&Told>,
     packs: &BTreeMap<PackName, PackState>,
     names_hold: bool,
+    remembered: &mut Remembered<'_>,
 ) -> Result<u64, EngineError> {
     let len = |name: &PackName| scope.inventory.len(name).unwrap_or(0);
-    let packs: Vec<(&PackName, PackState, u64)> = packs
+    let mut packs: Vec<(&PackName, PackState, u64)> = packs
         .iter()
         .filter(|(_, state)| !matches!(state, PackState::Missing(_)))
         .map(|(name, state)| (name, *state, len(name)))
         .collect();
+    packs.sort_by_key(|(name, _, _)| remembered.turn(name));
     begin(scope.observer, Phase::VerifyData, packs.iter().map(|(_, _, len)| len).sum())?;
     let reading = Reading {
         scope,
@@ -74,21 +81,45 @@ pub(super) fn check(
         decoders: Mutex::default(),
         stopped: AtomicBool::new(false),
         failure: Mutex::default(),
+        states: Mutex::default(),
     };
     let mut wrong_entries = WrongEntries::default();
     while reading.next.load(Ordering::Relaxed) < packs.len() {
-        let mut batch = reading.batch()?;
-        try_damaged(scope, &mut batch, names_hold)?;
-        let mut compare = Compare { scope, batch: &batch, names_hold };
-        scope.walk(&mut compare, 0)?;
-        if let Some(told) = told {
-            wrong_entries.compare(scope, told, &batch)?;
-        }
+        let batch = reading.batch();
+        let mut states = std::mem::take(&mut *lock(&reading.states));
+        let compared = batch.and_then(|batch| {
+            let mut contradicted = compare(scope, batch, told, &mut wrong_entries, names_hold)?;
+            contradicted.extend(wrong_entries.packs().cloned());
+            Ok(contradicted)
+        });
+        // What contradicts maps or indexes is to be found by each run, as damage is.
+        let contradicted = compared.as_ref().ok().into_iter().flatten();
+        states.extend(contradicted.map(|name| (name.clone(), State::Damaged)));
+        remembered.note(states);
+        compared?;
     }
     if let Some(told) = told {
         wrong_entries.note(scope.findings, told);
     }
     Ok(reading.read_bytes.into_inner())
+}
+
+/// Compares maps and indexes with the packs of a batch; returns those of which maps say what is not so.
+fn compare(
+    scope: &Scope<'_, '_, '_>,
+    mut batch: Batch,
+    told: Option<&Told>,
+    wrong_entries: &mut WrongEntries,
+    names_hold: bool,
+) -> Result<HashSet<PackName>, EngineError> {
+    try_damaged(scope, &mut batch, names_hold)?;
+    let mut compare = Compare { scope, batch: &batch, names_hold, contradicted: HashSet::new() };
+    scope.walk(&mut compare, 0)?;
+    let contradicted = compare.contradicted;
+    if let Some(told) = told {
+        wrong_entries.compare(scope, told, &batch)?;
+    }
+    Ok(contradicted)
 }
 
 struct Reading<'d, 'v, 'r, 's> {
@@ -100,6 +131,8 @@ struct Reading<'d, 'v, 'r, 's> {
     decoders: Mutex<Vec<Decoder>>,
     stopped: AtomicBool,
     failure: Mutex<Option<EngineError>>,
+    /// What reading the packs of the batch gave.
+    states: Mutex<Vec<(PackName, State)>>,
 }
 
 impl Reading<'_, '_, '_, '_> {
@@ -162,6 +195,7 @@ impl Reading<'_, '_, '_, '_> {
         let blob = name.blob();
         let bytes = match self.scope.frames.repository().store().get(&blob, None) {
             Err(error) if error.is_damage() => {
+                lock(&self.states).push((name.clone(), State::Damaged));
                 let finding = self.scope.findings.note(FindingKind::MissingPack, &blob, || chain(&error));
                 return Ok(Read::Unusable(damaged(name, finding)));
             }
@@ -177,6 +211,8 @@ impl Reading<'_, '_, '_, '_> {
         let mut decoder = lock(&self.decoders).pop().unwrap_or_default();
         let result = verify_pack(self.scope.frames.repository().keys(), name, &mut bytes, &mut decoder);
         lock(&self.decoders).push(decoder);
+        let state = if result.is_ok() { State::Sound } else { State::Damaged };
+        lock(&self.states).push((name.clone(), state));
         match result {
             // Pages and nodes have been opened by their places already.
             Ok(_) if name.kind == PackKind::Map => None,
@@ -304,6 +340,7 @@ struct Compare<'d, 'v, 'r, 's> {
     scope: &'d Scope<'v, 'r, 's>,
     batch: &'d Batch,
     names_hold: bool,
+    contradicted: HashSet<PackName>,
 }
 
 impl Inspector for Compare<'_, '_, '_, '_> {
@@ -316,6 +353,7 @@ impl Inspector for Compare<'_, '_, '_, '_> {
             Checked::Damaged { finding, unreadable } => unreadable.contains(at).then_some(*finding),
             Checked::Sound(frames) => (!has_frame(frames, at.offset, &FrameEntry::at(at, FrameKind::Chunk)))
                 .then(|| {
+                    self.contradicted.insert(at.pack.name.clone());
                     let error =
                         FormatError::BadValue("a page names a chunk that its pack does not have there");
                     let kind = FindingKind::ContradictoryMap;

@@ -30,8 +30,15 @@ impl VerifyJob {
 /// Which of the packs that snapshots need are read whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadData {
-    /// None.
+    /// None but those that are known to be damaged.
     Nothing,
+    /// So many parts per million of their bytes, at least one pack, and all that are known to be damaged. What was
+    /// never read comes first, then what was read longest ago: a million divided by `ppm`, rounded up, such runs with
+    /// one memory read all that was there at the first of them.
+    Part {
+        /// Parts per million.
+        ppm: u32,
+    },
     /// All of them.
     Everything,
 }
@@ -55,8 +62,25 @@ pub struct VerifyReport {
     pub unneeded_packs: u64,
     /// Their bytes.
     pub unneeded_bytes: u64,
+    /// What is known of the data of the packs that the snapshots need, from this run and those before it.
+    #[serde(skip)]
+    pub verified: Verified,
     /// What was found: damage first, then by blob.
     pub findings: Vec<Finding>,
+}
+
+/// What the memory says of packs, those that are missing left out; sizes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Packs that were sound when they were read last.
+    pub bytes: u64,
+    /// Packs that were never read.
+    pub never_bytes: u64,
+    /// Packs that were damaged when they were read last, contradict a map or an index, or have another length than
+    /// maps say.
+    pub damaged_bytes: u64,
+    /// When the one of the sound packs that was read longest ago was read, milliseconds since 1970.
+    pub oldest: Option<u64>,
 }
 
 impl VerifyReport {

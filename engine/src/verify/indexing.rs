@@ -99,6 +99,11 @@ impl WrongEntries {
         Ok(())
     }
 
+    /// One pack of each index that is wrong.
+    pub(super) fn packs(&self) -> impl Iterator<Item = &PackName> {
+        self.0.values().map(|wrong| &wrong.pack)
+    }
+
     /// Adds what was found to the findings.
     pub(super) fn note(self, findings: &Findings, told: &Told) {
         for (number, Wrong { count, pack }) in self.0 {

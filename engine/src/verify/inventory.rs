@@ -46,6 +46,21 @@ impl<'r, 's> Inventory<'r, 's> {
         self.listed.get(pack).copied()
     }
 
+    /// The packs that were listed, with their lengths.
+    pub(super) fn listed(&self) -> impl Iterator<Item = (&PackName, u64)> {
+        self.listed.iter().map(|(name, len)| (name, *len))
+    }
+
+    /// The packs that maps were found to name and that are there, with their lengths, listed or asked for by name.
+    pub(super) fn present(&self) -> HashMap<PackName, u64> {
+        let len = |(pack, state): (&PackRef, &PackState)| match state {
+            PackState::Fine => Some((pack.name.clone(), u64::from(pack.len))),
+            PackState::OtherLength { len, .. } => Some((pack.name.clone(), *len)),
+            PackState::Missing(_) => None,
+        };
+        lock(&self.named).iter().filter_map(len).collect()
+    }
+
     /// The state of a pack that a map names; what is wrong with it becomes a finding.
     pub(super) fn state(&self, findings: &Findings, pack: &PackRef) -> Result<PackState, EngineError> {
         if let Some(state) = lock(&self.named).get(pack) {

@@ -3,15 +3,18 @@
 //! 1. The maps of all disks are walked, and the packs that they name are looked up in a listing.
 //! 2. All other objects are opened.
 //! 3. As [`VerifyJob::read_data`] says, packs that maps name are read and opened whole, and indexes compared with them.
+//!    What that gave is remembered.
 //!
 //! Damage ends nothing: it becomes a [`Finding`], and all else is still checked. A store that fails is an error.
 
+mod choice;
 mod counts;
 mod data;
 mod facts;
 mod findings;
 mod indexing;
 mod inventory;
+mod memory;
 mod misplaced;
 mod names;
 mod objects;
@@ -20,13 +23,16 @@ mod structure;
 mod traces;
 mod walk;
 
-pub use findings::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport};
+pub use findings::{Affected, Finding, FindingKind, ReadData, Verified, VerifyJob, VerifyReport};
+pub use memory::Memory;
 
+use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::{Repository, get_sealed, list_all};
 use crate::snapshots::{self, Snapshot, Snapshots};
+use choice::Remembered;
 use facts::Hit;
 use findings::Findings;
 use inventory::Inventory;
@@ -35,13 +41,30 @@ use std::collections::BTreeSet;
 use structure::Structure;
 use walk::{Inspector, Walker};
 
-/// Verifies snapshots, or the whole repository.
+/// Verifies snapshots, or the whole repository, and remembers nothing: as [`verify_remembering`] with a memory that
+/// is empty and ends with the run. [`ReadData::Part`] is the same part each time then.
 ///
 /// # Errors
-/// A failing store, or [`EngineError::Cancelled`]. Damage is no error: it is in the report.
+/// As [`verify_remembering`].
 pub fn verify(
     repository: &Repository<'_>,
     job: &VerifyJob,
+    observer: &dyn Observer,
+) -> Result<VerifyReport, EngineError> {
+    let mut memory = Memory::passing(repository.config().repository, &Entropy::new([0; 32]));
+    verify_remembering(repository, job, &mut memory, observer)
+}
+
+/// Verifies snapshots, or the whole repository. `memory` tells which packs were read when, and learns which are read
+/// now; it is saved after each batch of them and when the run ends, however it does.
+///
+/// # Errors
+/// A failing store, or [`EngineError::Cancelled`]. Damage is no error: it is in the report. Nor is a memory that
+/// cannot be saved: see [`Memory::take_failure`].
+pub fn verify_remembering(
+    repository: &Repository<'_>,
+    job: &VerifyJob,
+    memory: &mut Memory,
     observer: &dyn Observer,
 ) -> Result<VerifyReport, EngineError> {
     let all = job.snapshots.is_empty();
@@ -86,9 +109,12 @@ pub fn verify(
         None
     };
     let packs = inventory.named();
-    let read_bytes = match job.read_data {
-        ReadData::Nothing => 0,
-        ReadData::Everything => data::check(&scope, told.as_ref(), &packs, !names_lie)?,
+    let mut remembered = Remembered::begin(memory, job.time, &inventory, &packs);
+    let chosen = remembered.chosen(&packs, job.read_data);
+    let read_bytes = if chosen.is_empty() && job.read_data == ReadData::Nothing {
+        0
+    } else {
+        data::check(&scope, told.as_ref(), &chosen, !names_lie, &mut remembered)?
     };
     if all {
         misplaced::check(repository, &blobs, &findings)?;
@@ -104,6 +130,7 @@ pub fn verify(
         read_bytes,
         unneeded_packs,
         unneeded_bytes,
+        verified: remembered.verified(),
         findings: findings.finish(&found.snapshots, &|snapshot| forgotten.contains(&snapshot)),
     })
 }
