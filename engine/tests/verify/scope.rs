@@ -4,7 +4,7 @@ use crate::lab::{run, world};
 use crate::world::{NOW, open};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::Snapshot;
-use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{FindingKind, ReadData, Verified, VerifyJob, VerifyReport, verify};
 use keepstone_engine::{BlobStore, EngineError};
 use repo_format::{BlobKind, PackKind};
 
@@ -17,7 +17,9 @@ fn a_sound_repository_has_no_findings() {
     assert_eq!((structure.snapshots, structure.disks, structure.read_bytes), (3, 3, 0));
     let packs = world.store.names().into_iter().filter(|name| matches!(name.kind(), Some(BlobKind::Pack(_))));
     let pack_bytes: u64 = packs.clone().map(|name| world.get(&name).len() as u64).sum();
-    assert_eq!(data, VerifyReport { read_bytes: pack_bytes, ..structure.clone() });
+    assert_eq!(structure.verified, Verified { never_bytes: pack_bytes, ..Verified::default() });
+    let verified = Verified { bytes: pack_bytes, oldest: Some(NOW), ..Verified::default() };
+    assert_eq!(data, VerifyReport { read_bytes: pack_bytes, verified, ..structure.clone() });
     assert_eq!(structure.packs, packs.count() as u64);
     assert!(structure.chunks > 400, "{structure:?}");
 }
