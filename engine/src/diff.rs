@@ -1,7 +1,9 @@
 //! Where two disks differ, from their maps alone.
 //!
 //! Both trees are walked together, and what both have in common (the same payload id, or a hole in both) is not
-//! looked into: the cost is that of the pages and nodes that differ.
+//! looked into: the cost is that of the pages and nodes that differ. Two nodes that stand against each other again and
+//! again, as in a map that a hostile writer made of one node, are compared once; so time and memory follow from the
+//! distinct nodes and the areas that are found, and of these there are at most [`AREAS_MAX`].
 
 use crate::error::EngineError;
 use crate::extent::{Extent, normalized};
@@ -9,6 +11,12 @@ use crate::frames::FrameReader;
 use crate::map::{FANOUT, Shape};
 use crate::repository::Repository;
 use repo_format::{Child, Disk, Entry, FrameKind, Location, Node, Page, PageBounds, PayloadId};
+use std::collections::HashMap;
+
+/// The most areas that a comparison gives: as many as a changes file may have.
+const AREAS_MAX: usize = 10_000_000;
+/// Areas of compared nodes that are remembered: 16 MiB of them.
+const AREAS_REMEMBERED: usize = 1 << 20;
 
 /// Finds the parts in which two disks may differ, sorted and joined: chunks (or parts of chunks) that are not the
 /// same at the same place, and all behind the end of the shorter disk.
@@ -16,21 +24,23 @@ use repo_format::{Child, Disk, Entry, FrameKind, Location, Node, Page, PageBound
 /// Bytes outside of these parts are equal. Bytes within may be equal too: a chunk is compared as a whole.
 ///
 /// # Errors
-/// A map that cannot be read, or a failing store.
+/// A map that cannot be read, more than ten million areas, or a failing store.
 pub fn diff(repository: &Repository<'_>, a: &Disk, b: &Disk) -> Result<Vec<Extent>, EngineError> {
     let frames = FrameReader::new(repository);
     let geometry = &repository.config().geometry;
     let shapes = [Shape::new(geometry, a.size), Shape::new(geometry, b.size)];
     let shorter = a.size.min(b.size);
-    let mut walk = Walk { frames: &frames, shapes, shorter, changed: Vec::new() };
-    walk.changed.extend(Extent::between(shorter, a.size.max(b.size)));
+    let compared = HashMap::new();
+    let mut walk = Walk { frames: &frames, shapes, shorter, changed: Vec::new(), compared, remembered: 0 };
     let level = shapes[0].root_level().max(shapes[1].root_level());
     let sides = [(&a.map, &shapes[0]), (&b.map, &shapes[1])].map(|(root, shape)| match root {
         Some(at) => Side::Stored { at: at.clone(), level: shape.root_level() },
         None => Side::Hole,
     });
     walk.nodes(level, vec![Pair { index: 0, sides }])?;
-    Ok(normalized(walk.changed))
+    let mut changed = walk.changed;
+    changed.extend(Extent::between(shorter, a.size.max(b.size)));
+    Ok(normalized(changed))
 }
 
 /// What one disk has at a place of the tree.
@@ -70,7 +80,11 @@ struct Walk<'f, 'r, 's> {
     frames: &'f FrameReader<'r, 's>,
     shapes: [Shape; 2],
     shorter: u64,
+    /// In ascending order.
     changed: Vec<Extent>,
+    /// What comparing two nodes gave, counted from the start of their span.
+    compared: HashMap<[Option<(PayloadId, u8)>; 2], Vec<Extent>>,
+    remembered: usize,
 }
 
 impl Walk<'_, '_, '_> {
@@ -98,10 +112,36 @@ impl Walk<'_, '_, '_> {
             if level == 1 {
                 below.extend(of_node);
             } else {
-                self.nodes(level - 1, of_node)?;
+                self.below(level, pair, of_node)?;
             }
         }
         if level == 1 { self.pages(&below) } else { Ok(()) }
+    }
+
+    /// Compares what is below a pair of nodes, unless the same two were compared before. Where both disks go on to the
+    /// end of the span, what is found follows from the nodes alone, wherever they stand.
+    fn below(&mut self, level: u8, pair: &Pair, children: Vec<Pair>) -> Result<(), EngineError> {
+        let span = self.shapes[0].span(level);
+        let start = pair.index.saturating_mul(span);
+        if start.saturating_add(span) > self.shorter {
+            return self.nodes(level - 1, children);
+        }
+        let nodes = [0, 1].map(|side| pair.sides[side].id());
+        if let Some(known) = self.compared.get(&nodes) {
+            let here = known.iter().map(|area| Extent { start: start + area.start, length: area.length });
+            return add(&mut self.changed, here);
+        }
+        let before = std::mem::take(&mut self.changed);
+        self.nodes(level - 1, children)?;
+        let found = std::mem::replace(&mut self.changed, before);
+        add(&mut self.changed, found.iter().copied())?;
+        if self.remembered + found.len() < AREAS_REMEMBERED {
+            // The key itself takes as much as four areas.
+            self.remembered += found.len() + 4;
+            let from_start = |area: &Extent| Extent { start: area.start - start, length: area.length };
+            self.compared.insert(nodes, found.iter().map(from_start).collect());
+        }
+        Ok(())
     }
 
     /// What one disk has below each of the pairs.
@@ -134,7 +174,9 @@ impl Walk<'_, '_, '_> {
         for (mut a, mut b) in all_a.into_iter().zip(all_b) {
             drop_covered(&mut a, &b);
             drop_covered(&mut b, &a);
-            compare(&a, &b, &mut self.changed);
+            let mut changed = Vec::new();
+            compare(&a, &b, &mut changed);
+            add(&mut self.changed, changed)?;
         }
         Ok(())
     }
@@ -160,6 +202,21 @@ impl Walk<'_, '_, '_> {
             })
             .collect()
     }
+}
+
+/// Adds areas that lie behind the others or overlap the last one.
+fn add(areas: &mut Vec<Extent>, more: impl IntoIterator<Item = Extent>) -> Result<(), EngineError> {
+    for area in more {
+        let is_full = areas.len() == AREAS_MAX;
+        match areas.last_mut() {
+            Some(last) if (last.start..=last.end()).contains(&area.start) => {
+                last.length = last.length.max(area.end() - last.start);
+            }
+            _ if is_full => return Err(EngineError::TooManyAreas),
+            _ => areas.push(area),
+        }
+    }
+    Ok(())
 }
 
 fn location(side: &Side) -> Option<Location> {

@@ -169,6 +169,9 @@ pub enum EngineError {
         /// Those it has.
         found: Vec<String>,
     },
+    /// Two disks differ in more areas than are listed.
+    #[error("the disks differ in more than ten million areas")]
+    TooManyAreas,
     /// Another process uses the same writer id.
     #[error("{name} exists with other content: another process is running as the same writer")]
     Twin {

@@ -29,7 +29,7 @@ pub struct Case {
 }
 
 /// What the note says of their number.
-const CASES_MIN: usize = 160;
+const CASES_MIN: usize = 162;
 
 #[test]
 fn there_are_as_many_cases_as_is_said_and_each_has_a_name_of_its_own() {

@@ -99,7 +99,7 @@ pub const CASES: &[Case] = &[
             (Verb::VerifyData, "SurplusPack"),
             (Verb::Incremental, "ok, but Unrestorable > Damaged > BadTag"),
             (Verb::Full, "ok, but Unrestorable > Damaged > BadTag"),
-            (Verb::After, "ContradictoryMap"),
+            (Verb::After, "ContradictoryMap, WrongIndex"),
         ],
     },
 ];

@@ -249,6 +249,20 @@ pub const CASES: &[Case] = &[
         expected: &[(Verb::Restore, "Target > io"), (Verb::Incremental, "ok, but other bytes")],
     },
     Case {
+        name: "a disk of 2^62 bytes of the same chunks, compared with one of as many zeros",
+        build: || beside_zeros(|world| chunk_page(world, 4096, 4)),
+        expected: &[(Verb::Restore, "Target > io"), (Verb::Incremental, "ok, but other bytes")],
+    },
+    Case {
+        name: "a disk of 2^62 bytes with a chunk in every other kilobyte, compared with one of as many zeros",
+        build: || beside_zeros(striped_page),
+        expected: &[
+            (Verb::Restore, "Target > io"),
+            (Verb::Diff, "TooManyAreas"),
+            (Verb::Incremental, "ok, but other bytes"),
+        ],
+    },
+    Case {
         name: "1024 disks of 2^62 bytes in which every other kilobyte is the same chunk",
         build: || {
             let mut world = World::new();
@@ -365,6 +379,17 @@ fn striped_page(world: &World) -> Page {
     let mut page = chunk_page(world, 1024, 8);
     page.entries = page.entries.into_iter().flat_map(|chunk| [chunk, Entry::Hole { len: 1024 }]).collect();
     page
+}
+
+/// A disk of 2^62 bytes, all of whose pages are the same, to be compared with one of zeros.
+fn beside_zeros(page: fn(&World) -> Page) -> World {
+    let mut world = World::new();
+    let page = page(&world);
+    let root = world.fan_out(1 << 62, &page);
+    world.commit_map(1 << 62, root);
+    let zeros = &mut world.first.commit.disks[0];
+    (zeros.size, zeros.map) = (1 << 62, None);
+    world
 }
 
 /// Nodes of levels 2 and 1 that refer to each other, or one that refers to itself; no hash can be known that includes
