@@ -3,7 +3,7 @@
 //! Both trees are walked together, and what both have in common (the same payload id, or a hole in both) is not
 //! looked into: the cost is that of the pages and nodes that differ. Two nodes that stand against each other again and
 //! again, as in a map that a hostile writer made of one node, are compared once; so time and memory follow from the
-//! distinct nodes and the areas that are found, and of these there are at most [`AREAS_MAX`].
+//! distinct nodes and the areas that are found, and of these there are at most `AREAS_MAX`.
 
 use crate::error::EngineError;
 use crate::extent::{Extent, normalized};

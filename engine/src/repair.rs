@@ -6,8 +6,8 @@
 //! Packs are listed first, then decisions, then indexes: a session that was decided by then had put its indexes before,
 //! so packs of backups that run meanwhile are never taken for unlisted ones.
 //!
-//! Memory: the entries of one index, about 50 bytes for each of [`ENTRIES_MAX`], and the directories of
-//! [`READ_AT_ONCE`] packs.
+//! Memory: the entries of one index, about 50 bytes for each of `ENTRIES_MAX`, and the directories of
+//! `READ_AT_ONCE` packs.
 
 use crate::condemned::Condemned;
 use crate::directory;

@@ -168,7 +168,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     running.decided();
     let report = Report { backup, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
-    attention(&disks, &report.backup)
+    Ok(attention(&disks, &report.backup))
 }
 
 fn audit(arguments: &Arguments) -> Audit {
@@ -250,7 +250,7 @@ fn read_changes(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Tells what an operator should look at although there is a snapshot.
-fn attention(disks: &[Disk], report: &BackupReport) -> anyhow::Result<Exit> {
+fn attention(disks: &[Disk], report: &BackupReport) -> Exit {
     let mut exit = Exit::Done;
     for disk in &report.disks {
         if let Some(reason @ FullReason::OtherSince { .. }) = &disk.full_reason {
@@ -279,7 +279,7 @@ fn attention(disks: &[Disk], report: &BackupReport) -> anyhow::Result<Exit> {
             exit = Exit::Attention;
         }
     }
-    Ok(exit)
+    exit
 }
 
 /// What an audit found, and what to do about it.
