@@ -82,7 +82,8 @@ impl Progress {
                 let packs = count(*packs, "pack");
                 let bytes = size(*bytes);
                 format!(
-                    "session {session} was never ended; the {packs} of {bytes} that it stored are used again"
+                    "session {session} was never ended; of the {packs} of {bytes} that it stored, what an index \
+                     lists is used again"
                 )
             }
             Notice::SessionAborted { session } => {

@@ -57,6 +57,7 @@ fn a_killed_backup_is_ended_by_the_next_one() {
     let next = world.run(&["-q", "backup", "--vm", "web", "disk.raw"]);
     assert_eq!(next.code, Some(0), "{next:?}");
     assert!(next.stderr.contains("was never ended"), "{next:?}");
+    assert!(next.stderr.contains("what an index lists is used again"), "{next:?}");
     assert_eq!(world.run(&["-q", "backup", "--vm", "web", "disk.raw"]).stderr, "");
     world.run(&["verify", "--read-data"]).done();
     world.run(&["restore", "web@latest", "--to", "out.raw"]).done();
