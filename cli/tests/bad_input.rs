@@ -77,6 +77,34 @@ fn changes_that_count_from_an_unknown_point_are_made_up_for() {
 }
 
 #[test]
+fn a_change_id_forges_no_line_of_a_message() {
+    let world = monday();
+    world.changes("changes.json", 2 * MIB, Some("sunday\nkeepstone: all is well"), "tuesday", &[]);
+    let ended = world.run(&["backup", "--vm", "web", "disk.raw", "--changes", "changes.json"]);
+    let reason =
+        "the changes count from sunday\\nkeepstone: all is well, but the last snapshot recorded monday";
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stdout.contains(&format!("full ({reason}): ")), "{ended:?}");
+    assert_eq!(ended.stderr, format!("keepstone: warning: disk disk0 was read in full: {reason}\n"));
+}
+
+#[test]
+fn a_config_of_another_repository_is_told_from_a_wrong_password() {
+    let world = monday();
+    fs::remove_file(world.path("repo/config")).unwrap();
+    world.write("repo/config", &World::with_repository().read("repo/config"));
+    let ended = world.run(&["snapshots"]);
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (
+            Some(1),
+            "keepstone: error: the password opens no key slot; 0 were tried, and 1 is damaged or of another repository\n  \
+             hint: check the password; if it is right, put `config` and `keys/` back from a copy of this repository\n"
+        )
+    );
+}
+
+#[test]
 fn an_empty_image_is_refused_and_one_that_was_cut_off_is_told() {
     let world = World::with_repository();
     world.write("empty.raw", b"");

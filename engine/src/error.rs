@@ -44,7 +44,7 @@ pub enum EngineError {
         found: u64,
     },
     /// No key slot opens with the password.
-    #[error("the password opens none of the {slots} key slots{}", and_damaged(*damaged))]
+    #[error("the password opens no key slot; {slots} {} tried{}", were(*slots), and_damaged(*damaged))]
     WrongPassword {
         /// Slots that were tried.
         slots: usize,
@@ -252,7 +252,14 @@ impl EngineError {
 }
 
 fn and_damaged(slots: usize) -> String {
-    if slots == 0 { String::new() } else { format!("; {slots} more are damaged") }
+    if slots == 0 {
+        return String::new();
+    }
+    format!(", and {slots} {} damaged or of another repository", if slots == 1 { "is" } else { "are" })
+}
+
+fn were(count: usize) -> &'static str {
+    if count == 1 { "was" } else { "were" }
 }
 
 fn list(sessions: &[SessionId]) -> String {

@@ -1,7 +1,7 @@
 //! `keepstone backup`
 
 use crate::clock::{self, EveryMinute, Stopwatch};
-use crate::console::{lines, warn};
+use crate::console::{lines, one_line, warn};
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::index;
@@ -254,7 +254,7 @@ fn attention(disks: &[Disk], report: &BackupReport) -> Exit {
     let mut exit = Exit::Done;
     for disk in &report.disks {
         if let Some(reason @ FullReason::OtherSince { .. }) = &disk.full_reason {
-            warn(&format!("disk {} was read in full: {reason}", disk.key));
+            warn(&format!("disk {} was read in full: {}", disk.key, one_line(&reason.to_string())));
             exit = Exit::Attention;
         }
         if let Some(audit) = disk.audit.as_ref().filter(|audit| !audit.mismatches.is_empty()) {
@@ -325,7 +325,8 @@ fn text(report: &Report) -> String {
 
 fn disk_line(disk: &DiskReport) -> String {
     let DiskReport { key, disk_bytes, mode, full_reason, changed_bytes, read_bytes, .. } = disk;
-    let reason = full_reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let in_words = |reason: &FullReason| format!(" ({})", one_line(&reason.to_string()));
+    let reason = full_reason.as_ref().map(in_words).unwrap_or_default();
     let what = if full_reason.is_some() { "in use" } else { "changed" };
     format!(
         "  disk {key} of {}, {mode}{reason}: {} {what}, {} read",
