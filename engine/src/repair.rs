@@ -6,8 +6,9 @@
 //! Packs are listed first, then decisions, then indexes: a session that was decided by then had put its indexes before,
 //! so packs of backups that run meanwhile are never taken for unlisted ones.
 //!
-//! Memory: the entries of one index, about 50 bytes for each of `ENTRIES_MAX`, and the directories of
-//! `READ_AT_ONCE` packs.
+//! Memory: the names of all data packs and of those that indexes list, some 100 bytes each (about 3 MiB for each TiB that
+//! is stored in packs of 32 MiB), the entries of one index, about 100 bytes for each of `ENTRIES_MAX`, and the
+//! directories of `READ_AT_ONCE` packs.
 
 use crate::condemned::Condemned;
 use crate::directory;
@@ -108,7 +109,8 @@ struct Listable {
 /// forgotten, and of sessions of this writer that were aborted (SPEC W-5). Does nothing if there are none.
 ///
 /// # Errors
-/// A failing store, or [`EngineError::Cancelled`]. Damaged blobs are no error: they are in the report.
+/// A failing store, [`EngineError::Cancelled`], or a damaged generation or repack record: without it nobody knows what
+/// must not be listed. Other damaged blobs are no error: they are in the report.
 pub fn repair_index(
     repository: &Repository<'_>,
     job: &RepairJob<'_>,
@@ -352,8 +354,9 @@ impl Repair<'_, '_, '_> {
             let intent = Intent { session, decision: decision.clone(), generation, time: *time };
             let (name, bytes) = intent.seal(self.repository.keys(), entropy.draw("intent salt", 0));
             create(self.repository.store(), &name, &bytes)?;
-            let condemned = Condemned::load(self.repository)?;
-            self.session = Some(Writing { decision, condemned, next: 0 });
+            let writing = Writing { decision, condemned: Condemned::default(), next: 0 };
+            // Before anything else can fail, so that the session is ended then.
+            self.session.insert(writing).condemned = Condemned::load(self.repository)?;
         }
         Ok(self.session.as_mut().expect("it was just begun"))
     }

@@ -128,13 +128,13 @@ impl Session {
     }
 }
 
-/// Decides a session of the job's writer as aborted, unless it is decided already.
+/// Decides a session of the job's writer as aborted, unless it is decided already: then that is `Different`.
 pub(crate) fn put_abort(
     repository: &Repository<'_>,
     decision: &DecisionName,
     job: &BackupJob<'_>,
     salt: [u8; 32],
-) -> Result<(), StoreError> {
+) -> Result<Put, StoreError> {
     let abort = Decision::Abort(Abort {
         session: decision.session,
         time: job.time,
@@ -142,7 +142,7 @@ pub(crate) fn put_abort(
         by: AbortBy::Writer,
     });
     let bytes = abort.seal(repository.keys(), decision, salt);
-    put_twice(repository.store(), &decision.blob(), &bytes).map(drop)
+    put_twice(repository.store(), &decision.blob(), &bytes)
 }
 
 /// A program's name is at most 255 bytes long, whatever its characters are.

@@ -9,12 +9,13 @@ use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::{Notice, Phase, Quiet};
 use keepstone_engine::snapshots;
 use keepstone_engine::source::{ChangedAreas, MemoryDisk};
-use keepstone_engine::store::{Fault, FaultStore, MemoryStore};
+use keepstone_engine::store::{BlobStore, Fault, FaultStore, MemoryStore, Page, Put, StoreError};
 use keepstone_engine::{DiskSource, EngineError, Entropy, Event, Observer, Repository};
-use repo_format::{BlobKind, SessionId, WriterId};
+use repo_format::{BlobKind, BlobName, Index, SessionId, WriterId};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use world::{NOW, create, latest, memory_index, noise, open, restored, small_geometry, undamaged};
 
 const MINUTE: u64 = 60_000;
@@ -246,6 +247,99 @@ fn a_source_that_fails_in_the_middle_loses_little_of_what_was_stored() {
     let report = Run::number(2).of(&repository, &disk, &Quiet).unwrap();
     assert_eq!(report.chunks - report.new_chunks, indexed);
     undamaged(&repository);
+}
+
+/// Interrupts a backup at one of its events, and adds up what it was told to be stored.
+struct Interrupting {
+    at: usize,
+    seen: AtomicUsize,
+    transferred: AtomicU64,
+}
+
+impl Observer for Interrupting {
+    fn observe(&self, event: Event) -> ControlFlow<()> {
+        if let Event::Transferred(bytes) = event {
+            self.transferred.fetch_add(bytes, Ordering::Relaxed);
+        }
+        match self.seen.fetch_add(1, Ordering::Relaxed) {
+            seen if seen == self.at => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Bytes of map packs, of indexes, and of the data packs that these list.
+fn findable_bytes(repository: &Repository<'_>) -> u64 {
+    let maps: u64 = repository.list("m/").unwrap().iter().map(|info| info.len).sum();
+    let indexes = repository.list("i/").unwrap().into_iter().map(|info| {
+        let bytes = repository.store().get(&info.name, None).unwrap();
+        let index = Index::open(repository.keys(), &info.name, &bytes).unwrap();
+        info.len + index.packs.iter().map(|pack| u64::from(pack.len)).sum::<u64>()
+    });
+    maps + indexes.sum::<u64>()
+}
+
+#[test]
+fn an_interrupt_at_any_event_forgets_nothing_that_was_told_to_be_stored() {
+    let base = MemoryStore::new();
+    create(&base, small_geometry());
+    let disk = MemoryDisk::new(noise(1, LEN));
+    let mut forgotten = Vec::new();
+    for at in 0.. {
+        let store = base.copied();
+        let repository = open(&store);
+        let interrupting =
+            Interrupting { at, seen: AtomicUsize::default(), transferred: AtomicU64::default() };
+        match Run::number(1).of(&repository, &disk, &interrupting) {
+            Err(EngineError::Cancelled) => {}
+            other => {
+                other.unwrap();
+                assert!(at > 20, "only {at} events");
+                break;
+            }
+        }
+        let (told, found) = (interrupting.transferred.into_inner(), findable_bytes(&repository));
+        if told > found {
+            forgotten.push((at, told, found));
+        }
+    }
+    assert_eq!(forgotten, []);
+}
+
+/// Another process decides a session just before this one would.
+struct Outrun<'a> {
+    store: &'a MemoryStore,
+    session: SessionId,
+}
+
+impl BlobStore for Outrun<'_> {
+    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
+        if matches!(name.kind(), Some(BlobKind::Decision(decision)) if decision.session == self.session) {
+            self.store.put_new(name, b"decided")?;
+        }
+        self.store.put_new(name, bytes)
+    }
+
+    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
+        self.store.get(name, range)
+    }
+
+    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
+        self.store.list(prefix, from, limit)
+    }
+
+    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
+        self.store.delete(name)
+    }
+}
+
+#[test]
+fn a_session_that_is_decided_meanwhile_is_not_called_aborted() {
+    let (store, disk, session) = killed_after(60, NOW);
+    let outrun = Outrun { store: &store, session };
+    let sessions = Sessions::default();
+    Run::number(2).of(&open(&outrun), &disk, &sessions).unwrap();
+    assert_eq!(sessions.aborted(), Vec::<String>::new());
 }
 
 /// Runs another backup when the first one is about to commit.

@@ -82,8 +82,7 @@ impl Indexing {
         self.next += 1;
         let name = BlobName::index(&session.writer, session.id, number);
         let index = Index { sessions: vec![(session.id, session.decision.clone())], packs, entries };
-        let salt = context.entropy.draw("index salt", u64::from(number));
-        let bytes = index.seal(context.repository.keys(), &name, salt);
+        let bytes = sealed(context, number, &name, &index);
         // Packs are stored in any order: what is certain ends before the first one that is not.
         let before = self.underway.values().map(|pack| pack.first_chunk).min().unwrap_or(chunks);
         self.checkpoints.insert(number, Checkpoint { name: name.clone(), index, before });
@@ -95,10 +94,29 @@ impl Indexing {
         self.checkpoints.remove(&number).expect("an index is made before it is stored")
     }
 
+    /// The index blobs that are not known to be in the store, as they were made: with those of their puts that the end
+    /// of the pipeline dropped, packs would be forgotten.
+    pub(super) fn unsettled<'a>(
+        &'a self,
+        context: &'a Context<'_, '_, '_, '_>,
+    ) -> impl Iterator<Item = (BlobName, Vec<u8>)> + 'a {
+        let blob = |(number, checkpoint): (&u32, &'a Checkpoint)| {
+            let Checkpoint { name, index, .. } = checkpoint;
+            (name.clone(), sealed(context, *number, name, index))
+        };
+        self.checkpoints.iter().map(blob)
+    }
+
     /// Whether all index blobs are in the store.
     pub(super) fn is_settled(&self) -> bool {
         self.checkpoints.is_empty()
     }
+}
+
+/// The blob of an index, the same one each time.
+fn sealed(context: &Context<'_, '_, '_, '_>, number: u32, name: &BlobName, index: &Index) -> Vec<u8> {
+    let salt = context.entropy.draw("index salt", u64::from(number));
+    index.seal(context.repository.keys(), name, salt)
 }
 
 /// The index entries of a pack's chunks; the pack's number within an index is put in later.

@@ -331,14 +331,15 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
 
     fn note_pack(&mut self, pack: PackRef) -> Result<(), EngineError> {
         self.packs_in_flight -= 1;
-        let is_map = pack.name.kind == PackKind::Map;
-        self.count_stored(u64::from(pack.len), is_map)?;
-        if is_map {
+        let len = u64::from(pack.len);
+        if pack.name.kind == PackKind::Map {
             self.totals.map_packs += 1;
-            return Ok(());
+            return self.count_stored(len, true);
         }
         self.totals.data_packs += 1;
+        // Before it is told of: after an interrupt it is listed, too.
         let full = self.indexing.pack_stored(pack);
+        self.count_stored(len, false)?;
         if full || (self.context.checkpoint_due)() { self.put_index() } else { Ok(()) }
     }
 
@@ -398,13 +399,16 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     /// That is an offer only; what was to be reported is the failure.
     fn index_what_is_stored(&mut self) {
         while let Ok(event) = self.channels.received.try_recv() {
-            if let Event::PackStored(pack) = event
-                && pack.name.kind == PackKind::Data
-            {
-                self.indexing.pack_stored(pack);
+            match event {
+                Event::PackStored(pack) if pack.name.kind == PackKind::Data => {
+                    self.indexing.pack_stored(pack);
+                }
+                Event::IndexStored(number) => drop(self.indexing.checkpoint_stored(number)),
+                _ => {}
             }
         }
-        if let Some((_, name, bytes)) = self.indexing.checkpoint(self.context, self.totals.new_chunks) {
+        let _with_the_others = self.indexing.checkpoint(self.context, self.totals.new_chunks);
+        for (name, bytes) in self.indexing.unsettled(self.context) {
             let _not_listed = create(self.context.repository.store(), &name, &bytes);
         }
     }

@@ -9,6 +9,7 @@ use crate::error::EngineError;
 use crate::observer::{Notice, Observer, notify};
 use crate::repository::{Repository, get_sealed};
 use crate::session;
+use crate::store::Put;
 use repo_format::{
     BlobKind, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, PackKind, SessionId, indexes_prefix,
     intents_prefix, packs_prefix,
@@ -53,7 +54,10 @@ pub(super) fn abort_unfinished(
             });
         }
         let salt = entropy.draw("salt of the abort of an unfinished session", number);
-        session::put_abort(repository, &intent.decision, job, salt)?;
+        if session::put_abort(repository, &intent.decision, job, salt)? == Put::Different {
+            // It was decided since the decisions were listed.
+            continue;
+        }
         let (packs, bytes) = (stored.packs, stored.bytes);
         notify(observer, Notice::UnfinishedAborted { session: intent.session.to_string(), packs, bytes })?;
     }
