@@ -7,7 +7,7 @@ use keepstone_engine::index::IndexError;
 use keepstone_engine::source::{ChangesError, ImageError};
 use keepstone_engine::store::StoreError;
 use keepstone_engine::target::TargetError;
-use repo_format::{BlobKind, BlobName};
+use repo_format::{BlobKind, BlobName, PackKind};
 use std::error::Error;
 use std::io;
 
@@ -111,20 +111,27 @@ fn damaged(name: &BlobName) -> &'static str {
         ) => {
             "put it back from a copy of the repository; until then nothing is backed up, and all can be restored"
         }
+        Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Map => MAP,
         _ => {
             "`keepstone verify --read-data` tells which snapshots are affected; others can still be restored"
         }
     }
 }
 
+/// A part of a disk's map: what an incremental backup cannot do without, and a full one can.
+const MAP: &str = "`keepstone verify` tells which snapshots are affected; others can still be restored, and \
+    `keepstone backup --full` needs nothing of it";
+
 fn store(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::InvalidData => {
             "something else is in the place of a blob; move it away, and put the blob back from a copy of the repository"
         }
-        StoreError::NotFound { .. } => {
-            "`keepstone verify` tells which snapshots are affected; others can still be restored"
-        }
+        StoreError::NotFound { name } => match name.kind() {
+            Some(BlobKind::KeySlot(_)) => "`keepstone key list` lists those that there are",
+            Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Map => MAP,
+            _ => "`keepstone verify` tells which snapshots are affected; others can still be restored",
+        },
         StoreError::Io { action: "open", source, .. } if source.kind() == io::ErrorKind::NotFound => {
             "check the path; `keepstone init` makes a new repository"
         }
