@@ -14,6 +14,8 @@ CARGO_FUZZ := target/tools/bin/cargo-fuzz
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 FUZZ_SECONDS ?= 240
+# Seconds that one input may take. Most take far less than a millisecond, but a whole repository on a busy machine more.
+FUZZ_TIMEOUT ?= 30
 MIRI_TARGETS := blob_name intent decision index session_objects page node changes_file
 SCHEDULES ?= 20000
 PART ?= 0/1
@@ -82,7 +84,7 @@ fuzz: $(CARGO_FUZZ) ## fuzz each decoder for FUZZ_SECONDS=240, an hour for all (
 	cargo run $(LOCKED) -p keepstone-fuzz-bodies --example seeds -- fuzz/corpus
 	for target in $(FUZZ_TARGETS); do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --target-dir target/fuzz $$target -- \
-	    -max_total_time=$(FUZZ_SECONDS) -timeout=5 -malloc_limit_mb=512 -print_final_stats=1; \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=$(FUZZ_TIMEOUT) -malloc_limit_mb=512 -print_final_stats=1; \
 	done
 
 crash: ## fail every store call of a sequence of backups in every way: some thousand states, each to its end
