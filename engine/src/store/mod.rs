@@ -1,15 +1,18 @@
 //! Where blobs are kept.
 
+pub mod azure;
 pub mod conformance;
 mod fault;
 mod local;
 mod memory;
 mod recording;
+mod traffic;
 
 pub use fault::{Fault, FaultStore, LateCall};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use recording::{RecordingStore, Requests};
+pub use traffic::{PerTier, Traffic};
 
 use repo_format::{BlobKind, BlobName};
 use std::ops::Range;
@@ -81,6 +84,16 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// A service refused, failed, or could not be reached. A create may or may not have been applied.
+    #[error("could not {action} {object}")]
+    Service {
+        /// What was being done, as in [`StoreError::Io`].
+        action: &'static str,
+        /// The blob or prefix, with where it is.
+        object: String,
+        /// Why.
+        source: azure::ServiceError,
+    },
     /// The place cannot hold a repository (a network file system, say).
     #[error("{path} cannot hold a repository: {reason}")]
     Unsuitable {
@@ -99,7 +112,7 @@ impl StoreError {
         match self {
             Self::NotFound { name } => !matches!(name.kind(), Some(BlobKind::KeySlot(_))),
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::InvalidData,
-            Self::Unsuitable { .. } => false,
+            Self::Service { .. } | Self::Unsuitable { .. } => false,
         }
     }
 }

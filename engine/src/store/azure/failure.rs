@@ -1,0 +1,317 @@
+//! How a blob service fails, and what to do about it.
+
+use azure_core::error::{Error, ErrorKind};
+use azure_core::http::headers::{HeaderName, Headers};
+use azure_core::http::{RawResponse, StatusCode};
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// What a service answered instead of what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The service's own code for it, as in `BlobAlreadyExists`; empty if it gave none.
+    pub code: String,
+    /// The id of the request, which Microsoft's support asks for.
+    pub request: String,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { status, code, request } = self;
+        write!(f, "{status}")?;
+        if !code.is_empty() {
+            write!(f, " {code}")?;
+        }
+        if !request.is_empty() {
+            write!(f, ", request {request}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a blob service did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The SAS was valid once.
+    #[error("the SAS expired at {at} ({answer})")]
+    Expired {
+        /// When, as the SAS says it.
+        at: String,
+        /// What the service answered.
+        answer: Answer,
+    },
+    /// The service does not know who asks.
+    #[error("the service does not accept the credential ({answer})")]
+    Unauthenticated {
+        /// What the service answered.
+        answer: Answer,
+    },
+    /// Who asks may not do that.
+    #[error("the credential does not allow it ({answer})")]
+    Forbidden {
+        /// What the service answered.
+        answer: Answer,
+    },
+    /// There is no container of that name.
+    #[error("the container does not exist ({answer})")]
+    NoContainer {
+        /// What the service answered.
+        answer: Answer,
+    },
+    /// The service was too busy each time.
+    #[error("the service was too busy in each of {tries} tries ({answer})")]
+    Busy {
+        /// Tries that were made.
+        tries: u32,
+        /// What the service answered to the last one.
+        answer: Answer,
+    },
+    /// The service refused it for another reason, or failed each time.
+    #[error("the service answered {answer} to the last of {tries} tries")]
+    Refused {
+        /// Tries that were made.
+        tries: u32,
+        /// What the service answered to the last one.
+        answer: Answer,
+    },
+    /// The service could not be reached, or the connection broke each time.
+    #[error("the connection failed in each of {tries} tries")]
+    Connection {
+        /// Tries that were made.
+        tries: u32,
+        /// Why the last one failed.
+        source: io::Error,
+    },
+    /// The service did not answer in time.
+    #[error("there was no whole answer in {} s, the last of {tries} tries", waited.as_secs())]
+    Late {
+        /// Tries that were made.
+        tries: u32,
+        /// How long the last one waited.
+        waited: Duration,
+    },
+    /// There was no token to ask with.
+    #[error("no token for the storage account could be had")]
+    Token {
+        /// Why.
+        source: io::Error,
+    },
+    /// The names of a listing are not in the order of their bytes.
+    #[error("the listing is not in order: {second:?} comes after {first:?}")]
+    Unordered {
+        /// A name.
+        first: String,
+        /// The one that was listed after it.
+        second: String,
+    },
+    /// What was answered is not what a blob service answers.
+    #[error("the answer is not one of a blob service: {0}")]
+    Nonsense(&'static str),
+}
+
+/// One try that failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// An answer that is an error.
+    Answer {
+        answer: Answer,
+        /// How long the service asks to wait.
+        retry_after: Option<Duration>,
+        /// The service's date, as it wrote it.
+        date: String,
+    },
+    /// No answer, or not a whole one.
+    Broken(io::Error),
+    /// Nothing within the deadline.
+    Late(Duration),
+    /// It was not sent: there was no token.
+    Token(io::Error),
+    /// An answer that makes no sense.
+    Nonsense(&'static str),
+}
+
+impl Failure {
+    /// What an error of the client library tells.
+    pub(super) fn of(error: Error) -> Self {
+        if let ErrorKind::HttpResponse { status, error_code, raw_response } = error.kind() {
+            // Also what the token's issuer answers arrives so, but it names no storage request.
+            return answer(*status, error_code.as_deref(), raw_response.as_deref());
+        }
+        match error.kind() {
+            ErrorKind::Connection | ErrorKind::Io => Self::Broken(io::Error::other(chain(&error))),
+            ErrorKind::Credential => Self::Token(io::Error::other(chain(&error))),
+            ErrorKind::DataConversion => Self::Nonsense("it cannot be decoded"),
+            _ => Self::Broken(io::Error::other(chain(&error))),
+        }
+    }
+
+    /// The service's code, if it answered.
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::Answer { answer, .. } => &answer.code,
+            _ => "",
+        }
+    }
+
+    /// The HTTP status, if the service answered.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Answer { answer, .. } => Some(answer.status),
+            _ => None,
+        }
+    }
+
+    /// Whether another try may fare better.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Answer { answer, .. } => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Broken(_) | Self::Late(_) => true,
+            Self::Token(_) | Self::Nonsense(_) => false,
+        }
+    }
+
+    /// Whether it tells to send less.
+    pub(super) fn is_throttling(&self) -> bool {
+        match self {
+            Self::Answer { answer, .. } => {
+                matches!(answer.status, 429 | 503) || answer.code == "OperationTimedOut"
+            }
+            _ => false,
+        }
+    }
+
+    /// How long the service asks to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Answer { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// What is told after so many tries; `expiry` is when the SAS ends, if it is one.
+    pub(super) fn finally(self, tries: u32, expiry: Option<&str>) -> ServiceError {
+        let is_throttling = self.is_throttling();
+        match self {
+            Self::Broken(source) => ServiceError::Connection { tries, source },
+            Self::Late(waited) => ServiceError::Late { tries, waited },
+            Self::Token(source) => ServiceError::Token { source },
+            Self::Nonsense(what) => ServiceError::Nonsense(what),
+            Self::Answer { answer, date, .. } => match answer.status {
+                401 | 403 => match expiry {
+                    Some(at) if is_past(at, &date) => ServiceError::Expired { at: at.to_owned(), answer },
+                    _ if answer.status == 401 || answer.code == "AuthenticationFailed" => {
+                        ServiceError::Unauthenticated { answer }
+                    }
+                    _ => ServiceError::Forbidden { answer },
+                },
+                404 if answer.code == "ContainerNotFound" => ServiceError::NoContainer { answer },
+                _ if is_throttling => ServiceError::Busy { tries, answer },
+                _ => ServiceError::Refused { tries, answer },
+            },
+        }
+    }
+}
+
+fn answer(status: StatusCode, code: Option<&str>, response: Option<&RawResponse>) -> Failure {
+    let header = |name: &'static str| response.and_then(|response| header(response.headers(), name));
+    let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    // Without a code of its own the library puts a name of the status there.
+    let code = header("x-ms-error-code").or(code).unwrap_or_default();
+    let short = |text: &str| text.chars().filter(|it| it.is_ascii_graphic()).take(CODE_LEN_MAX).collect();
+    let answer = Answer {
+        status: status.into(),
+        code: short(code),
+        request: short(header("x-ms-request-id").unwrap_or_default()),
+    };
+    Failure::Answer { answer, retry_after, date: header("date").unwrap_or_default().to_owned() }
+}
+
+/// What is shown of an answer's fields, which come from outside.
+const CODE_LEN_MAX: usize = 80;
+
+/// A header's value.
+pub(super) fn header<'h>(headers: &'h Headers, name: &'static str) -> Option<&'h str> {
+    headers.get_optional_str(&HeaderName::from_static(name))
+}
+
+/// Whether a time as a SAS writes it, `2026-11-22` or `2026-11-22T10:00[:00]Z`, is not after an HTTP date.
+fn is_past(at: &str, date: &str) -> bool {
+    use azure_core::time::{parse_rfc3339, parse_rfc7231};
+    let whole = match at.trim_end_matches('Z').split_once('T') {
+        None => format!("{at}T00:00:00Z"),
+        Some((day, time)) if time.matches(':').count() == 1 => format!("{day}T{time}:00Z"),
+        Some(_) => at.to_owned(),
+    };
+    match (parse_rfc3339(&whole), parse_rfc7231(date)) {
+        (Ok(at), Ok(now)) => at <= now,
+        _ => false,
+    }
+}
+
+/// An error with its causes in one line: what a library's errors tell is in their causes.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(status: u16, code: &str) -> Failure {
+        let answer = Answer { status, code: code.to_owned(), request: "1-2".to_owned() };
+        Failure::Answer { answer, retry_after: None, date: "Sun, 22 Nov 2026 10:00:00 GMT".to_owned() }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        for (status, code) in [
+            (408, ""),
+            (429, "TooManyRequests"),
+            (500, "InternalError"),
+            (500, "OperationTimedOut"),
+            (502, ""),
+            (503, "ServerBusy"),
+            (504, ""),
+        ] {
+            assert!(failed(status, code).is_transient(), "{status}");
+        }
+        for status in [400, 401, 403, 404, 409, 411, 412, 413, 416, 501] {
+            assert!(!failed(status, "").is_transient(), "{status}");
+        }
+        assert!(
+            failed(503, "ServerBusy").is_throttling() && failed(500, "OperationTimedOut").is_throttling()
+        );
+        assert!(!failed(500, "InternalError").is_throttling());
+    }
+
+    #[test]
+    fn a_refusal_after_the_end_of_the_sas_is_told_so() {
+        for at in ["2026-11-22", "2026-11-22T10:00Z", "2026-11-22T09:59:59Z"] {
+            let error = failed(403, "AuthenticationFailed").finally(1, Some(at));
+            assert!(matches!(error, ServiceError::Expired { .. }), "{at}: {error:?}");
+        }
+        for at in ["2026-11-22T10:01Z", "2026-11-23", "never"] {
+            let error = failed(403, "AuthenticationFailed").finally(1, Some(at));
+            assert!(matches!(error, ServiceError::Unauthenticated { .. }), "{at}: {error:?}");
+        }
+        let error = failed(403, "AuthorizationPermissionMismatch").finally(1, None);
+        assert_eq!(
+            error.to_string(),
+            "the credential does not allow it (403 AuthorizationPermissionMismatch, request 1-2)"
+        );
+    }
+}

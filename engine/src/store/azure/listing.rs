@@ -1,0 +1,121 @@
+//! Listing what there is.
+
+use super::failure::{Failure, ServiceError};
+use super::{AzureStore, LIST_MAX};
+use crate::store::{BlobInfo, Foreign, Page, StoreError};
+use azure_storage_blob::models::BlobContainerClientListBlobsOptions;
+use futures::StreamExt as _;
+use repo_format::BlobName;
+
+/// One answer of the service.
+struct Listed {
+    items: Vec<Item>,
+    /// Where the service goes on, in its own words.
+    marker: Option<String>,
+}
+
+struct Item {
+    name: String,
+    len: u64,
+    modified: u64,
+}
+
+impl AzureStore {
+    /// One page, usually of one request. Where its last name cannot tell where to go on, several answers make it.
+    pub(super) async fn list_page(
+        &self,
+        prefix: &str,
+        from: Option<&BlobName>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let inside = self.settings.place.prefix();
+        let from = from.map(BlobName::as_str).filter(|from| *from > prefix);
+        let mut page = Page::default();
+        let mut last: Option<String> = None;
+        let mut marker = None;
+        loop {
+            let wanted = (limit.max(1) - page.blobs.len()).min(LIST_MAX);
+            let options = BlobContainerClientListBlobsOptions {
+                marker,
+                maxresults: Some(i32::try_from(wanted).expect("a page is short")),
+                prefix: Some(format!("{inside}{prefix}")),
+                start_from: from.map(|from| format!("{inside}{from}")),
+                ..BlobContainerClientListBlobsOptions::default()
+            };
+            let listed = self.list_once(&options).await;
+            let listed = listed.map_err(|failure| self.failed("list", &format!("{prefix}*"), failure))?;
+            for item in listed.items {
+                if let Some(first) = last.filter(|last| *last >= item.name) {
+                    let source = ServiceError::Unordered { first, second: item.name };
+                    let object = format!("{}/{prefix}*", self.settings.place);
+                    return Err(StoreError::Service { action: "list", object, source });
+                }
+                // A service that does not know where to start from begins at the beginning.
+                let name =
+                    item.name.strip_prefix(inside).filter(|name| from.is_none_or(|from| *name >= from));
+                if let Some(name) = name {
+                    add(&mut page, name, &item);
+                }
+                last = Some(item.name);
+            }
+            if listed.marker.is_none() {
+                return Ok(page);
+            }
+            let listed_last = last.as_deref().and_then(|last| last.strip_prefix(inside));
+            if let (Some(name), Some(blob)) = (listed_last, page.blobs.last())
+                && blob.name.as_str() == name
+            {
+                page.next = name_behind(name);
+                return Ok(page);
+            }
+            marker = listed.marker;
+        }
+    }
+
+    async fn list_once(
+        &self,
+        options: &BlobContainerClientListBlobsOptions<'_>,
+    ) -> Result<Listed, (Failure, u32)> {
+        self.tried(
+            |failed| self.settings.retry.list_deadline(failed),
+            |traffic| traffic.lists += 1,
+            async |_| {
+                let pages = self.container.list_blobs(Some(options.clone())).map_err(Failure::of)?;
+                let answer =
+                    pages.into_pages().next().await.ok_or(Failure::Nonsense("a listing has no page"))?;
+                let answer = answer.map_err(Failure::of)?.into_model().map_err(Failure::of)?;
+                let items = answer.blob_items.into_iter().map(|item| {
+                    let properties = item.properties.unwrap_or_default();
+                    let modified =
+                        properties.last_modified.map_or(0, |at| at.unix_timestamp_nanos() / 1_000_000);
+                    Some(Item {
+                        name: item.name?,
+                        len: properties.content_length?,
+                        modified: u64::try_from(modified).unwrap_or(0),
+                    })
+                });
+                let items: Option<Vec<Item>> = items.collect();
+                let items = items.ok_or(Failure::Nonsense("a listed blob has no name or length"))?;
+                Ok(Listed { items, marker: answer.next_marker.filter(|marker| !marker.is_empty()) })
+            },
+        )
+        .await
+    }
+}
+
+fn add(page: &mut Page, name: &str, item: &Item) {
+    match BlobName::parse(name).filter(|_| name_behind(name).is_some()) {
+        Some(name) => page.blobs.push(BlobInfo { name, len: item.len, modified: item.modified }),
+        None if page.foreign.len() < LIST_MAX => {
+            let name = name.escape_debug().to_string();
+            page.foreign.push(Foreign { name, what: "a blob with a name that no blob here has" });
+        }
+        None => {}
+    }
+}
+
+/// The smallest name behind one: no name holds a byte that comes before a hyphen. Nothing for a name of the greatest
+/// length, which the format does not use.
+fn name_behind(name: &str) -> Option<BlobName> {
+    BlobName::parse(&format!("{name}-"))
+}

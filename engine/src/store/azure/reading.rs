@@ -1,0 +1,120 @@
+//! Reading blobs and parts of them.
+
+use super::failure::{Failure, header};
+use super::{AzureStore, DIGEST_HEADER, ONE_REQUEST, Tier, of_tier};
+use azure_core::http::Etag;
+use azure_core::http::headers::Headers;
+use azure_storage_blob::BlobClient;
+use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
+use futures::StreamExt as _;
+use repo_format::BlobName;
+use std::num::NonZeroUsize;
+
+/// Memory that is taken before the bytes are there; more is taken as they come.
+const RESERVE_MAX: u64 = 64 << 20;
+
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    bytes: Vec<u8>,
+    /// That of the first answer: the rest is read of the same blob.
+    etag: Option<Etag>,
+    /// Whether it once had another digest than its metadata says.
+    wrong: bool,
+}
+
+impl AzureStore {
+    /// Reads from `start` up to `end`, or to the blob's end. A transfer that breaks goes on where it broke.
+    pub(super) async fn read(
+        &self,
+        name: &BlobName,
+        start: u64,
+        end: Option<u64>,
+    ) -> Result<Vec<u8>, (Failure, u32)> {
+        let client = self.blob(name);
+        let mut reading = Reading::default();
+        let asked = end.map_or(RESERVE_MAX, |end| end - start);
+        let result = self
+            .tried(
+                |failed| self.deadline(failed, asked.min(RESERVE_MAX), self.settings.download_limit),
+                |_| {},
+                async |_| self.read_on(&client, start, end, &mut reading).await,
+            )
+            .await;
+        match result {
+            // The range begins behind the blob's end.
+            Err((failure, _)) if failure.status() == Some(416) => Ok(Vec::new()),
+            result => result.map(|()| reading.bytes),
+        }
+    }
+
+    async fn read_on(
+        &self,
+        client: &BlobClient,
+        start: u64,
+        end: Option<u64>,
+        reading: &mut Reading,
+    ) -> Result<(), Failure> {
+        let from = start + reading.bytes.len() as u64;
+        if end.is_some_and(|end| from >= end) {
+            return Ok(());
+        }
+        let whole = start == 0 && end.is_none();
+        let range = match end {
+            Some(end) => Some(HttpRange::from(from..end)),
+            None if from == 0 => None,
+            None => Some(HttpRange::from(from..)),
+        };
+        let options = BlobClientDownloadOptions {
+            range,
+            if_match: reading.etag.clone(),
+            parallel: Some(NonZeroUsize::MIN),
+            partition_size: NonZeroUsize::new(ONE_REQUEST),
+            ..BlobClientDownloadOptions::default()
+        };
+        let response = client.download(Some(options)).await;
+        let read_in = response.as_ref().map_or(Tier::Hot, |response| tier_of(&response.headers));
+        self.meter.count(|traffic| *of_tier(&mut traffic.reads, read_in) += 1);
+        let mut response = response.map_err(Failure::of)?;
+        reading.etag = header(&response.headers, "etag").map(|etag| Etag::from(etag.to_owned()));
+        let expected = header(&response.headers, "content-length").and_then(|len| len.parse::<u64>().ok());
+        let room = end.map_or(u64::MAX, |end| end - from);
+        if expected.is_some_and(|expected| expected > room) {
+            return Err(Failure::Nonsense("it is more than was asked for"));
+        }
+        let reserved = usize::try_from(expected.unwrap_or(0).min(RESERVE_MAX)).unwrap_or(0);
+        reading.bytes.reserve_exact(reserved);
+        let mut left = room;
+        while let Some(part) = response.body.next().await {
+            let part = part.map_err(Failure::of)?;
+            left = left
+                .checked_sub(part.len() as u64)
+                .ok_or(Failure::Nonsense("it is more than was asked for"))?;
+            self.meter.count(|traffic| *of_tier(&mut traffic.read_bytes, read_in) += part.len() as u64);
+            reading.bytes.extend_from_slice(&part);
+        }
+        let got = room - left;
+        if expected.is_some_and(|expected| got < expected) {
+            return Err(Failure::Broken(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        let digest = header(&response.headers, DIGEST_HEADER);
+        if whole
+            && digest.is_some_and(|digest| blake3::hash(&reading.bytes).to_hex().as_str() != digest)
+            && !reading.wrong
+        {
+            // Once more: it may have been changed on its way. What is stored like that is for the caller to judge.
+            *reading = Reading { wrong: true, ..Reading::default() };
+            return Err(Failure::Broken(std::io::ErrorKind::InvalidData.into()));
+        }
+        Ok(())
+    }
+}
+
+/// The tier that a blob is in; hot if the answer does not tell.
+fn tier_of(headers: &Headers) -> Tier {
+    match header(headers, "x-ms-access-tier") {
+        Some("Cool") => Tier::Cool,
+        Some("Cold") => Tier::Cold,
+        _ => Tier::Hot,
+    }
+}
