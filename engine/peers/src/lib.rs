@@ -1,0 +1,8 @@
+//! Test support: starts the servers that Keepstone talks to, as real ones as can be had, and ends them with the test.
+//!
+//! There is a module for each peer. All of it is synchronous, and panics with a message that says what to do: a test
+//! whose peer cannot be started has failed, and is never skipped.
+
+pub mod azurite;
+pub mod http;
+pub mod sas;
