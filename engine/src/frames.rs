@@ -101,19 +101,28 @@ impl<'r, 's> FrameReader<'r, 's> {
         if let Some(opener) = lock(&self.openers).get(pack) {
             return Ok(Arc::clone(opener));
         }
-        let name = pack.blob();
-        let header_len = PACK_HEADER_LEN as u64;
-        let bytes = self.repository.store().get(&name, Some(0..header_len))?;
-        if bytes.len() < PACK_HEADER_LEN {
-            return Err(EngineError::Short { name, expected: header_len });
-        }
-        let opener = Arc::new(self.opener_from_header(pack, &bytes)?);
+        let opener = match self.read_opener(pack) {
+            // Once more: it may have been changed on its way.
+            Err(EngineError::Damaged { .. }) => self.read_opener(pack)?,
+            result => result?,
+        };
+        let opener = Arc::new(opener);
         let mut openers = lock(&self.openers);
         if openers.len() >= OPENERS_MAX {
             openers.clear();
         }
         openers.insert(pack.clone(), Arc::clone(&opener));
         Ok(opener)
+    }
+
+    fn read_opener(&self, pack: &PackName) -> Result<PackOpener, EngineError> {
+        let name = pack.blob();
+        let header_len = PACK_HEADER_LEN as u64;
+        let bytes = self.repository.store().get(&name, Some(0..header_len))?;
+        if bytes.len() < PACK_HEADER_LEN {
+            return Err(EngineError::Short { name, expected: header_len });
+        }
+        self.opener_from_header(pack, &bytes)
     }
 
     /// Parses a pack's header and derives the pack's key.
@@ -156,10 +165,40 @@ impl<'r, 's> FrameReader<'r, 's> {
         Ok(session_key)
     }
 
-    /// Opens and decodes one frame out of fetched bytes, in place, and checks its id.
+    /// Opens and decodes one frame out of fetched bytes, in place, and checks its id. One that does not open is read
+    /// once more, and the pack's header with it: bytes may be changed on their way as well as where they are kept.
     ///
     /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. `plain` becomes the payload.
-    pub(crate) fn open_with(
+    pub(crate) fn open(
+        &self,
+        opener: &PackOpener,
+        kind: FrameKind,
+        location: &Location,
+        sealed: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), EngineError> {
+        let Err(damage) = self.open_once(opener, kind, location, sealed, scratch) else { return Ok(()) };
+        let pack = &location.pack.name;
+        lock(&self.openers).remove(pack);
+        let start = u64::from(location.offset);
+        let range = start..start + u64::from(location.stored_len);
+        let again = self.opener(pack).and_then(|opener| {
+            let mut bytes = self.repository.store().get(&pack.blob(), Some(range))?;
+            if bytes.len() != location.stored_len as usize {
+                return Err(EngineError::Short {
+                    name: pack.blob(),
+                    expected: start + u64::from(location.stored_len),
+                });
+            }
+            self.open_once(&opener, kind, location, &mut bytes, scratch)
+        });
+        match again {
+            Err(error) if error.is_damage() => Err(damage),
+            again => again,
+        }
+    }
+
+    fn open_once(
         &self,
         opener: &PackOpener,
         kind: FrameKind,
@@ -251,7 +290,7 @@ impl<'r, 's> FrameReader<'r, 's> {
             // A copy, because opening is in place and members may share a frame.
             let sealed = fetch.frame(&mut bytes, location).map(|sealed| sealed.to_vec());
             let payload = sealed.and_then(|mut sealed| {
-                self.open_with(&opener, kind, location, &mut sealed, scratch)?;
+                self.open(&opener, kind, location, &mut sealed, scratch)?;
                 Ok(scratch.plain.clone())
             });
             lock(results)[member] = Some(payload);

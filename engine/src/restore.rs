@@ -228,7 +228,7 @@ impl Run<'_, '_, '_> {
             }
             let location = &chunk(&places[0]).location;
             let result = fetch.frame(&mut bytes, location).and_then(|sealed| {
-                self.frames.open_with(opener, FrameKind::Chunk, location, sealed, &mut scratch)
+                self.frames.open(opener, FrameKind::Chunk, location, sealed, &mut scratch)
             });
             if let Err(error) = result {
                 self.give_up(places.iter().map(chunk), error)?;

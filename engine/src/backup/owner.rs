@@ -18,8 +18,14 @@ use std::sync::Arc;
 
 /// Regions beyond one for each thread: they wait to be encoded or packed, so that no thread runs dry.
 const REGIONS_AHEAD: usize = 2;
-/// Packs that are being sealed or put at a time.
-const PACKS_IN_FLIGHT: usize = 4;
+/// Packs that are being sealed or put at a time: one for each thread that makes them, within these bounds. Fewer would
+/// not fill a link with latency, and more would not be held in memory.
+const PACKS_IN_FLIGHT: std::ops::RangeInclusive<usize> = 4..=8;
+
+/// How many packs are sealed or put at a time on this machine.
+pub(super) fn packs_in_flight() -> usize {
+    parallelism().clamp(*PACKS_IN_FLIGHT.start(), *PACKS_IN_FLIGHT.end())
+}
 
 /// A region that was looked up and waits for its turn to be packed.
 struct DecidedRegion {
@@ -232,7 +238,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     /// Packs the regions whose turn it is, while few packs are on their way; returns how many.
     fn pack_ready(&mut self) -> Result<usize, EngineError> {
         let mut packed = 0;
-        while self.packs_in_flight < PACKS_IN_FLIGHT
+        while self.packs_in_flight < packs_in_flight()
             && self.decided.front().is_some_and(|region| region.encoded.is_some())
         {
             let region = self.decided.pop_front().expect("there is a first one");

@@ -9,7 +9,7 @@
 use super::StoredDisk;
 use super::dedup::Dedup;
 use super::feed::{RegionJob, feed};
-use super::owner::Owner;
+use super::owner::{Owner, packs_in_flight};
 use super::plan::DiskPlan;
 use super::stages::{ChunkedRegion, EncodedRegion, Stages};
 use crate::buffers::BufferPool;
@@ -26,9 +26,6 @@ use crate::threads::{AtomicBool, Mutex, Receiver, Sender, channel, lock, scope, 
 use repo_format::{BlobName, PackName, PackRef, SessionKey, Totals, seal_session_key};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-
-/// Threads that put.
-const PUT_THREADS: usize = 4;
 
 /// What a run works on.
 pub(super) struct Context<'a, 'f, 'r, 's> {
@@ -114,7 +111,8 @@ pub(super) fn run(
     let to_put = Mutex::new(to_put);
     scope(|threads| {
         let (repository, stages, to_put) = (context.repository, &stages, &to_put);
-        for _ in 0..PUT_THREADS {
+        // One for each pack that may be on its way.
+        for _ in 0..packs_in_flight() {
             let events = events.clone();
             threads.spawn(move || {
                 reporting_panic(&events, || put_blobs(repository, stages, to_put, &events));
