@@ -1,0 +1,62 @@
+//! Azurite, containers and stores.
+
+use keepstone_engine::store::azure::{
+    AzurePlace, AzureSettings, AzureStore, Credential, RetryPolicy, Secret, Tier,
+};
+use keepstone_peers::azurite::{Azurite, PRIMARY};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+
+/// What drives the requests of all stores of this process.
+pub fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+    })
+}
+
+/// Makes a container in the shared Azurite and returns its name.
+pub fn container() -> String {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let name = format!("c-{}", MADE.fetch_add(1, Ordering::Relaxed));
+    Azurite::shared().create_container(&PRIMARY, &name);
+    name
+}
+
+/// The key of the account.
+pub fn key() -> Credential {
+    Credential::AccountKey(Secret::new(PRIMARY.key.to_owned()))
+}
+
+/// How a test wants a container to be used, waiting hardly at all between tries.
+pub fn settings(container: &str, credential: Credential) -> AzureSettings {
+    settings_at(&Azurite::shared().endpoint(&PRIMARY), container, credential)
+}
+
+/// As [`settings`], by another way to the service.
+pub fn settings_at(endpoint: &str, container: &str, credential: Credential) -> AzureSettings {
+    let place = format!("azblob://{}/{container}?endpoint={endpoint}", PRIMARY.name);
+    AzureSettings {
+        place: AzurePlace::parse(&place).expect("it is an azblob URI").expect("it is a place"),
+        credential,
+        authority: None,
+        data_tier: Tier::Hot,
+        content_md5: false,
+        upload_limit: None,
+        download_limit: None,
+        retry: RetryPolicy {
+            first_wait: Duration::from_millis(1),
+            longest_wait: Duration::from_millis(5),
+            ..RetryPolicy::default()
+        },
+        seed: 1,
+        stop: Default::default(),
+    }
+}
+
+/// The store in a container.
+pub fn open(settings: AzureSettings) -> AzureStore {
+    AzureStore::new(runtime().handle().clone(), settings).expect("the credential can be used")
+}
