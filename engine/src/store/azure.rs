@@ -162,6 +162,14 @@ impl AzureStore {
         self.container.blob_client(&format!("{}{name}", self.settings.place.prefix()))
     }
 
+    /// The tier that a blob is created in, and is taken to be in: reading it does not tell.
+    fn tier(&self, name: &BlobName) -> Tier {
+        match name.kind() {
+            Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Data => self.settings.data_tier,
+            _ => Tier::Hot,
+        }
+    }
+
     /// Makes a request until it succeeds or there is no point in another try. `once` is given the number of tries that
     /// failed.
     async fn tried<T>(
@@ -256,10 +264,7 @@ impl AzureStore {
 
     async fn create(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
         let digest = blake3::hash(bytes).to_hex().to_string();
-        let tier = match name.kind() {
-            Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Data => self.settings.data_tier,
-            _ => Tier::Hot,
-        };
+        let tier = self.tier(name);
         let md5 = self.settings.content_md5.then(|| Md5::digest(bytes).to_vec());
         let created = self
             .tried(

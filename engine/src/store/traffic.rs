@@ -24,7 +24,7 @@ impl PerTier {
 pub struct Traffic {
     /// Requests that create a blob, by the tier it is created in.
     pub writes: PerTier,
-    /// Requests that read a blob or its properties, by the tier it is in; hot where no answer told.
+    /// Requests that read a blob or its properties, by the tier that such blobs are now created in: no answer tells.
     pub reads: PerTier,
     /// Requests for a page of a listing.
     pub lists: u64,
@@ -36,7 +36,7 @@ pub struct Traffic {
     pub throttled: u64,
     /// Bytes of blobs that were created, by the tier they are in.
     pub written_bytes: PerTier,
-    /// Bytes of blobs that were read, by the tier they are in.
+    /// Bytes of blobs that were read, by the same tiers.
     pub read_bytes: PerTier,
     /// Bytes of request bodies that were sent, also of tries that failed.
     pub bytes_out: u64,

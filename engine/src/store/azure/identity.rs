@@ -78,10 +78,9 @@ impl Authority {
     /// When the SAS ends, as it says itself.
     pub(super) fn expiry(&self) -> Option<String> {
         let Means::Sas { pairs, .. } = &self.means else { return None };
-        let pairs = lock(pairs);
-        let value = pairs.split('&').find_map(|pair| pair.strip_prefix("se="))?;
-        // A time has no other characters that are encoded.
-        Some(value.replace("%3A", ":").replace("%3a", ":"))
+        let mut url = self.container.clone();
+        url.set_query(Some(&lock(pairs)));
+        url.query_pairs().find(|(name, _)| name == "se").map(|(_, at)| at.into_owned())
     }
 
     /// A number that tells renewals apart.

@@ -38,7 +38,7 @@ impl AzureStore {
             let options = BlobContainerClientListBlobsOptions {
                 marker,
                 maxresults: Some(i32::try_from(wanted).expect("a page is short")),
-                prefix: Some(format!("{inside}{prefix}")),
+                prefix: Some(format!("{inside}{prefix}")).filter(|prefix| !prefix.is_empty()),
                 start_from: from.map(|from| format!("{inside}{from}")),
                 ..BlobContainerClientListBlobsOptions::default()
             };

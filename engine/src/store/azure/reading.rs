@@ -3,7 +3,6 @@
 use super::failure::{Failure, header};
 use super::{AzureStore, DIGEST_HEADER, ONE_REQUEST, Tier, of_tier};
 use azure_core::http::Etag;
-use azure_core::http::headers::Headers;
 use azure_storage_blob::BlobClient;
 use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
 use futures::StreamExt as _;
@@ -31,14 +30,14 @@ impl AzureStore {
         start: u64,
         end: Option<u64>,
     ) -> Result<Vec<u8>, (Failure, u32)> {
-        let client = self.blob(name);
+        let (client, tier) = (self.blob(name), self.tier(name));
         let mut reading = Reading::default();
         let asked = end.map_or(RESERVE_MAX, |end| end - start);
         let result = self
             .tried(
                 |failed| self.deadline(failed, asked.min(RESERVE_MAX), self.settings.download_limit),
-                |_| {},
-                async |_| self.read_on(&client, start, end, &mut reading).await,
+                |traffic| *of_tier(&mut traffic.reads, tier) += 1,
+                async |_| self.read_on(&client, (start, end), tier, &mut reading).await,
             )
             .await;
         match result {
@@ -51,8 +50,8 @@ impl AzureStore {
     async fn read_on(
         &self,
         client: &BlobClient,
-        start: u64,
-        end: Option<u64>,
+        (start, end): (u64, Option<u64>),
+        tier: Tier,
         reading: &mut Reading,
     ) -> Result<(), Failure> {
         let from = start + reading.bytes.len() as u64;
@@ -72,10 +71,7 @@ impl AzureStore {
             partition_size: NonZeroUsize::new(ONE_REQUEST),
             ..BlobClientDownloadOptions::default()
         };
-        let response = client.download(Some(options)).await;
-        let read_in = response.as_ref().map_or(Tier::Hot, |response| tier_of(&response.headers));
-        self.meter.count(|traffic| *of_tier(&mut traffic.reads, read_in) += 1);
-        let mut response = response.map_err(Failure::of)?;
+        let mut response = client.download(Some(options)).await.map_err(Failure::of)?;
         reading.etag = header(&response.headers, "etag").map(|etag| Etag::from(etag.to_owned()));
         let expected = header(&response.headers, "content-length").and_then(|len| len.parse::<u64>().ok());
         let room = end.map_or(u64::MAX, |end| end - from);
@@ -90,7 +86,7 @@ impl AzureStore {
             left = left
                 .checked_sub(part.len() as u64)
                 .ok_or(Failure::Nonsense("it is more than was asked for"))?;
-            self.meter.count(|traffic| *of_tier(&mut traffic.read_bytes, read_in) += part.len() as u64);
+            self.meter.count(|traffic| *of_tier(&mut traffic.read_bytes, tier) += part.len() as u64);
             reading.bytes.extend_from_slice(&part);
         }
         let got = room - left;
@@ -107,14 +103,5 @@ impl AzureStore {
             return Err(Failure::Broken(std::io::ErrorKind::InvalidData.into()));
         }
         Ok(())
-    }
-}
-
-/// The tier that a blob is in; hot if the answer does not tell.
-fn tier_of(headers: &Headers) -> Tier {
-    match header(headers, "x-ms-access-tier") {
-        Some("Cool") => Tier::Cool,
-        Some("Cold") => Tier::Cold,
-        _ => Tier::Hot,
     }
 }
