@@ -237,7 +237,7 @@ impl AzureStore {
         }
     }
 
-    /// The next of a row of numbers that the seed begins (SplitMix64).
+    /// The next of a row of numbers that the seed begins (`SplitMix64`).
     fn random(&self) -> u64 {
         let number = self.drawn.fetch_add(1, Ordering::Relaxed) + 1;
         let mut mixed = self.settings.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));

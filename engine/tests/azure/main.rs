@@ -1,8 +1,8 @@
 //! The store in Azure Blob Storage, against Azurite.
 
 mod rights;
-mod store;
 mod service;
+mod store;
 
 #[path = "../world/mod.rs"]
 mod world;

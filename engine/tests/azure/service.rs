@@ -4,8 +4,8 @@ use keepstone_engine::store::azure::{
     AzurePlace, AzureSettings, AzureStore, Credential, RetryPolicy, Secret, Tier,
 };
 use keepstone_peers::azurite::{Azurite, PRIMARY};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -52,7 +52,7 @@ pub fn settings_at(endpoint: &str, container: &str, credential: Credential) -> A
             ..RetryPolicy::default()
         },
         seed: 1,
-        stop: Default::default(),
+        stop: Arc::default(),
     }
 }
 

@@ -129,21 +129,27 @@ pub(super) enum Failure {
     /// Nothing within the deadline.
     Late(Duration),
     /// It was not sent: there was no token.
-    Token(io::Error),
+    Token {
+        /// Whether the issuer could not be reached or was busy.
+        passing: bool,
+        source: io::Error,
+    },
     /// An answer that makes no sense.
     Nonsense(&'static str),
 }
 
 impl Failure {
     /// What an error of the client library tells.
+    #[expect(clippy::needless_pass_by_value, reason = "it is for `map_err`")]
     pub(super) fn of(error: Error) -> Self {
         if let ErrorKind::HttpResponse { status, error_code, raw_response } = error.kind() {
             // Also what the token's issuer answers arrives so, but it names no storage request.
             return answer(*status, error_code.as_deref(), raw_response.as_deref());
         }
         match error.kind() {
-            ErrorKind::Connection | ErrorKind::Io => Self::Broken(io::Error::other(chain(&error))),
-            ErrorKind::Credential => Self::Token(io::Error::other(chain(&error))),
+            ErrorKind::Credential => {
+                Self::Token { passing: is_passing(&error), source: io::Error::other(chain(&error)) }
+            }
             ErrorKind::DataConversion => Self::Nonsense("it cannot be decoded"),
             _ => Self::Broken(io::Error::other(chain(&error))),
         }
@@ -168,9 +174,10 @@ impl Failure {
     /// Whether another try may fare better.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Answer { answer, .. } => matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504),
+            Self::Answer { answer, .. } => is_passing_status(answer.status),
             Self::Broken(_) | Self::Late(_) => true,
-            Self::Token(_) | Self::Nonsense(_) => false,
+            Self::Token { passing, .. } => *passing,
+            Self::Nonsense(_) => false,
         }
     }
 
@@ -198,7 +205,7 @@ impl Failure {
         match self {
             Self::Broken(source) => ServiceError::Connection { tries, source },
             Self::Late(waited) => ServiceError::Late { tries, waited },
-            Self::Token(source) => ServiceError::Token { source },
+            Self::Token { source, .. } => ServiceError::Token { source },
             Self::Nonsense(what) => ServiceError::Nonsense(what),
             Self::Answer { answer, date, .. } => match answer.status {
                 401 | 403 => match expiry {
@@ -221,7 +228,7 @@ fn answer(status: StatusCode, code: Option<&str>, response: Option<&RawResponse>
     let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
     // Without a code of its own the library puts a name of the status there.
     let code = header("x-ms-error-code").or(code).unwrap_or_default();
-    let short = |text: &str| text.chars().filter(|it| it.is_ascii_graphic()).take(CODE_LEN_MAX).collect();
+    let short = |text: &str| text.chars().filter(char::is_ascii_graphic).take(CODE_LEN_MAX).collect();
     let answer = Answer {
         status: status.into(),
         code: short(code),
@@ -250,6 +257,23 @@ fn is_past(at: &str, date: &str) -> bool {
         (Ok(at), Ok(now)) => at <= now,
         _ => false,
     }
+}
+
+/// Whether what kept a token from being had may pass.
+fn is_passing(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<Error>().map(Error::kind) {
+            Some(ErrorKind::HttpResponse { status, .. }) => return is_passing_status((*status).into()),
+            Some(ErrorKind::Io | ErrorKind::Connection) => return true,
+            _ => cause = error.source(),
+        }
+    }
+    false
+}
+
+fn is_passing_status(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// An error with its causes in one line: what a library's errors tell is in their causes.

@@ -8,7 +8,9 @@ use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::TokenCredential;
 use azure_core::error::{Error, ErrorKind};
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{ClientMethodOptions, ClientOptions, Context, HttpClient, Request, Transport, Url};
+use azure_core::http::{
+    ClientMethodOptions, ClientOptions, Context, HttpClient, Request, RetryOptions, Transport, Url,
+};
 use azure_core::time::{OffsetDateTime, to_rfc7231};
 use azure_identity::{
     AzureCliCredential, AzureCliCredentialOptions, ClientAssertion, ClientAssertionCredential,
@@ -148,6 +150,7 @@ fn token(settings: &AzureSettings, transport: Arc<dyn HttpClient>) -> Result<Tok
     let client_options = ClientOptions {
         transport: Some(Transport::new(transport)),
         cloud: Some(Arc::new(CloudConfiguration::Custom(cloud))),
+        retry: RetryOptions::none(),
         ..ClientOptions::default()
     };
     let assertion = |client_options| Some(ClientAssertionCredentialOptions { client_options });

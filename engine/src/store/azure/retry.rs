@@ -26,9 +26,9 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             first_wait: Duration::from_secs(1),
-            longest_wait: Duration::from_secs(60),
+            longest_wait: Duration::from_mins(1),
             tries: 10,
-            patience: Duration::from_secs(15 * 60),
+            patience: Duration::from_mins(15),
             deadline: Duration::from_secs(30),
             slowest: 512 << 10,
             list_deadline: Duration::from_secs(20),
@@ -37,7 +37,7 @@ impl Default for RetryPolicy {
 }
 
 /// A service's wish is heeded up to this.
-const ASKED_WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+const ASKED_WAIT_MAX: Duration = Duration::from_mins(5);
 /// Deadlines double up to this many times.
 const DOUBLINGS_MAX: u32 = 6;
 

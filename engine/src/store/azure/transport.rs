@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection is kept that nobody uses; services close them after a few minutes.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Counts and limits, shared by all requests.
 #[derive(Debug)]
