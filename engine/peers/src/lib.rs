@@ -1,8 +1,9 @@
 //! Test support: starts the servers that Keepstone talks to, as real ones as can be had, and ends them with the test.
 //!
-//! There is a module for each peer. All of it is synchronous, and panics with a message that says what to do: a test
-//! whose peer cannot be started has failed, and is never skipped.
+//! There is a module for each peer, and [`proxy`] for what may stand before one. All of it is synchronous, and panics
+//! with a message that says what to do: a test whose peer cannot be started has failed, and is never skipped.
 
 pub mod azurite;
 pub mod http;
+pub mod proxy;
 pub mod sas;
