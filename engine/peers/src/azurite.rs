@@ -1,6 +1,8 @@
 //! Azurite, Microsoft's emulator of Azure Storage: its blob service, on a port of 127.0.0.1 that was free.
 //!
-//! It does not emulate versions, soft delete, immutability, replication or throttling.
+//! It does not emulate versions, soft delete, immutability, replication or throttling. It refuses an expired token with
+//! 403 `AuthenticationFailed`, and an expired SAS with 403 `AuthorizationFailure`, where Azure's documentation says 401
+//! `InvalidAuthenticationInfo`, and 403 `AuthenticationFailed`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,7 +11,8 @@ use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::http;
+use crate::certificates::Certificates;
+use crate::http::Way;
 pub use crate::sas::Account;
 
 /// The account in which tests keep repositories.
@@ -44,6 +47,8 @@ pub struct Azurite {
     process: Child,
     /// Such as `http://127.0.0.1:40000`.
     origin: String,
+    /// Whom to trust, if it speaks TLS.
+    ca_file: Option<PathBuf>,
 }
 
 impl Azurite {
@@ -53,7 +58,20 @@ impl Azurite {
     /// If Azurite is not installed, or does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::run(azurite().args(["--inMemoryPersistence", "--extentMemoryLimit", MEMORY_MIB]))
+        Self::run(&mut in_memory(), None)
+    }
+
+    /// Starts one like [`Azurite::start`] that speaks TLS only, and also takes access tokens. Those allow everything.
+    ///
+    /// # Panics
+    /// Like [`Azurite::start`].
+    #[must_use]
+    pub fn start_with_tokens(certificates: &Certificates) -> Self {
+        let mut command = in_memory();
+        command.args(["--oauth", "basic"]);
+        command.arg("--cert").arg(certificates.server_file());
+        command.arg("--key").arg(certificates.server_key_file());
+        Self::run(&mut command, Some(certificates.ca_file()))
     }
 
     /// Starts one that keeps everything in a directory, for gigabytes.
@@ -62,7 +80,7 @@ impl Azurite {
     /// Like [`Azurite::start`].
     #[must_use]
     pub fn start_in(directory: &Path) -> Self {
-        Self::run(azurite().arg("--location").arg(directory))
+        Self::run(azurite().arg("--location").arg(directory), None)
     }
 
     /// Returns the one that all tests of this process share; each makes a container of its own. It is started when it
@@ -75,7 +93,7 @@ impl Azurite {
         SHARED.get_or_init(Self::start)
     }
 
-    fn run(command: &mut Command) -> Self {
+    fn run(command: &mut Command, ca_file: Option<PathBuf>) -> Self {
         let mut process = command.spawn().unwrap_or_else(|error| {
             panic!("cannot run node, on which Azurite runs ({error}): run `make test`, or `make azurite`")
         });
@@ -83,7 +101,7 @@ impl Azurite {
         let (said, listening) = mpsc::channel();
         thread::spawn(move || read_output(output, &said));
         match listening.recv_timeout(Duration::from_secs(START_SECONDS)) {
-            Ok(Ok(origin)) => Self { process, origin },
+            Ok(Ok(origin)) => Self { process, origin, ca_file },
             Ok(Err(output)) => panic!("Azurite ended before it listened; it said:\n{output}"),
             Err(_) => {
                 process.kill().expect("the process was not waited for");
@@ -111,7 +129,8 @@ impl Azurite {
     pub fn create_container(&self, account: &Account, container: &str) {
         let sas = account.account_sas(SystemTime::now() + Duration::from_hours(1));
         let url = format!("{}/{container}?restype=container&{sas}", self.endpoint(account));
-        let answer = http::send("PUT", &url, &[], &[]);
+        let way = Way { ca_file: self.ca_file.as_deref(), proxy: None };
+        let answer = way.send("PUT", &url, &[], &[]);
         let body = String::from_utf8_lossy(&answer.body);
         assert_eq!(answer.status, 201, "container {container} was not created: {body}");
     }
@@ -127,6 +146,12 @@ impl Drop for Azurite {
 /// Returns the directory that `make azurite` installs into.
 fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/azurite")
+}
+
+fn in_memory() -> Command {
+    let mut command = azurite();
+    command.args(["--inMemoryPersistence", "--extentMemoryLimit", MEMORY_MIB]);
+    command
 }
 
 fn azurite() -> Command {

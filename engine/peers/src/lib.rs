@@ -3,7 +3,13 @@
 //! There is a module for each peer, and [`proxy`] for what may stand before one. All of it is synchronous, and panics
 //! with a message that says what to do: a test whose peer cannot be started has failed, and is never skipped.
 
+pub mod azure_cli;
 pub mod azurite;
+pub mod certificates;
+pub mod entra;
 pub mod http;
+pub mod imds;
 pub mod proxy;
 pub mod sas;
+mod server;
+pub mod token;

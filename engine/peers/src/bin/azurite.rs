@@ -25,9 +25,9 @@ fn main() -> io::Result<()> {
     )?;
     writeln!(output, "# Rights to read, create and list, which is all that a backup needs:")?;
     writeln!(output, "export AZURE_STORAGE_SAS_TOKEN='{sas}'")?;
-    writeln!(output, "# All rights, instead of those above:")?;
-    writeln!(output, "export AZURE_STORAGE_KEY='{}'", PRIMARY.key)?;
-    writeln!(output, "# Everything is in memory and gone after Ctrl-C.")?;
+    writeln!(output, "# Instead of those, all rights:")?;
+    writeln!(output, "# unset AZURE_STORAGE_SAS_TOKEN; export AZURE_STORAGE_KEY='{}'", PRIMARY.key)?;
+    writeln!(output, "# Everything is in memory, and gone after Ctrl-C.")?;
     output.flush()?;
     loop {
         thread::park();
