@@ -1,14 +1,29 @@
 //! What can be said on the command line.
 
 use crate::commands::Command;
+use crate::credentials::AuthKind;
+use crate::numbers::parse_rate;
 use clap::{ArgAction, Args, Parser};
 use repo_format::WriterId;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 const ENVIRONMENT: &str = "\
 Password:
   It is taken from the first of --password-file, --password-command, the environment variable \
 KEEPSTONE_PASSWORD, the profile, and a question at the terminal.
+
+Credentials for Azure:
+  Secrets are never on the command line. If exactly one of these is in the environment, or else in the profile, it is \
+taken; if there are several, --auth chooses. managed-identity and azure-cli must be chosen.
+  sas                  AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_SAS_TOKEN_FILE (read again when due)
+  connection-string    AZURE_STORAGE_CONNECTION_STRING
+  key                  AZURE_STORAGE_KEY
+  client-secret        AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET
+  client-certificate   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_CERTIFICATE_PATH (PEM)
+  workload-identity    AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE
+  managed-identity     AZURE_CLIENT_ID for a user-assigned one
+  azure-cli            AZURE_TENANT_ID for another tenant than that of the login
 
 Exit codes:
   0    done
@@ -32,7 +47,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArguments {
-    /// The repository: a directory
+    #[expect(clippy::doc_markdown, reason = "help texts are no Markdown")]
+    /// The repository: a directory, or azblob://ACCOUNT/CONTAINER[/PREFIX][?endpoint=URL] in Azure
     #[arg(
         short,
         long,
@@ -53,8 +69,10 @@ pub(crate) struct GlobalArguments {
 
     /// Read settings from a TOML file; flags and the environment come before it
     ///
-    /// It may hold repository, password-file, password-command, writer, cache-dir, index-budget and compression.
-    /// Relative paths in it count from its directory.
+    /// It may hold repository, password-file, password-command, writer, cache-dir, index-budget and compression; for
+    /// Azure auth, sas-token-file, key-file, connection-string-file, tenant-id, client-id, client-secret-file,
+    /// client-certificate, federated-token-file, authority-host, tier, content-md5, limit-upload, limit-download and a
+    /// table of prices. Relative paths in it count from its directory.
     #[arg(long, global = true, value_name = "FILE", env = "KEEPSTONE_PROFILE", hide_env_values = true)]
     pub(crate) profile: Option<PathBuf>,
 
@@ -81,6 +99,18 @@ pub(crate) struct GlobalArguments {
     /// Compute on so many threads [default: one for each processor]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+
+    /// How to prove who asks, for a repository in Azure [default: the only credential that is there]
+    #[arg(long, global = true, value_name = "KIND", value_enum)]
+    pub(crate) auth: Option<AuthKind>,
+
+    /// Send at most so many bytes a second to Azure, as in 50MiB
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) limit_upload: Option<NonZeroU64>,
+
+    /// Receive at most so many bytes a second from Azure
+    #[arg(long, global = true, value_name = "RATE", value_parser = parse_rate)]
+    pub(crate) limit_download: Option<NonZeroU64>,
 
     /// Tell on standard error what is being done; twice for more
     #[arg(short, long, global = true, action = ArgAction::Count)]

@@ -3,6 +3,7 @@
 use crate::console::lines;
 use crate::hint;
 use keepstone_engine::EngineError;
+use keepstone_engine::store::azure::CredentialError;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -82,7 +83,7 @@ pub(crate) fn describe(error: &anyhow::Error) -> String {
 /// The exit code of a failure.
 pub(crate) fn code(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
-        if cause.is::<Usage>() {
+        if cause.is::<Usage>() || cause.is::<CredentialError>() {
             return Exit::Usage;
         }
         if let Some(error) = cause.downcast_ref::<EngineError>() {
@@ -109,9 +110,11 @@ mod tests {
     use keepstone_engine::index::IndexError;
     use keepstone_engine::source::{ChangesError, ImageError};
     use keepstone_engine::store::StoreError;
+    use keepstone_engine::store::azure::{Answer, PlaceError, ServiceError};
     use keepstone_engine::target::TargetError;
     use repo_format::{BlobName, FormatError, SessionId, SlotName, check_tag};
     use std::path::PathBuf;
+    use std::time::Duration;
 
     fn blob() -> BlobName {
         BlobName::key_slot(&SlotName::new("first").unwrap())
@@ -194,6 +197,47 @@ mod tests {
         ]
     }
 
+    /// Errors of a store in Azure.
+    fn service_errors() -> Vec<EngineError> {
+        let answer = |status, code| Answer { status, code: text(code), request: text("7-7") };
+        let refused = || answer(403, "AuthenticationFailed");
+        let errors = [
+            ServiceError::Expired { at: text("2026-11-22T10:00Z"), answer: refused() },
+            ServiceError::Unauthenticated { answer: refused() },
+            ServiceError::Forbidden { answer: answer(403, "AuthorizationPermissionMismatch") },
+            ServiceError::NoContainer { answer: answer(404, "ContainerNotFound") },
+            ServiceError::Busy { tries: 10, answer: answer(503, "ServerBusy") },
+            ServiceError::Refused { tries: 1, answer: answer(409, "BlobImmutableDueToPolicy") },
+            ServiceError::Refused { tries: 10, answer: answer(500, "InternalError") },
+            ServiceError::Connection { tries: 10, source: io_error(io::ErrorKind::ConnectionRefused) },
+            ServiceError::Late { tries: 10, waited: Duration::from_secs(94) },
+            ServiceError::Token { source: io_error(io::ErrorKind::NotFound) },
+            ServiceError::Unordered { first: text("d/b"), second: text("d/a") },
+            ServiceError::Nonsense("it cannot be decoded"),
+        ];
+        let object = || text("azblob://account1/backups/config");
+        errors
+            .into_iter()
+            .map(|source| StoreError::Service { action: "read", object: object(), source }.into())
+            .collect()
+    }
+
+    /// Credentials that cannot be used.
+    fn credential_errors() -> Vec<CredentialError> {
+        let place = || text("https://account1.blob.core.windows.net/backups");
+        vec![
+            CredentialError::ConnectionStringForm,
+            CredentialError::OtherAccount { found: text("account2"), wanted: text("account1") },
+            PlaceError::Endpoint { endpoint: text("ftp://host") }.into(),
+            CredentialError::SasForm,
+            CredentialError::OtherContainer { found: text("https://host/other"), wanted: place() },
+            CredentialError::KeyForm,
+            CredentialError::Certificate("it holds no certificate in PEM"),
+            CredentialError::File { path: text("sas"), source: io_error(io::ErrorKind::NotFound) },
+            CredentialError::Identity { source: io_error(io::ErrorKind::InvalidInput) },
+        ]
+    }
+
     /// Errors of jobs, sources and targets.
     fn job_errors() -> Vec<EngineError> {
         let path = || text("/dev/sdz");
@@ -236,7 +280,11 @@ mod tests {
 
     #[test]
     fn every_failure_is_told_with_its_causes_and_what_to_do_next() {
-        let engine = repository_errors().into_iter().chain(job_errors()).map(anyhow::Error::new);
+        let engine = repository_errors().into_iter().chain(job_errors()).chain(service_errors());
+        let engine = engine.map(anyhow::Error::new);
+        let credentials = credential_errors().into_iter().map(|error| {
+            anyhow::Error::new(error).context("the credential cannot be used (AZURE_STORAGE_SAS_TOKEN)")
+        });
         let changes = ChangesError::OtherSize { file_bytes: 5, disk_bytes: 9 };
         let own = [
             Err::<(), _>(changes)
@@ -245,7 +293,10 @@ mod tests {
             Usage::new("no repository was named").hint("name it with -r REPO").into(),
             anyhow::anyhow!("the password command failed"),
         ];
-        let told = engine.chain(own).map(|error| format!("{}[{:?}]\n\n", describe(&error), code(&error)));
+        let told = engine
+            .chain(credentials)
+            .chain(own)
+            .map(|error| format!("{}[{:?}]\n\n", describe(&error), code(&error)));
         insta::assert_snapshot!(told.collect::<String>());
     }
 }

@@ -6,6 +6,7 @@ use keepstone_engine::EngineError;
 use keepstone_engine::index::IndexError;
 use keepstone_engine::source::{ChangesError, ImageError};
 use keepstone_engine::store::StoreError;
+use keepstone_engine::store::azure::{CredentialError, ServiceError};
 use keepstone_engine::target::TargetError;
 use repo_format::{BlobKind, BlobName, PackKind};
 use std::error::Error;
@@ -25,6 +26,9 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return store(error).map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<CredentialError>() {
+        return credential(error).map(str::to_owned);
     }
     if cause.is::<AlreadyRunning>() {
         return Some("wait until it is done".to_owned());
@@ -136,7 +140,66 @@ fn store(error: &StoreError) -> Option<&'static str> {
             "check the path; `keepstone init` makes a new repository"
         }
         StoreError::Io { source, .. } => return system(source),
+        StoreError::Service { source, .. } => return service(source),
         StoreError::Unsuitable { .. } => "name an empty or a new directory on a local disk",
+        _ => return None,
+    })
+}
+
+fn service(error: &ServiceError) -> Option<&'static str> {
+    Some(match error {
+        ServiceError::Expired { .. } => {
+            "make a new SAS and run the same command again; what was stored is used again"
+        }
+        ServiceError::Unauthenticated { .. } => {
+            "check that the key or the SAS is whole and of this account, and that this host's clock is right"
+        }
+        ServiceError::Forbidden { .. } => {
+            "a backup host needs to read, create and list, and removing a key slot needs to delete too; docs/azure.md \
+             lists the rights of each role, and a new role assignment takes some minutes"
+        }
+        ServiceError::NoContainer { .. } => {
+            "make it with `az storage container create`, or check the repository's name"
+        }
+        ServiceError::Busy { .. } => {
+            "run the same command again later, perhaps with --limit-upload or --limit-download; what was stored is used \
+             again"
+        }
+        ServiceError::Refused { answer, .. } if answer.status >= 500 => {
+            "run the same command again later; what was stored is used again"
+        }
+        ServiceError::Connection { .. } => {
+            "check the endpoint, the name server, and the proxy (HTTPS_PROXY, NO_PROXY), and run the same command again; \
+             what was stored is used again"
+        }
+        ServiceError::Late { .. } => {
+            "check the network, and run the same command again; what was stored is used again"
+        }
+        ServiceError::Token { .. } => {
+            "check the identity's tenant, client id and secret, and the way to where its tokens come from"
+        }
+        ServiceError::Unordered { .. } => {
+            "the account has a hierarchical namespace; use one with a flat namespace"
+        }
+        ServiceError::Nonsense(_) => "check that the endpoint is that of a blob service",
+        _ => return None,
+    })
+}
+
+fn credential(error: &CredentialError) -> Option<&'static str> {
+    Some(match error {
+        CredentialError::ConnectionStringForm | CredentialError::ConnectionStringWithoutSecret => {
+            "`az storage account show-connection-string` prints one"
+        }
+        CredentialError::OtherAccount { .. } | CredentialError::OtherContainer { .. } => {
+            "check the repository's name, or use a credential for it"
+        }
+        CredentialError::SasForm => {
+            "give the whole SAS token or URL, as `az storage container generate-sas` prints it"
+        }
+        CredentialError::KeyForm => "`az storage account keys list` prints the keys",
+        CredentialError::Certificate(_) => "docs/azure.md tells what must be in the file",
+        CredentialError::File { .. } => "check the path, and whether this user may read it",
         _ => return None,
     })
 }

@@ -18,15 +18,19 @@ impl Interrupt {
     ///
     /// # Errors
     /// A system that refuses signal handlers.
-    pub(crate) fn install() -> anyhow::Result<Self> {
-        let interrupt = Self::default();
+    pub(crate) fn install(&self) -> anyhow::Result<()> {
         for signal in [SIGINT, SIGTERM] {
             // In this order, so that the first signal does not see its own mark.
-            flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(&interrupt.0))
-                .and_then(|_| flag::register(signal, Arc::clone(&interrupt.0)))
+            flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(&self.0))
+                .and_then(|_| flag::register(signal, Arc::clone(&self.0)))
                 .context("could not prepare for being interrupted")?;
         }
-        Ok(interrupt)
+        Ok(())
+    }
+
+    /// What is raised by the first signal; never, unless the handlers are installed.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
     }
 
     /// Whether a clean stop was asked for.

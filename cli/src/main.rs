@@ -4,17 +4,21 @@
 //! a repository is the engine's.
 
 mod arguments;
+mod azure;
 mod clock;
 mod commands;
 mod console;
+mod credentials;
 mod exit;
 mod figures;
 mod hint;
 mod index;
 mod interrupt;
+mod location;
 mod numbers;
 mod open;
 mod password;
+mod prices;
 mod profile;
 mod progress;
 mod running;

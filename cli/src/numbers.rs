@@ -1,5 +1,7 @@
 //! Sizes and counts, for people.
 
+use std::num::NonZeroU64;
+
 /// Units of 1024, the smallest first.
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
@@ -56,6 +58,14 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         _ => return Err(refused()),
     };
     number.checked_mul(1 << shift).ok_or_else(refused)
+}
+
+/// Reads a rate: bytes a second, as [`parse_size`] reads bytes.
+///
+/// # Errors
+/// Anything else, or none at all.
+pub(crate) fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_size(text)?).ok_or_else(|| "at 0 bytes a second nothing would move".to_owned())
 }
 
 /// A share in parts per million.
@@ -130,5 +140,7 @@ mod tests {
         for text in ["", "GiB", "1.5G", "-1", "8X", "99999999999T"] {
             assert!(parse_size(text).is_err(), "{text:?} is no size");
         }
+        assert_eq!(parse_rate("50MiB"), Ok(NonZeroU64::new(50 << 20).unwrap()));
+        assert!(parse_rate("0").is_err());
     }
 }

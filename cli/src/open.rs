@@ -1,34 +1,94 @@
 //! Getting at the repository.
 
+use crate::azure::{Remote, Uploads};
+use crate::location::Location;
 use crate::password::{Asking, Password};
 use crate::settings::Settings;
-use crate::unsupported::{Role, local_path};
 use anyhow::Context as _;
-use keepstone_engine::store::{LocalStore, RecordingStore};
+use keepstone_engine::store::{BlobStore, LocalStore, Page, Put, RecordingStore, StoreError};
 use keepstone_engine::{Entropy, Repository};
-use std::path::Path;
+use repo_format::BlobName;
+use std::ops::Range;
 
 /// A store whose requests are counted.
-pub(crate) type Store = RecordingStore<LocalStore>;
+pub(crate) type Store = RecordingStore<AnyStore>;
+
+/// A store of the kind that the repository's name asks for.
+#[derive(Debug)]
+pub(crate) enum AnyStore {
+    /// A directory.
+    Directory(LocalStore),
+    /// A container.
+    Azure(Box<Remote>),
+}
+
+impl AnyStore {
+    fn store(&self) -> &dyn BlobStore {
+        match self {
+            Self::Directory(store) => store,
+            Self::Azure(remote) => &remote.store,
+        }
+    }
+}
+
+impl BlobStore for AnyStore {
+    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.store().put_new(name, bytes)
+    }
+
+    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
+        self.store().get(name, range)
+    }
+
+    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
+        self.store().list(prefix, from, limit)
+    }
+
+    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
+        self.store().delete(name)
+    }
+}
 
 /// Opens the store of a repository that exists.
 ///
 /// # Errors
 /// No repository was named, it is somewhere that this build cannot reach, or it cannot be opened.
 pub(crate) fn store(settings: &Settings) -> anyhow::Result<Store> {
-    let path = local_path(settings.repository()?, Role::Repository)?;
-    let store = LocalStore::open(Path::new(path))?;
-    tracing::info!(path, "the store is open");
+    store_to_back_up(settings, Uploads::default())
+}
+
+/// Opens the store of a repository that exists and gets new data packs.
+///
+/// # Errors
+/// As [`store`].
+pub(crate) fn store_to_back_up(settings: &Settings, uploads: Uploads) -> anyhow::Result<Store> {
+    let store = match settings.location()? {
+        Location::Directory(path) => {
+            settings.azure.refuse_for_directory(uploads)?;
+            let store = LocalStore::open(path)?;
+            tracing::info!(path = %path.display(), "the store is open");
+            AnyStore::Directory(store)
+        }
+        Location::Azure(place) => {
+            tracing::info!(%place, "the store is in Azure");
+            AnyStore::Azure(Box::new(settings.azure.open(place, uploads, &settings.interrupt)?))
+        }
+    };
     Ok(RecordingStore::new(store))
 }
 
-/// Makes the store of a new repository.
+/// Makes the store of a new repository. A container must be there already.
 ///
 /// # Errors
 /// As [`store`].
 pub(crate) fn new_store(settings: &Settings) -> anyhow::Result<Store> {
-    let path = local_path(settings.repository()?, Role::Repository)?;
-    Ok(RecordingStore::new(LocalStore::create(Path::new(path))?))
+    match settings.location()? {
+        Location::Directory(path) => {
+            settings.azure.refuse_for_directory(Uploads::default())?;
+            Ok(RecordingStore::new(AnyStore::Directory(LocalStore::create(path)?)))
+        }
+        Location::Azure(_) => store(settings),
+    }
 }
 
 /// Asks for the password and opens the repository in a store.

@@ -1,12 +1,17 @@
 //! Settings in a file.
 
+use crate::azure::parse_tier;
+use crate::credentials::AuthKind;
 use crate::exit::Usage;
-use crate::numbers::parse_size;
+use crate::numbers::{parse_rate, parse_size};
+use crate::prices::Prices;
 use crate::settings::Compression;
 use anyhow::Context as _;
+use keepstone_engine::store::azure::Tier;
 use repo_format::WriterId;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 /// What a profile may hold.
@@ -30,6 +35,41 @@ pub(crate) struct Profile {
     /// How hard new chunks are compressed.
     #[serde(default, deserialize_with = "compression")]
     pub(crate) compression: Option<Compression>,
+    /// The kind of credential for Azure.
+    pub(crate) auth: Option<AuthKind>,
+    /// A file with a SAS.
+    pub(crate) sas_token_file: Option<PathBuf>,
+    /// A file with an account key.
+    pub(crate) key_file: Option<PathBuf>,
+    /// A file with a connection string.
+    pub(crate) connection_string_file: Option<PathBuf>,
+    /// The directory (tenant) of an Entra application.
+    pub(crate) tenant_id: Option<String>,
+    /// Its id.
+    pub(crate) client_id: Option<String>,
+    /// A file with its password.
+    pub(crate) client_secret_file: Option<PathBuf>,
+    /// A file with its certificate and key.
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// A file with the token of a federated identity.
+    pub(crate) federated_token_file: Option<PathBuf>,
+    /// Where tokens come from.
+    pub(crate) authority_host: Option<String>,
+    /// The tier of new data packs.
+    #[serde(default, deserialize_with = "tier")]
+    pub(crate) tier: Option<Tier>,
+    /// Whether blobs are sent with an MD5 digest.
+    #[serde(default)]
+    pub(crate) content_md5: bool,
+    /// The most bytes a second to send.
+    #[serde(default, deserialize_with = "rate")]
+    pub(crate) limit_upload: Option<NonZeroU64>,
+    /// The most bytes a second to receive.
+    #[serde(default, deserialize_with = "rate")]
+    pub(crate) limit_download: Option<NonZeroU64>,
+    /// What requests and storage cost.
+    #[serde(default)]
+    pub(crate) prices: Prices,
 }
 
 impl Profile {
@@ -47,7 +87,11 @@ impl Profile {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let profile: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        // Not with the line itself, as the library would tell it: the file may be one with a secret.
+        let profile: Self = toml::from_str(text).map_err(|error| match error.span() {
+            Some(span) => format!("line {}: {}", line_at(text, span.start), error.message()),
+            None => error.message().to_owned(),
+        })?;
         if profile.password_file.is_some() && profile.password_command.is_some() {
             return Err("it has both password-file and password-command".to_owned());
         }
@@ -56,7 +100,17 @@ impl Profile {
 
     /// Makes relative paths count from the profile's directory.
     fn place_in(&mut self, dir: &Path) {
-        for path in [&mut self.password_file, &mut self.cache_dir].into_iter().flatten() {
+        let paths = [
+            &mut self.password_file,
+            &mut self.cache_dir,
+            &mut self.sas_token_file,
+            &mut self.key_file,
+            &mut self.connection_string_file,
+            &mut self.client_secret_file,
+            &mut self.client_certificate,
+            &mut self.federated_token_file,
+        ];
+        for path in paths.into_iter().flatten() {
             *path = dir.join(&*path);
         }
         if let Some(repository) = self.repository.as_mut().filter(|repository| !repository.contains("://")) {
@@ -66,6 +120,11 @@ impl Profile {
             }
         }
     }
+}
+
+/// The number of the line that has the byte at an offset.
+fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 
 fn writer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WriterId>, D::Error> {
@@ -98,6 +157,15 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
 fn compression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Compression>, D::Error> {
     let text = NumberOrText::deserialize(deserializer)?.text();
     text.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
+    let text = NumberOrText::deserialize(deserializer)?.text();
+    parse_rate(&text).map(Some).map_err(D::Error::custom)
+}
+
+fn tier<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tier>, D::Error> {
+    parse_tier(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 #[cfg(test)]
@@ -136,8 +204,36 @@ mod tests {
             "index-budget = 'much'",
             "password-file = 'x'\npassword-command = 'y'",
             "repository = ",
+            "key = 'inline'",
+            "sas-token = 'inline'",
+            "auth = 'password'",
+            "tier = 'archive'",
+            "limit-upload = 0",
+            "[prices]\nwrite-hot = -1",
+            "[prices]\nwrite-archive = 1",
         ] {
             assert!(Profile::parse(text).is_err(), "{text} is no profile");
         }
+    }
+
+    #[test]
+    fn settings_for_azure_are_read_and_placed() {
+        let text = "auth = 'client-certificate'\ntenant-id = 't'\nclient-id = 'c'\nclient-certificate = 'host.pem'\n\
+            tier = 'cold'\ncontent-md5 = true\nlimit-upload = '1MiB'\nlimit-download = 5\n\
+            [prices]\ncurrency = 'EUR'\n";
+        let mut profile = Profile::parse(text).unwrap();
+        profile.place_in(Path::new("/srv"));
+        assert_eq!(profile.auth, Some(AuthKind::ClientCertificate));
+        assert_eq!(profile.client_certificate.as_deref(), Some(Path::new("/srv/host.pem")));
+        assert_eq!((profile.tier, profile.content_md5), (Some(Tier::Cold), true));
+        let limits = [profile.limit_upload, profile.limit_download].map(|limit| limit.map(NonZeroU64::get));
+        assert_eq!(limits, [Some(1 << 20), Some(5)]);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_used_is_told_by_its_number_alone() {
+        let told = Profile::parse("writer = 'a'\naccount-key = 'hidden'\n").unwrap_err();
+        assert!(told.starts_with("line 2: unknown field `account-key`"), "{told}");
+        assert!(!told.contains("hidden"), "{told}");
     }
 }

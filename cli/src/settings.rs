@@ -1,8 +1,11 @@
 //! What the flags, the environment and the profile come to together.
 
 use crate::arguments::GlobalArguments;
+use crate::azure::AzureOptions;
 use crate::console::{Console, Format};
 use crate::exit::Usage;
+use crate::interrupt::Interrupt;
+use crate::location::Location;
 use crate::password::Origin;
 use crate::profile::Profile;
 use repo_format::WriterId;
@@ -18,6 +21,8 @@ const DEFAULT_INDEX_BUDGET: u64 = 8 << 30;
 /// zstd's level for a local repository: level 3 saves 2 % of space and costs 20 % of the speed, and a local disk is
 /// faster than either.
 const LOCAL_LEVEL: i32 = 1;
+/// zstd's level for a repository that a network is in front of: most networks are slower than level 3.
+const REMOTE_LEVEL: i32 = 3;
 const LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
 
 /// How much is said on standard error.
@@ -41,11 +46,12 @@ pub(crate) enum Compression {
 }
 
 impl Compression {
-    /// zstd's level for a repository in a local directory.
-    pub(crate) fn level(self) -> i32 {
-        match self {
-            Self::Auto => LOCAL_LEVEL,
-            Self::Level(level) => level,
+    /// zstd's level for a repository there.
+    pub(crate) fn level(self, location: &Location<'_>) -> i32 {
+        match (self, location) {
+            (Self::Auto, Location::Directory(_)) => LOCAL_LEVEL,
+            (Self::Auto, Location::Azure(_)) => REMOTE_LEVEL,
+            (Self::Level(level), _) => level,
         }
     }
 }
@@ -73,6 +79,10 @@ pub(crate) struct Settings {
     pub(crate) writer: WriterId,
     /// Where the password comes from.
     pub(crate) password: Origin,
+    /// What a signal raises.
+    pub(crate) interrupt: Interrupt,
+    /// What only a repository in Azure needs.
+    pub(crate) azure: AzureOptions,
     repository: Option<String>,
     cache_dir: Option<PathBuf>,
     index_budget: Option<u64>,
@@ -95,17 +105,24 @@ impl Settings {
         let flag = arguments.password_file.map(Origin::File);
         let flag = flag.or(arguments.password_command.map(Origin::Command));
         let environment = std::env::var_os(PASSWORD_VARIABLE).map(|_| Origin::Environment(PASSWORD_VARIABLE));
-        let in_profile = profile.password_file.map(Origin::File);
-        let in_profile = in_profile.or(profile.password_command.map(Origin::Command));
+        let in_profile = profile.password_file.clone().map(Origin::File);
+        let in_profile = in_profile.or(profile.password_command.clone().map(Origin::Command));
         let default_writer = || WriterId::new(DEFAULT_WRITER).expect("the default is a writer id");
         Ok(Self {
             console: Console::new(format, verbosity),
-            writer: arguments.writer.or(profile.writer).unwrap_or_else(default_writer),
+            writer: arguments.writer.or_else(|| profile.writer.clone()).unwrap_or_else(default_writer),
             password: flag.or(environment).or(in_profile).unwrap_or(Origin::Terminal),
-            repository: arguments.repository.or(profile.repository),
-            cache_dir: arguments.cache_dir.or(profile.cache_dir),
+            interrupt: Interrupt::default(),
+            repository: arguments.repository.or_else(|| profile.repository.clone()),
+            cache_dir: arguments.cache_dir.or_else(|| profile.cache_dir.clone()),
             index_budget: profile.index_budget,
             compression: profile.compression,
+            azure: AzureOptions {
+                auth: arguments.auth,
+                limit_upload: arguments.limit_upload,
+                limit_download: arguments.limit_download,
+                profile,
+            },
         })
     }
 
@@ -113,10 +130,18 @@ impl Settings {
     ///
     /// # Errors
     /// None was.
-    pub(crate) fn repository(&self) -> Result<&str, Usage> {
+    fn repository(&self) -> Result<&str, Usage> {
         self.repository.as_deref().ok_or_else(|| {
             Usage::new("no repository was named").hint("name it with -r REPO or in KEEPSTONE_REPOSITORY")
         })
+    }
+
+    /// The place of the repository that was named.
+    ///
+    /// # Errors
+    /// None was, or none that this build knows.
+    pub(crate) fn location(&self) -> Result<Location<'_>, Usage> {
+        Location::parse(self.repository()?)
     }
 
     /// Where the index cache is: below the directory that was named, or the user's cache directory if there is one.

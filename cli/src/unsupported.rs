@@ -27,8 +27,12 @@ pub(crate) fn local_path(text: &str, role: Role) -> Result<&str, Usage> {
     };
     let noun = noun(role);
     Err(match (role, scheme) {
-        (Role::Repository, "azblob") => Usage::new(format!("{text}: this build has no Azure backend yet"))
-            .hint("use a directory of a local file system as the repository"),
+        // What comes behind a question mark may be a signature.
+        (Role::Repository, "http" | "https") => {
+            let place = text.split(['?', '#']).next().unwrap_or_default();
+            Usage::new(format!("{place}: a URL is no repository's name"))
+                .hint("a container in Azure is named azblob://ACCOUNT/CONTAINER, and a SAS is given in the environment")
+        }
         (Role::Source | Role::Target, "nbd" | "nbd+unix") => {
             Usage::new(format!("{text}: this build cannot use NBD yet")).hint(format!(
                 "name a raw image or a block device as the {noun}; `nbd-client` can attach an export as one"

@@ -52,7 +52,17 @@ fn failures_say_what_why_and_what_next() {
         ("no such slot", &["key", "remove", "second"]),
         ("missing profile", &["--profile", "missing.toml", "snapshots"]),
         ("malformed profile", &["--profile", "password", "snapshots"]),
-        ("Azure", &["-r", "azblob://account/container", "snapshots"]),
+        ("Azure without a credential", &["-r", "azblob://account/container", "snapshots"]),
+        ("Azure without a container", &["-r", "azblob://account", "snapshots"]),
+        ("a signature in a name", &["-r", "azblob://account/container?sv=1&sig=secret", "snapshots"]),
+        (
+            "a signature in an endpoint",
+            &["-r", "azblob://account/container?endpoint=https://host/?sig=secret", "snapshots"],
+        ),
+        ("a SAS URL as a name", &["-r", "https://account.blob.core.windows.net/c?sig=secret", "snapshots"]),
+        ("a tier in a directory", &["backup", "--vm", "web", "disk.raw", "--tier", "cool"]),
+        ("a limit in a directory", &["--limit-upload", "1MiB", "snapshots"]),
+        ("a credential for a directory", &["--auth", "sas", "snapshots"]),
         ("another scheme", &["-r", "s3://bucket", "snapshots"]),
         ("NBD source", &["backup", "--vm", "web", "nbd://host/export"]),
         ("vSphere source", &["backup", "--vm", "web", "vsphere://host/dc/vm/web"]),
@@ -68,6 +78,7 @@ fn failures_say_what_why_and_what_next() {
         let ended = Ended::of(command.args(*arguments).output());
         told + &format!("== {name}\n{}\n\n", ended.told())
     });
+    assert!(!told.contains("secret"), "{told}");
     insta::assert_snapshot!(told);
     assert_eq!(world.read("old.raw"), b"precious");
 }
@@ -89,6 +100,10 @@ fn wrong_usage_has_exit_code_2() {
         &["show", "abc"],
         &["restore", "web@latest", "--to", "out", "--format", "vhd"],
         &["--threads", "0", "snapshots"],
+        &["--auth", "password", "snapshots"],
+        &["--limit-upload", "0", "snapshots"],
+        &["--limit-download", "fast", "snapshots"],
+        &["backup", "--vm", "web", "disk.raw", "--tier", "archive"],
     ] {
         let ended = world.run(arguments);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{arguments:?}: {ended:?}");

@@ -62,6 +62,8 @@ fn the_reports_of_backups_have_what_was_promised() {
     two_days(&world);
     let full = world.report(&["backup", "--vm", "web", "day0.raw", "--changes", "day0.json"]);
     let promised = [
+        "bytesIn",
+        "bytesOut",
         "chunks",
         "disks",
         "elapsedMs",
@@ -76,7 +78,7 @@ fn the_reports_of_backups_have_what_was_promised() {
         "vm",
     ];
     assert_eq!(keys(&full), promised);
-    assert_eq!(keys(&full["requests"]), ["delete", "get", "list", "put"]);
+    assert_eq!(keys(&full["requests"]), ["delete", "get", "list", "put", "retries", "throttled"]);
     assert_eq!(
         full["disks"],
         json!([{
@@ -148,6 +150,8 @@ fn a_disk_goes_to_standard_output_and_its_report_to_standard_error() {
     assert!(output.stdout == day0, "the disk is another one");
     let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     let promised = [
+        "bytesIn",
+        "bytesOut",
         "disk",
         "diskBytes",
         "elapsedMs",

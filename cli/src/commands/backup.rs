@@ -1,11 +1,11 @@
 //! `keepstone backup`
 
+use crate::azure::{Uploads, parse_tier};
 use crate::clock::{self, EveryMinute, Stopwatch};
 use crate::console::{lines, one_line, warn};
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::index;
-use crate::interrupt::Interrupt;
 use crate::numbers::{Ppm, count, parse_percent, parse_size, size};
 use crate::open;
 use crate::progress::Progress;
@@ -20,6 +20,7 @@ use keepstone_engine::backup::{
 };
 use keepstone_engine::extent::total_length;
 use keepstone_engine::source::{ChangesFile, FullReason, RawImage, WithChanges};
+use keepstone_engine::store::azure::Tier;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -77,9 +78,19 @@ pub(crate) struct Arguments {
     #[arg(long)]
     take_over: bool,
 
-    /// zstd's level for new chunks, 1 to 19, or auto: 1 in a local repository [default: auto]
+    /// zstd's level for new chunks, 1 to 19, or auto: 1 in a directory, 3 in Azure [default: auto]
     #[arg(long, value_name = "LEVEL")]
     compression: Option<Compression>,
+
+    /// The tier of new data packs in Azure: hot, cool or cold [default: hot]
+    ///
+    /// Everything else is hot. Cool and cold are cheaper to keep and cost more to restore from.
+    #[arg(long, value_name = "TIER", value_parser = parse_tier)]
+    tier: Option<Tier>,
+
+    /// Send an MD5 digest with each blob to Azure, which checks and keeps it
+    #[arg(long)]
+    content_md5: bool,
 
     /// A tag of the snapshot; may be repeated
     #[arg(long, value_name = "TAG", value_parser = tag)]
@@ -133,12 +144,13 @@ struct Report {
 /// Backs up a VM.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
-    let interrupt = Interrupt::install()?;
+    settings.interrupt.install()?;
     let disks = disks(arguments)?;
     let sources = disks.iter().map(open_source).collect::<anyhow::Result<Vec<_>>>()?;
-    let store = open::store(settings)?;
+    let uploads = Uploads { tier: arguments.tier, content_md5: arguments.content_md5 };
+    let store = open::store_to_back_up(settings, uploads)?;
     let repository = open::repository(settings, &store)?;
-    let progress = Progress::new(settings.console, interrupt);
+    let progress = Progress::new(settings.console, settings.interrupt.clone());
     let budget = settings.index_budget(arguments.index_budget);
     let running = Running::begin(settings, &repository, &arguments.vm, &progress)?;
     let minute = EveryMinute::start();
@@ -153,7 +165,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
             .collect(),
         reading: if arguments.full { Reading::Everything } else { Reading::Changes },
         audit: audit(arguments),
-        compression: settings.compression(arguments.compression).level(),
+        compression: settings.compression(arguments.compression).level(&settings.location()?),
         tags: arguments.tag.clone(),
         properties: Vec::new(),
         time: clock::now_millis(),

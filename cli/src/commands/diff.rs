@@ -1,6 +1,8 @@
 //! `keepstone diff`
 
+use crate::clock::Stopwatch;
 use crate::exit::Exit;
+use crate::figures::Figures;
 use crate::numbers::{count, size};
 use crate::open;
 use crate::selector;
@@ -40,10 +42,13 @@ struct Report {
     since: Option<String>,
     changed_bytes: u64,
     changed_area: Vec<Extent>,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 /// Compares a disk of two snapshots.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let (from, to) = (find(&repository, &arguments.from)?, find(&repository, &arguments.to)?);
@@ -59,6 +64,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         since: before.change_id.clone(),
         changed_bytes: total_length(&areas),
         changed_area: areas,
+        figures: Figures::take(stopwatch, &store),
     };
     settings.console.report(&report, text)?;
     Ok(Exit::Done)

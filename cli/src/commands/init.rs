@@ -1,7 +1,8 @@
 //! `keepstone init`
 
-use crate::clock;
+use crate::clock::{self, Stopwatch};
 use crate::exit::Exit;
+use crate::figures::Figures;
 use crate::open;
 use crate::password::Asking;
 use crate::settings::Settings;
@@ -27,10 +28,13 @@ pub(crate) struct Arguments {
 struct Report {
     repository: String,
     slot: String,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 /// Makes a repository.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::new_store(settings)?;
     let password = settings.password.password("Password of the new repository", Asking::Twice)?;
     let slot = NewSlot {
@@ -44,7 +48,9 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     // An interrupted attempt may have left a slot of that name; then this one has a number behind it.
     let slots = slots(&store)?.slots;
     let made = slots.first().map_or(&arguments.slot, |slot| &slot.name);
-    let report = Report { repository: repository.config().repository.to_string(), slot: made.to_string() };
+    let repository = repository.config().repository.to_string();
+    let figures = Figures::take(stopwatch, &store);
+    let report = Report { repository, slot: made.to_string(), figures };
     settings.console.report(&report, |report| format!("repository {}\n", report.repository))?;
     settings
         .console

@@ -1,8 +1,9 @@
 //! `keepstone key`
 
-use crate::clock;
+use crate::clock::{self, Stopwatch};
 use crate::console::{one_line, table, warn};
 use crate::exit::{Exit, Usage};
+use crate::figures::Figures;
 use crate::open;
 use crate::password::{Asking, Origin};
 use crate::settings::Settings;
@@ -68,6 +69,8 @@ struct List {
     damaged: Vec<String>,
     /// Key slots behind those that are tried.
     untried: Vec<String>,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 #[derive(Serialize)]
@@ -86,6 +89,8 @@ struct Line {
 #[derive(Serialize)]
 struct Changed {
     slot: String,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 impl Line {
@@ -113,6 +118,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 }
 
 fn list(settings: &Settings) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let found = slots(&store)?;
     for (_, error) in &found.unreadable {
@@ -128,6 +134,7 @@ fn list(settings: &Settings) -> anyhow::Result<Exit> {
         slots: found.slots.iter().map(Line::new).collect(),
         damaged: found.unreadable.iter().map(|(name, _)| name.to_string()).collect(),
         untried: found.untried.iter().map(ToString::to_string).collect(),
+        figures: Figures::take(stopwatch, &store),
     };
     settings.console.report(&report, |report| {
         let rows = report.slots.iter();
@@ -139,6 +146,7 @@ fn list(settings: &Settings) -> anyhow::Result<Exit> {
 }
 
 fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     if slots(&store)?.slots.iter().any(|info| info.name == arguments.slot) {
         bail!(Usage::new(format!("there is a key slot {} already", arguments.slot)).hint(
@@ -155,7 +163,8 @@ fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
         time: clock::now_millis(),
     };
     add_slot(&store, &password, &slot, &open::entropy()?)?;
-    changed(settings, &arguments.slot, "added")
+    let report = Changed { slot: arguments.slot.to_string(), figures: Figures::take(stopwatch, &store) };
+    changed(settings, &report, "added")
 }
 
 fn new_password(arguments: &Add) -> Origin {
@@ -168,6 +177,7 @@ fn new_password(arguments: &Add) -> Origin {
 
 /// Removes a slot. Whoever cannot open the repository has no business removing what opens it.
 fn remove(settings: &Settings, slot: &SlotName) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let found = slots(&store)?;
     let blob = BlobName::key_slot(slot);
@@ -179,11 +189,11 @@ fn remove(settings: &Settings, slot: &SlotName) -> anyhow::Result<Exit> {
     }
     open::repository(settings, &store)?;
     remove_slot(&store, slot)?;
-    changed(settings, slot, "removed")
+    let report = Changed { slot: slot.to_string(), figures: Figures::take(stopwatch, &store) };
+    changed(settings, &report, "removed")
 }
 
-fn changed(settings: &Settings, slot: &SlotName, what: &str) -> anyhow::Result<Exit> {
-    let report = Changed { slot: slot.to_string() };
-    settings.console.report(&report, |report| format!("key slot {} {what}\n", report.slot))?;
+fn changed(settings: &Settings, report: &Changed, what: &str) -> anyhow::Result<Exit> {
+    settings.console.report(report, |report| format!("key slot {} {what}\n", report.slot))?;
     Ok(Exit::Done)
 }

@@ -18,6 +18,11 @@ use crate::exit::Exit;
 use crate::settings::Settings;
 use anyhow::Context as _;
 use clap::Subcommand;
+use keepstone_engine::EngineError;
+use keepstone_engine::store::azure::ServiceError;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is to be done.
 #[derive(Debug, Subcommand)]
@@ -48,6 +53,9 @@ pub(crate) enum Command {
     Man(man::Arguments),
 }
 
+/// The crates of this program.
+const OWN_CRATES: [&str; 3] = ["keepstone", "keepstone_engine", "repo_format"];
+
 /// Does what the command line says.
 ///
 /// # Errors
@@ -61,20 +69,44 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
             .context("could not start the threads")?;
     }
     let settings = Settings::resolve(arguments.global)?;
-    match arguments.command {
-        Command::Init(arguments) => init::run(&settings, &arguments),
-        Command::Backup(arguments) => backup::run(&settings, &arguments),
-        Command::Snapshots(arguments) => snapshots::run(&settings, &arguments),
-        Command::Show(arguments) => show::run(&settings, &arguments),
-        Command::Diff(arguments) => diff::run(&settings, &arguments),
-        Command::Stats(arguments) => stats::run(&settings, &arguments),
-        Command::Restore(arguments) => restore::run(&settings, &arguments),
-        Command::Verify(arguments) => verify::run(&settings, &arguments),
-        Command::Repair(arguments) => repair::run(&settings, &arguments),
-        Command::Key(arguments) => key::run(&settings, &arguments),
-        Command::Completions(arguments) => completions::run(&settings, &arguments),
-        Command::Man(arguments) => man::run(&settings, &arguments),
+    let outcome = dispatch(&settings, arguments.command);
+    outcome.map_err(|error| {
+        if settings.interrupt.is_raised() && gave_up_waiting(&error) {
+            anyhow::Error::new(EngineError::Cancelled)
+        } else {
+            error
+        }
+    })
+}
+
+fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Init(arguments) => init::run(settings, &arguments),
+        Command::Backup(arguments) => backup::run(settings, &arguments),
+        Command::Snapshots(arguments) => snapshots::run(settings, &arguments),
+        Command::Show(arguments) => show::run(settings, &arguments),
+        Command::Diff(arguments) => diff::run(settings, &arguments),
+        Command::Stats(arguments) => stats::run(settings, &arguments),
+        Command::Restore(arguments) => restore::run(settings, &arguments),
+        Command::Verify(arguments) => verify::run(settings, &arguments),
+        Command::Repair(arguments) => repair::run(settings, &arguments),
+        Command::Key(arguments) => key::run(settings, &arguments),
+        Command::Completions(arguments) => completions::run(settings, &arguments),
+        Command::Man(arguments) => man::run(settings, &arguments),
     }
+}
+
+/// Whether a service would have been asked again, had nobody asked to stop.
+fn gave_up_waiting(error: &anyhow::Error) -> bool {
+    matches!(
+        error.chain().find_map(|cause| cause.downcast_ref()),
+        Some(
+            ServiceError::Busy { .. }
+                | ServiceError::Connection { .. }
+                | ServiceError::Late { .. }
+                | ServiceError::Refused { .. }
+        )
+    )
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -83,11 +115,9 @@ fn log_to_stderr(verbose: u8) {
         1 => tracing::Level::INFO,
         _ => tracing::Level::TRACE,
     };
+    // Libraries are not heard: some of them tell URLs and headers, which hold signatures and tokens.
+    let own = OWN_CRATES.map(|name| (name, level));
+    let lines = tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(std::io::stderr);
     // Only `main` comes here, once, so no other subscriber can be there.
-    tracing_subscriber::fmt()
-        .without_time()
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
+    lines.with_max_level(level).finish().with(Targets::new().with_targets(own)).init();
 }

@@ -4,7 +4,6 @@ use crate::clock::{self, Stopwatch};
 use crate::console::lines;
 use crate::exit::Exit;
 use crate::figures::Figures;
-use crate::interrupt::Interrupt;
 use crate::numbers::count;
 use crate::open;
 use crate::progress::Progress;
@@ -49,7 +48,7 @@ struct Report {
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let What::Index(Index { dry_run }) = arguments.what;
     let stopwatch = Stopwatch::start();
-    let interrupt = Interrupt::install()?;
+    settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let job = RepairJob {
@@ -59,7 +58,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         program: PROGRAM,
         entropy: open::entropy()?,
     };
-    let progress = Progress::new(settings.console, interrupt);
+    let progress = Progress::new(settings.console, settings.interrupt.clone());
     let outcome = repair_index(&repository, &job, &progress);
     progress.finish();
     let report = Report { dry_run, repair: outcome?, figures: Figures::take(stopwatch, &store) };

@@ -4,7 +4,7 @@ use crate::clock::Stopwatch;
 use crate::console::lines;
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
-use crate::interrupt::Interrupt;
+use crate::location::Location;
 use crate::numbers::{count, size};
 use crate::open;
 use crate::progress::Progress;
@@ -90,7 +90,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let Format::Raw = arguments.format;
     let place = place(arguments)?;
     outside_of_repository(&place, settings)?;
-    let interrupt = Interrupt::install()?;
+    settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
@@ -99,7 +99,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
     let session = snapshot.session();
     let job = RestoreJob { snapshot: session, disk, target: target.as_ref(), window_len, on_damage };
-    let progress = Progress::new(settings.console, interrupt);
+    let progress = Progress::new(settings.console, settings.interrupt.clone());
     let outcome = restore(&repository, &job, &progress);
     progress.finish();
     let report = Report { restore: outcome?, figures: Figures::take(stopwatch, &store) };
@@ -114,7 +114,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 /// A file among those of the repository would be a foreign one there, or worse, one of them replaced.
 fn outside_of_repository(place: &Place, settings: &Settings) -> anyhow::Result<()> {
     let Place::File(path) = place else { return Ok(()) };
-    let repository = Path::new(local_path(settings.repository()?, Role::Repository)?);
+    let Location::Directory(repository) = settings.location()? else { return Ok(()) };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // What does not exist is told of when it is opened.
     if let (Ok(repository), Ok(parent)) = (repository.canonicalize(), parent.canonicalize())

@@ -1,8 +1,10 @@
 //! `keepstone show`
 
 use super::snapshots::Line;
+use crate::clock::Stopwatch;
 use crate::console::{facts, one_line, table};
 use crate::exit::Exit;
+use crate::figures::Figures;
 use crate::numbers::size;
 use crate::open;
 use crate::selector;
@@ -40,6 +42,8 @@ struct Report {
     metadata_bytes: u64,
     packs: u32,
     properties: BTreeMap<String, String>,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 /// How a disk was read.
@@ -53,7 +57,7 @@ struct Reading {
 }
 
 impl Report {
-    fn new(snapshot: &Snapshot) -> Self {
+    fn new(snapshot: &Snapshot, figures: Figures) -> Self {
         let commit = &snapshot.commit;
         let Totals { chunks, new_chunks, new_bytes, stored_bytes, metadata_bytes, data_packs, map_packs } =
             commit.totals;
@@ -79,16 +83,19 @@ impl Report {
             metadata_bytes,
             packs: data_packs.saturating_add(map_packs),
             properties: commit.properties.iter().cloned().collect(),
+            figures,
         }
     }
 }
 
 /// Shows what a snapshot says about itself.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
-    settings.console.report(&Report::new(&snapshot), |report| text(report, snapshot.commit.time))?;
+    let report = Report::new(&snapshot, Figures::take(stopwatch, &store));
+    settings.console.report(&report, |report| text(report, snapshot.commit.time))?;
     Ok(Exit::Done)
 }
 

@@ -1,7 +1,9 @@
 //! `keepstone snapshots`
 
+use crate::clock::Stopwatch;
 use crate::console::{table, warn};
 use crate::exit::Exit;
+use crate::figures::Figures;
 use crate::numbers::size;
 use crate::open;
 use crate::settings::Settings;
@@ -24,6 +26,8 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct Report {
     snapshots: Vec<Line>,
+    #[serde(flatten)]
+    figures: Figures,
 }
 
 /// A snapshot as lists show it.
@@ -82,10 +86,12 @@ impl DiskLine {
 
 /// Lists the snapshots, the oldest first.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let found = list(&repository, arguments.vm.as_deref())?;
-    let report = Report { snapshots: found.snapshots.iter().map(Line::new).collect() };
+    let snapshots = found.snapshots.iter().map(Line::new).collect();
+    let report = Report { snapshots, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
     if found.snapshots.is_empty() {
         settings.console.message("there are no snapshots");

@@ -4,7 +4,6 @@ use crate::clock::{self, Stopwatch};
 use crate::console::{lines, warn};
 use crate::exit::Exit;
 use crate::figures::Figures;
-use crate::interrupt::Interrupt;
 use crate::numbers::{Ppm, count, parse_percent, size};
 use crate::open;
 use crate::progress::Progress;
@@ -88,7 +87,7 @@ impl VerifiedData {
 /// Checks that snapshots are whole.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
-    let interrupt = Interrupt::install()?;
+    settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshots = arguments
@@ -103,7 +102,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     };
     let mut memory = memory(settings, &repository)?;
     let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
-    let progress = Progress::new(settings.console, interrupt);
+    let progress = Progress::new(settings.console, settings.interrupt.clone());
     let outcome = verify_remembering(&repository, &job, &mut memory, &progress);
     progress.finish();
     if let Some(failure) = memory.take_failure() {

@@ -47,7 +47,7 @@ pub enum PlaceError {
         /// The part.
         part: String,
     },
-    /// The endpoint is none.
+    /// The endpoint is none. What may be a secret in it is left out: user, query and fragment.
     #[error("the endpoint {endpoint:?} is not an http or https URL without user, query and fragment")]
     Endpoint {
         /// The endpoint.
@@ -167,7 +167,10 @@ fn is_container(name: &str) -> bool {
 }
 
 fn parse_endpoint(text: &str) -> Result<Url, PlaceError> {
-    let unfit = || PlaceError::Endpoint { endpoint: text.to_owned() };
+    let unfit = || {
+        let told = text.split(['?', '#']).next().unwrap_or_default();
+        PlaceError::Endpoint { endpoint: told.rsplit('@').next().unwrap_or_default().to_owned() }
+    };
     let url = Url::parse(text).map_err(|_| unfit())?;
     let plain = url.username().is_empty() && url.password().is_none();
     let fits = matches!(url.scheme(), "http" | "https") && url.has_host() && plain;
@@ -236,6 +239,9 @@ mod tests {
         }
         let secret = place("azblob://account1/backups?sv=2026&sig=SECRET").unwrap_err();
         assert_eq!(secret, PlaceError::Parameter { name: "sv".to_owned() });
-        assert!(!place("azblob://account1/backups?sig=SECRET").unwrap_err().to_string().contains("SECRET"));
+        for text in ["sig=SECRET", "endpoint=https://host/?sig=SECRET", "endpoint=https://a:SECRET@host/"] {
+            let error = place(&format!("azblob://account1/backups?{text}")).unwrap_err();
+            assert!(!error.to_string().contains("SECRET"), "{error}");
+        }
     }
 }
