@@ -30,7 +30,7 @@ const TURN_LEN_MIN: u64 = 1460;
 const TURNS_PER_SECOND: u64 = 200;
 
 /// How long a capped link may have been idle and still make up for it: a thread wakes up later than it asked for.
-const LATENESS: Duration = Duration::from_millis(1);
+const LATENESS: Duration = Duration::from_millis(4);
 
 /// What the link is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

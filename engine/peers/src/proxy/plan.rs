@@ -104,7 +104,7 @@ impl RandomPlan {
         Self { weights: weights.to_vec(), ..self }
     }
 
-    /// Draws so many faults at most, then none.
+    /// Draws so many faults at most, then none. Which ones are the last depends on the order of requests.
     #[must_use]
     pub fn at_most(self, faults: u64) -> Self {
         lock(&self.state).left = faults;

@@ -3,6 +3,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Nothing on this machine takes this long; a test that waits for more hangs.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct Client(pub TcpStream);
 
@@ -23,7 +27,9 @@ pub fn reset(text: &str) -> Received {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Self {
-        Self(TcpStream::connect(addr).unwrap())
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
     }
 
     pub fn send(&mut self, text: &str) {

@@ -136,6 +136,8 @@ fn a_refusal_in_place_of_a_word_to_go_on_closes_the_connection() {
     let mut client = Client::connect(proxy.addr());
     client.send("PUT /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let expected = BUSY.replace("ServerBusy\r\n\r\n", "ServerBusy\r\nConnection: close\r\n\r\n");
+    // A client that does not wait sees the refusal all the same.
+    assert!(client.try_send(&vec![0; 2_000_000]));
     assert_eq!(client.read_all(), closed(&expected));
     assert_eq!(server.log(0), [""; 0]);
 }

@@ -1,5 +1,6 @@
 //! The proxies between a client and a server, through what both of them see.
 
+mod azurite;
 mod client;
 mod faults;
 mod link;
