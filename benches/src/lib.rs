@@ -4,7 +4,10 @@
 //! run them and what their numbers mean.
 
 pub mod changes;
+pub mod files;
+pub mod meter;
 pub mod random;
 pub mod repository;
 pub mod synthetic;
+pub mod table;
 pub mod tracked;

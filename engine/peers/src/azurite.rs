@@ -116,6 +116,12 @@ impl Azurite {
         &self.origin
     }
 
+    /// Returns the id of its process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Returns the endpoint of an account, such as `http://127.0.0.1:40000/keepstoneprimary`.
     #[must_use]
     pub fn endpoint(&self, account: &Account) -> String {

@@ -1,15 +1,15 @@
 //! Measures whole backups and restores of one image beside the bare speed of their parts on the same data, in the
 //! same run and interleaved, and prints the ratios that the design aims at.
 
-mod meter;
 mod phases;
 mod primitives;
 mod report;
 mod summary;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Parser;
 use keepstone_benches::changes::ChangedBlocks;
+use keepstone_benches::files::{say, temporary_directory};
 use keepstone_benches::synthetic;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::source::RawImage;
@@ -19,7 +19,6 @@ use std::io::{self, Write};
 use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
 /// One in so many bytes of the image changes for the incremental backup.
 const CHANGED_SHARE: u64 = 100;
@@ -100,7 +99,11 @@ fn main() -> anyhow::Result<()> {
         let phase = phases::run(&Setting::new(&arguments, path, &image, directory)?, name)?;
         return Ok(serde_json::to_writer(io::stdout(), &phase)?);
     }
-    let directory = temporary_directory(&arguments)?;
+    let directory = temporary_directory(
+        "keepstone-limits-",
+        arguments.repository.as_deref(),
+        arguments.image.as_deref(),
+    )?;
     let path = match &arguments.image {
         Some(path) => path.clone(),
         None => make_synthetic(directory.path(), arguments.synthetic)?,
@@ -129,17 +132,6 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A directory that is removed at the end.
-fn temporary_directory(arguments: &Arguments) -> anyhow::Result<TempDir> {
-    let beside_image = || match arguments.image.as_ref()?.parent()? {
-        parent if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        parent => Some(parent.to_owned()),
-    };
-    let parent = arguments.repository.clone().or_else(beside_image).unwrap_or_else(std::env::temp_dir);
-    TempDir::with_prefix_in("keepstone-limits-", &parent)
-        .with_context(|| format!("could not make a directory in {}", parent.display()))
-}
-
 fn make_synthetic(directory: &Path, mib: NonZero<u32>) -> anyhow::Result<PathBuf> {
     say(&format!("making a synthetic image of {mib} MiB"))?;
     let path = directory.join("synthetic.img");
@@ -156,8 +148,4 @@ fn make_synthetic(directory: &Path, mib: NonZero<u32>) -> anyhow::Result<PathBuf
     }
     file.sync_all()?;
     Ok(path)
-}
-
-fn say(text: &str) -> io::Result<()> {
-    writeln!(io::stderr(), "{text}")
 }

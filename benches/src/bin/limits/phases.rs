@@ -3,9 +3,10 @@
 //! the repository.
 
 use crate::Setting;
-use crate::meter::{self, Cost};
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
+use keepstone_benches::files::{Nothing, is_same};
+use keepstone_benches::meter::{self, Cost};
 use keepstone_benches::repository::{self, DISK, Run, back_up, create, open, open_index};
 use keepstone_benches::tracked::TrackedDisk;
 use keepstone_engine::backup::BackupReport;
@@ -20,13 +21,11 @@ use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::SessionId;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The size of the disk of which nothing changes.
 const LARGE_DISK: u64 = 1 << 40;
-const COMPARE_LEN: usize = 1 << 20;
 /// The VM that has the image as its disk, and the one whose large disk begins with it.
 const VM: &str = "vm";
 const LARGE_VM: &str = "large";
@@ -223,37 +222,4 @@ impl Running<'_> {
             requests: self.store.requests().since(&before).into(),
         })
     }
-}
-
-/// A target that takes everything and keeps nothing.
-struct Nothing;
-
-impl DiskTarget for Nothing {
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn zero_at(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn is_same(a: &RawImage, b: &RawImage) -> io::Result<bool> {
-    if a.size() != b.size() {
-        return Ok(false);
-    }
-    let (mut of_a, mut of_b) = (vec![0; COMPARE_LEN], vec![0; COMPARE_LEN]);
-    for start in (0..a.size()).step_by(COMPARE_LEN) {
-        let len = usize::try_from(a.size() - start).map_or(COMPARE_LEN, |left| left.min(COMPARE_LEN));
-        a.read_at(start, &mut of_a[..len])?;
-        b.read_at(start, &mut of_b[..len])?;
-        if of_a[..len] != of_b[..len] {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -5,9 +5,9 @@
 //! with all threads busy, and reading the image is in none of the others' times.
 
 use crate::Setting;
-use crate::meter::Work;
 use anyhow::Context as _;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use keepstone_benches::meter::Work;
 use keepstone_benches::repository;
 use keepstone_engine::chunker::{Chunker, is_zero};
 use keepstone_engine::extent::normalized;

@@ -1,10 +1,11 @@
 //! The report, as tables and as JSON.
 
-use crate::meter::Work;
 use crate::phases::Phase;
 use crate::primitives::Primitives;
 use crate::summary::{Bar, Ratio, Summary, all_threads};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::Table;
+use keepstone_benches::meter::Work;
+use keepstone_benches::table::{float, mib, new_table};
 use serde_json::{Value, json};
 
 /// Rates are in units of 1,000,000,000 bytes each second, as those of disks and memory are.
@@ -168,19 +169,6 @@ fn ratios_table(ratios: &[Ratio]) -> Table {
     table
 }
 
-/// An empty table whose columns but the first are aligned to the right.
-fn new_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
 fn ratio_json(ratio: &Ratio) -> Value {
     let (at_least, at_most) = match ratio.bar {
         Bar::AtLeast(least) => (Some(least), None),
@@ -188,14 +176,4 @@ fn ratio_json(ratio: &Ratio) -> Value {
         Bar::None => (None, None),
     };
     json!({ "what": ratio.what, "value": ratio.value, "atLeast": at_least, "atMost": at_most, "met": ratio.is_met() })
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1}", float(bytes) / MIB)
-}
-
-/// A count as a number to divide.
-#[expect(clippy::cast_precision_loss, reason = "a report shows three digits")]
-pub(crate) fn float(count: u64) -> f64 {
-    count as f64
 }

@@ -1,9 +1,10 @@
 //! Medians of rounds, and the ratios to the bars that the design sets.
 
-use crate::meter::{Cost, Work};
 use crate::phases::{Counts, Name, Phase};
 use crate::primitives::Primitives;
-use crate::report::{Round, float};
+use crate::report::Round;
+use keepstone_benches::meter::{Cost, Work};
+use keepstone_benches::table::{float, median};
 use std::time::Duration;
 
 const MIB: f64 = 1_048_576.0;
@@ -85,12 +86,6 @@ impl Summary {
         }
         Self { primitives, phases: phases.collect(), ratios }
     }
-}
-
-/// The value in the middle; of two in the middle the larger one.
-fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> T {
-    values.sort_by(|a, b| a.partial_cmp(b).expect("what is measured is a number"));
-    values[values.len() / 2]
 }
 
 fn median_phase(rounds: &[&Phase]) -> Phase {
@@ -208,14 +203,4 @@ pub(crate) fn all_threads(work: &Work, threads: usize) -> f64 {
 
 fn cpu_share(work: &Work, phase: &Phase) -> f64 {
     work.cpu.as_secs_f64() / phase.cost.cpu_seconds
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!([median(vec![5]), median(vec![3, 1]), median(vec![9, 1, 4])], [5, 3, 4]);
-    }
 }
