@@ -116,9 +116,9 @@ impl Cost {
         let Self { currency, requests, retrieval, storage_per_month } = self;
         let now = amount(requests + retrieval);
         if *storage_per_month > 0.0 {
-            format!("about {now} {currency} and {} a month", amount(*storage_per_month))
+            format!("{now} {currency} and {} a month", amount(*storage_per_month))
         } else {
-            format!("about {now} {currency}")
+            format!("{now} {currency}")
         }
     }
 }
@@ -128,8 +128,8 @@ fn amount(amount: f64) -> String {
     match amount {
         0.0 => "0".to_owned(),
         small if small < 0.0001 => "less than 0.0001".to_owned(),
-        small if small < 1.0 => format!("{small:.4}"),
-        large => format!("{large:.2}"),
+        small if small < 1.0 => format!("about {small:.4}"),
+        large => format!("about {large:.2}"),
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
             Cost { currency: "USD".to_owned(), requests: 1.8476, retrieval: 23.0, storage_per_month: 57.3 };
         let cost = Prices::default().estimate(&traffic);
         assert_eq!(cost, expected);
-        assert_eq!(cost.in_words(), "about 24.85 USD and 57.30 a month");
+        assert_eq!(cost.in_words(), "about 24.85 USD and about 57.30 a month");
     }
 
     #[test]
@@ -170,18 +170,15 @@ mod tests {
                 ..Traffic::default()
             })
         };
-        assert_eq!(of(packs, 0, 0).in_words(), "about 1.80 USD and 212.99 a month");
-        assert_eq!(of(0, packs, 0).in_words(), "about 3.28 USD and 117.76 a month");
-        assert_eq!(of(0, 0, packs).in_words(), "about 5.90 USD and 46.08 a month");
+        assert_eq!(of(packs, 0, 0).in_words(), "about 1.80 USD and about 212.99 a month");
+        assert_eq!(of(0, packs, 0).in_words(), "about 3.28 USD and about 117.76 a month");
+        assert_eq!(of(0, 0, packs).in_words(), "about 5.90 USD and about 46.08 a month");
     }
 
     #[test]
     fn small_amounts_are_told_as_such() {
         let lists = |lists| Prices::default().estimate(&Traffic { lists, ..Traffic::default() }).in_words();
-        assert_eq!(
-            [0, 11, 100].map(lists),
-            ["about 0 USD", "about less than 0.0001 USD", "about 0.0006 USD"]
-        );
+        assert_eq!([0, 11, 100].map(lists), ["0 USD", "less than 0.0001 USD", "about 0.0006 USD"]);
     }
 
     #[test]
