@@ -1,5 +1,7 @@
 //! The store in Azure Blob Storage, against Azurite.
 
+mod campaign;
+mod faults;
 mod rights;
 mod service;
 mod store;

@@ -174,6 +174,8 @@ impl Failure {
     /// Whether another try may fare better.
     pub(super) fn is_transient(&self) -> bool {
         match self {
+            // The service compared the body with its digest: it was changed on its way.
+            Self::Answer { answer, .. } if answer.code == "Md5Mismatch" => true,
             Self::Answer { answer, .. } => is_passing_status(answer.status),
             Self::Broken(_) | Self::Late(_) => true,
             Self::Token { passing, .. } => *passing,
@@ -313,6 +315,7 @@ mod tests {
         ] {
             assert!(failed(status, code).is_transient(), "{status}");
         }
+        assert!(failed(400, "Md5Mismatch").is_transient());
         for status in [400, 401, 403, 404, 409, 411, 412, 413, 416, 501] {
             assert!(!failed(status, "").is_transient(), "{status}");
         }
