@@ -17,6 +17,8 @@ const MERGE_GAP: u64 = 16 << 10;
 pub(crate) const REQUEST_LEN_MAX: u64 = 8 << 20;
 /// Threads that wait for reads at the same time.
 const READ_THREADS: usize = 8;
+/// How often a frame that does not open is read again.
+const READS_AGAIN: usize = 4;
 /// Openers kept; one is about a hundred bytes and a key schedule.
 const OPENERS_MAX: usize = 4096;
 
@@ -101,12 +103,15 @@ impl<'r, 's> FrameReader<'r, 's> {
         if let Some(opener) = lock(&self.openers).get(pack) {
             return Ok(Arc::clone(opener));
         }
-        let opener = match self.read_opener(pack) {
-            // Once more: it may have been changed on its way.
-            Err(EngineError::Damaged { .. }) => self.read_opener(pack)?,
-            result => result?,
-        };
-        let opener = Arc::new(opener);
+        let mut opener = self.read_opener(pack);
+        for _ in 0..READS_AGAIN {
+            if !matches!(&opener, Err(EngineError::Damaged { .. })) {
+                break;
+            }
+            // It may have been changed on its way.
+            opener = self.read_opener(pack);
+        }
+        let opener = Arc::new(opener?);
         let mut openers = lock(&self.openers);
         if openers.len() >= OPENERS_MAX {
             openers.clear();
@@ -166,7 +171,7 @@ impl<'r, 's> FrameReader<'r, 's> {
     }
 
     /// Opens and decodes one frame out of fetched bytes, in place, and checks its id. One that does not open is read
-    /// once more, and the pack's header with it: bytes may be changed on their way as well as where they are kept.
+    /// again, and the pack's header with it: bytes may be changed on their way as well as where they are kept.
     ///
     /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. `plain` becomes the payload.
     pub(crate) fn open(
@@ -177,25 +182,34 @@ impl<'r, 's> FrameReader<'r, 's> {
         sealed: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<(), EngineError> {
-        let Err(damage) = self.open_once(opener, kind, location, sealed, scratch) else { return Ok(()) };
-        let pack = &location.pack.name;
-        lock(&self.openers).remove(pack);
-        let start = u64::from(location.offset);
-        let range = start..start + u64::from(location.stored_len);
-        let again = self.opener(pack).and_then(|opener| {
-            let mut bytes = self.repository.store().get(&pack.blob(), Some(range))?;
-            if bytes.len() != location.stored_len as usize {
-                return Err(EngineError::Short {
-                    name: pack.blob(),
-                    expected: start + u64::from(location.stored_len),
-                });
+        let mut result = self.open_once(opener, kind, location, sealed, scratch);
+        let mut before = None;
+        for _ in 0..READS_AGAIN {
+            if !matches!(&result, Err(EngineError::Damaged { .. })) {
+                break;
             }
-            self.open_once(&opener, kind, location, &mut bytes, scratch)
-        });
-        match again {
-            Err(error) if error.is_damage() => Err(damage),
-            again => again,
+            let mut bytes = self.read_again(location)?;
+            let found = blake3::hash(&bytes);
+            let opener = self.opener(&location.pack.name)?;
+            result = self.open_once(&opener, kind, location, &mut bytes, scratch);
+            // What comes twice in the same way was not changed on its way.
+            if before.replace(found) == Some(found) {
+                break;
+            }
         }
+        result
+    }
+
+    /// Reads a frame, and forgets what its pack's header was.
+    fn read_again(&self, location: &Location) -> Result<Vec<u8>, EngineError> {
+        let name = location.pack.name.blob();
+        lock(&self.openers).remove(&location.pack.name);
+        let end = u64::from(location.offset) + u64::from(location.stored_len);
+        let bytes = self.repository.store().get(&name, Some(u64::from(location.offset)..end))?;
+        if bytes.len() != location.stored_len as usize {
+            return Err(EngineError::Short { name, expected: end });
+        }
+        Ok(bytes)
     }
 
     fn open_once(

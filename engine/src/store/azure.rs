@@ -102,6 +102,8 @@ const PART_LEN: usize = 128 << 10;
 const PARTS_QUEUED: usize = 2;
 /// The most names that a service lists at once.
 const LIST_MAX: usize = 5000;
+/// Tries to reach a service that never answered: its name is wrong more often than it is down.
+const FIRST_TRIES: u32 = 3;
 /// How often a wait looks whether it is to end.
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// The library splits longer transfers; no blob here is.
@@ -121,6 +123,8 @@ pub struct AzureStore {
     /// Whether the last request was given up after all its tries: then the next ones are not tried again until one
     /// succeeds, so that an operation that fails ends soon.
     gave_up: AtomicBool,
+    /// Whether there ever was a connection.
+    reached: AtomicBool,
 }
 
 impl fmt::Debug for AzureStore {
@@ -136,8 +140,8 @@ impl AzureStore {
     /// A credential that cannot be used.
     pub fn new(runtime: Handle, settings: AzureSettings) -> Result<Self, CredentialError> {
         let meter = Arc::new(Meter::new(settings.upload_limit, settings.download_limit));
-        let identity = |source| CredentialError::Identity { source };
-        let transport = Arc::new(transport::Transport::new(Arc::clone(&meter)).map_err(identity)?);
+        let client = |source| CredentialError::Client { source };
+        let transport = Arc::new(transport::Transport::new(Arc::clone(&meter)).map_err(client)?);
         let url = settings.place.container_url();
         let (authority, token) = Authority::new(&settings, &url, Arc::clone(&transport) as _)?;
         let client_options = ClientOptions {
@@ -148,9 +152,10 @@ impl AzureStore {
         };
         let options = BlobContainerClientOptions { client_options, ..BlobContainerClientOptions::default() };
         let container = BlobContainerClient::new(url, token, Some(options))
-            .map_err(|error| identity(std::io::Error::other(error)))?;
-        let (gate, drawn, gave_up) = (Gate::new(), AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { runtime, container, settings, authority, meter, gate, drawn, gave_up })
+            .map_err(|error| client(std::io::Error::other(error)))?;
+        let (gate, drawn) = (Gate::new(), AtomicU64::new(0));
+        let [gave_up, reached] = [false; 2].map(AtomicBool::new);
+        Ok(Self { runtime, container, settings, authority, meter, gate, drawn, gave_up, reached })
     }
 
     /// What went over the wire so far.
@@ -187,7 +192,10 @@ impl AzureStore {
             let allowed = deadline(failed);
             let used = self.authority.version();
             let result = tokio::time::timeout(allowed, once(failed)).await;
-            let failure = match result.unwrap_or(Err(Failure::Late(allowed))) {
+            let result = result.unwrap_or(Err(Failure::Late(allowed)));
+            let unreached = matches!(&result, Err(Failure::Unreached(_)));
+            self.reached.fetch_or(!unreached, Ordering::Relaxed);
+            let failure = match result {
                 Ok(value) => {
                     pass.succeeded();
                     self.gave_up.store(false, Ordering::Relaxed);
@@ -206,7 +214,8 @@ impl AzureStore {
                 self.meter.count(|traffic| traffic.retries += 1);
                 continue;
             }
-            if !failure.is_transient() {
+            let hopeless = unreached && failed >= FIRST_TRIES && !self.reached.load(Ordering::Relaxed);
+            if hopeless || !failure.is_transient() {
                 return Err((failure, failed));
             }
             let random = self.random();

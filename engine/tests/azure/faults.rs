@@ -45,7 +45,11 @@ fn retries(store: &AzureStore) -> u64 {
 fn a_create_whose_answer_was_lost_is_found_to_be_done() {
     let (_proxy, store) = behind(&[Fault::AnswerLost]);
     assert_eq!(store.put_new(&name("r/1"), b"bytes").unwrap(), Put::Identical);
-    assert_eq!((retries(&store), store.traffic().reads.hot), (1, 1), "one more try, and a look at what is there");
+    assert_eq!(
+        (retries(&store), store.traffic().reads.hot),
+        (1, 1),
+        "one more try, and a look at what is there"
+    );
     assert_eq!(store.put_new(&name("r/1"), b"other").unwrap(), Put::Different);
     assert_eq!(store.get(&name("r/1"), None).unwrap(), b"bytes");
 }
@@ -59,7 +63,9 @@ fn a_create_that_is_refused_on_a_retry_is_found_to_be_done() {
     assert_eq!(store.put_new(&name("r/1"), b"bytes").unwrap(), Put::Identical);
     let (_proxy, store) = behind(&[REFUSED]);
     let refused = store.put_new(&name("r/1"), b"bytes").unwrap_err();
-    let StoreError::Service { source: ServiceError::Forbidden { .. }, .. } = refused else { panic!("{refused:?}") };
+    let StoreError::Service { source: ServiceError::Forbidden { .. }, .. } = refused else {
+        panic!("{refused:?}")
+    };
 }
 
 #[test]
@@ -76,12 +82,13 @@ fn a_create_that_is_applied_after_its_retry_changes_nothing() {
 
 #[test]
 fn every_transient_answer_is_tried_again_and_counted() {
-    let (_proxy, store) = behind(&[
+    const FAULTS: [Fault; 4] = [
         Fault::Refused(Refusal::SERVER_BUSY.retry_after(0)),
         Fault::Refused(Refusal::OPERATION_TIMED_OUT),
         Fault::Refused(Refusal::GATEWAY_TIMEOUT),
         Fault::ResetAtOnce,
-    ]);
+    ];
+    let (_proxy, store) = behind(&FAULTS);
     assert_eq!(store.put_new(&name("r/1"), b"bytes").unwrap(), Put::Created);
     let traffic = store.traffic();
     assert_eq!((traffic.retries, traffic.throttled, traffic.writes.hot), (4, 2, 5));
@@ -92,9 +99,13 @@ fn a_service_that_stays_busy_is_told_and_not_waited_for_again() {
     const BUSY: Fault = Fault::Refused(Refusal::SERVER_BUSY);
     let (proxy, store) = behind(&[BUSY, BUSY, BUSY, BUSY, BUSY, BUSY]);
     let error = store.put_new(&name("r/1"), b"bytes").unwrap_err();
-    let StoreError::Service { source: ServiceError::Busy { tries: 5, .. }, .. } = error else { panic!("{error:?}") };
+    let StoreError::Service { source: ServiceError::Busy { tries: 5, .. }, .. } = error else {
+        panic!("{error:?}")
+    };
     let error = store.list("", None, 1).unwrap_err();
-    let StoreError::Service { source: ServiceError::Busy { tries: 1, .. }, .. } = error else { panic!("{error:?}") };
+    let StoreError::Service { source: ServiceError::Busy { tries: 1, .. }, .. } = error else {
+        panic!("{error:?}")
+    };
     assert_eq!(proxy.counts().requests, 6, "what follows a request that was given up is tried once");
     assert_eq!(store.put_new(&name("r/1"), b"bytes").unwrap(), Put::Created);
 }
@@ -108,7 +119,8 @@ fn a_read_that_breaks_goes_on_where_it_broke() {
         Fault::StuckInAnswer { after: 700_000 },
     ] {
         let stuck = matches!(fault, Fault::StuckInAnswer { .. });
-        let broken = Plan::new(move |request| if request.number == 1 { fault.clone() } else { Fault::Forward });
+        let broken =
+            Plan::new(move |request| if request.number == 1 { fault.clone() } else { Fault::Forward });
         let proxy = Proxy::start(azurite(), broken);
         let mut settings = settings_at(&through(&proxy), &container(), key());
         settings.retry.deadline = Duration::from_millis(if stuck { 300 } else { 30_000 });
@@ -128,6 +140,9 @@ fn what_is_changed_on_its_way_is_read_or_sent_again() {
     store.put_new(&name("config"), b"0123456789").unwrap();
     assert_eq!(store.get(&name("config"), None).unwrap(), b"0123456789");
     assert_eq!(retries(&store), 1);
+    let (_proxy, store) = behind(&[Fault::Forward, Fault::AnswerFlipped { at: 3 }]);
+    store.put_new(&name("config"), b"0123456789").unwrap();
+    assert_eq!(store.get(&name("config"), Some(0..1000)).unwrap(), b"0123456789");
     let proxy = Proxy::start(azurite(), Plan::once(0, Fault::RequestFlipped { at: 3 }));
     let mut settings = settings_at(&through(&proxy), &container(), key());
     settings.content_md5 = true;
@@ -146,5 +161,15 @@ fn a_stopped_program_tries_nothing_again() {
         (proxy, open(settings))
     };
     let error = store.put_new(&name("r/1"), b"bytes").unwrap_err();
-    let StoreError::Service { source: ServiceError::Busy { tries: 1, .. }, .. } = error else { panic!("{error:?}") };
+    let StoreError::Service { source: ServiceError::Busy { tries: 1, .. }, .. } = error else {
+        panic!("{error:?}")
+    };
+}
+
+#[test]
+fn a_service_that_was_never_reached_is_given_up_soon() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let store = open(settings_at(&format!("http://{nobody}/{}", PRIMARY.name), "backups", key()));
+    let error = store.get(&name("config"), None).unwrap_err();
+    let StoreError::Service { source: ServiceError::Connection { tries: 3, .. }, .. } = error else { panic!("{error:?}") };
 }

@@ -126,6 +126,12 @@ pub enum CredentialError {
         /// Why.
         source: std::io::Error,
     },
+    /// No client can be made: a certificate file or a proxy that the environment names, or a URL, is of no use.
+    #[error("no HTTPS client can be made for it")]
+    Client {
+        /// Why.
+        source: std::io::Error,
+    },
     /// What the identity library refuses.
     #[error("the identity cannot be used")]
     Identity {

@@ -124,6 +124,8 @@ pub(super) enum Failure {
         /// The service's date, as it wrote it.
         date: String,
     },
+    /// No connection could be made.
+    Unreached(io::Error),
     /// No answer, or not a whole one.
     Broken(io::Error),
     /// Nothing within the deadline.
@@ -150,6 +152,7 @@ impl Failure {
             ErrorKind::Credential => {
                 Self::Token { passing: is_passing(&error), source: io::Error::other(chain(&error)) }
             }
+            ErrorKind::Connection => Self::Unreached(io::Error::other(chain(&error))),
             ErrorKind::DataConversion => Self::Nonsense("it cannot be decoded"),
             _ => Self::Broken(io::Error::other(chain(&error))),
         }
@@ -177,7 +180,7 @@ impl Failure {
             // The service compared the body with its digest: it was changed on its way.
             Self::Answer { answer, .. } if answer.code == "Md5Mismatch" => true,
             Self::Answer { answer, .. } => is_passing_status(answer.status),
-            Self::Broken(_) | Self::Late(_) => true,
+            Self::Unreached(_) | Self::Broken(_) | Self::Late(_) => true,
             Self::Token { passing, .. } => *passing,
             Self::Nonsense(_) => false,
         }
@@ -205,7 +208,7 @@ impl Failure {
     pub(super) fn finally(self, tries: u32, expiry: Option<&str>) -> ServiceError {
         let is_throttling = self.is_throttling();
         match self {
-            Self::Broken(source) => ServiceError::Connection { tries, source },
+            Self::Unreached(source) | Self::Broken(source) => ServiceError::Connection { tries, source },
             Self::Late(waited) => ServiceError::Late { tries, waited },
             Self::Token { source, .. } => ServiceError::Token { source },
             Self::Nonsense(what) => ServiceError::Nonsense(what),

@@ -3,6 +3,7 @@
 use super::failure::{Failure, header};
 use super::{AzureStore, DIGEST_HEADER, ONE_REQUEST, Tier, of_tier};
 use azure_core::http::Etag;
+use azure_core::http::headers::Headers;
 use azure_storage_blob::BlobClient;
 use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
 use futures::StreamExt as _;
@@ -18,8 +19,8 @@ struct Reading {
     bytes: Vec<u8>,
     /// That of the first answer: the rest is read of the same blob.
     etag: Option<Etag>,
-    /// Whether it once had another digest than its metadata says.
-    wrong: bool,
+    /// What it was when it had another digest than its metadata says.
+    wrong: Option<blake3::Hash>,
 }
 
 impl AzureStore {
@@ -58,7 +59,6 @@ impl AzureStore {
         if end.is_some_and(|end| from >= end) {
             return Ok(());
         }
-        let whole = start == 0 && end.is_none();
         let range = match end {
             Some(end) => Some(HttpRange::from(from..end)),
             None if from == 0 => None,
@@ -93,15 +93,21 @@ impl AzureStore {
         if expected.is_some_and(|expected| got < expected) {
             return Err(Failure::Broken(std::io::ErrorKind::UnexpectedEof.into()));
         }
-        let digest = header(&response.headers, DIGEST_HEADER);
-        if whole
-            && digest.is_some_and(|digest| blake3::hash(&reading.bytes).to_hex().as_str() != digest)
-            && !reading.wrong
-        {
-            // Once more: it may have been changed on its way. What is stored like that is for the caller to judge.
-            *reading = Reading { wrong: true, ..Reading::default() };
-            return Err(Failure::Broken(std::io::ErrorKind::InvalidData.into()));
+        let whole =
+            start == 0 && total(&response.headers).is_none_or(|len| len == reading.bytes.len() as u64);
+        if let Some(digest) = header(&response.headers, DIGEST_HEADER).filter(|_| whole) {
+            let found = blake3::hash(&reading.bytes);
+            // What comes twice in the same way was not changed on its way: it is for the caller to judge.
+            if found.to_hex().as_str() != digest && reading.wrong != Some(found) {
+                *reading = Reading { wrong: Some(found), ..Reading::default() };
+                return Err(Failure::Broken(std::io::ErrorKind::InvalidData.into()));
+            }
         }
         Ok(())
     }
+}
+
+/// The length of the whole blob, if an answer has a part of it (RFC 9110, section 14.4).
+fn total(headers: &Headers) -> Option<u64> {
+    header(headers, "content-range")?.rsplit_once('/')?.1.parse().ok()
 }
