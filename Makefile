@@ -21,9 +21,10 @@ FUZZ_TIMEOUT ?= 30
 MIRI_TARGETS := blob_name intent decision index session_objects page node changes_file
 SCHEDULES ?= 20000
 PART ?= 0/1
+FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke azurite check fmt lint docs scripts deny audit bench bench-azure fuzz crash shuttle miri campaign
+.PHONY: help demo build test unit smoke azurite check fmt lint docs scripts deny audit bench bench-azure fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -107,6 +108,12 @@ fuzz: $(CARGO_FUZZ) ## fuzz each decoder for FUZZ_SECONDS=240, an hour for all (
 
 crash: ## fail every store call of a sequence of backups in every way: some thousand states, each to its end
 	KEEPSTONE_CRASH_STATES=all cargo test $(LOCKED) -p keepstone-engine --test crash -- --nocapture
+
+faults: azurite ## harm requests to Azurite until FAULTS=10000 faults have happened; every snapshot must restore
+	KEEPSTONE_FAULTS=$(FAULTS) cargo test $(LOCKED) -p keepstone-engine --test azure campaign -- --nocapture
+
+azure-test: ## test the Azure backend with a real account (KEEPSTONE_TEST_AZURE_URL; see docs/azure.md)
+	cargo test $(LOCKED) -p keepstone-engine --test azure_account
 
 shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each kind of failure
 	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle

@@ -348,7 +348,7 @@ impl Repair<'_, '_, '_> {
             let session = SessionId(entropy.draw16("session id", 0));
             // No VM has the empty name.
             let vm = self.repository.keys().vm_tag("");
-            let seq = crate::session::next_seq(self.repository, vm)?;
+            let seq = crate::session::next_seq(&self.repository.list(&repo_format::decisions_prefix(vm))?);
             let decision = DecisionName { vm, writer: (*writer).clone(), seq, session };
             let generation = crate::session::newest_generation(self.repository)?;
             let intent = Intent { session, decision: decision.clone(), generation, time: *time };

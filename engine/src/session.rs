@@ -7,10 +7,10 @@ use crate::error::EngineError;
 use crate::observer::{Event, Observer, tell};
 use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
-use crate::store::{BlobStore, Put, StoreError};
+use crate::store::{BlobInfo, BlobStore, Put, StoreError};
 use repo_format::{
     Abort, AbortBy, BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC, PackRef,
-    SessionId, WriterId, decisions_prefix, packs_prefix,
+    SessionId, WriterId, packs_prefix,
 };
 use std::collections::BTreeMap;
 
@@ -42,6 +42,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) vm: &'a str,
     /// Milliseconds since 1970.
     pub(crate) time: u64,
+    /// The number of its decision; see [`next_seq`].
+    pub(crate) seq: u32,
 }
 
 impl Session {
@@ -54,8 +56,7 @@ impl Session {
     ) -> Result<Self, EngineError> {
         let vm = repository.keys().vm_tag(opening.vm);
         let id = SessionId(entropy.draw16("session id", 0));
-        let seq = next_seq(repository, vm)?;
-        let decision = DecisionName { vm, writer: opening.writer.clone(), seq, session: id };
+        let decision = DecisionName { vm, writer: opening.writer.clone(), seq: opening.seq, session: id };
         let intent = Intent {
             session: id,
             decision: decision.clone(),
@@ -148,18 +149,14 @@ pub(crate) fn put_abort(
 /// A program's name is at most 255 bytes long, whatever its characters are.
 const PROGRAM_CHARS: usize = 63;
 
-/// The number of a VM's next decision (W-1).
-pub(crate) fn next_seq(repository: &Repository<'_>, vm: repo_format::VmTag) -> Result<u32, EngineError> {
-    let highest = repository
-        .list(&decisions_prefix(vm))?
-        .iter()
-        .filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name.seq),
-            _ => None,
-        })
-        .max();
+/// The number of a VM's next decision (W-1), by the listing of those that there are.
+pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
+    let numbers = decisions.iter().filter_map(|info| match info.name.kind() {
+        Some(BlobKind::Decision(name)) => Some(name.seq),
+        _ => None,
+    });
     // Only a hint for finding the newest: staying at the end is harmless.
-    Ok(highest.map_or(0, |seq| seq.saturating_add(1)))
+    numbers.max().map_or(0, |seq| seq.saturating_add(1))
 }
 
 /// The highest generation that there is, 0 if none.

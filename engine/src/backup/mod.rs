@@ -116,8 +116,8 @@ pub fn backup(
     loop {
         let entropy = job.entropy.attempt(attempts);
         attempts += 1;
-        unfinished::abort_unfinished(repository, job, &entropy, observer)?;
-        let opening = Opening { writer: job.writer, vm: job.vm, time: job.time };
+        let seq = unfinished::abort_unfinished(repository, job, &entropy, observer)?;
+        let opening = Opening { writer: job.writer, vm: job.vm, time: job.time, seq };
         let mut session = Session::open(repository, opening, &entropy, observer)?;
         for (name, error) in &session.unreadable {
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;

@@ -9,16 +9,18 @@ use crate::error::EngineError;
 use crate::observer::{Notice, Observer, notify};
 use crate::repository::{Repository, get_sealed};
 use crate::session;
-use crate::store::Put;
+use crate::store::{BlobInfo, Put};
 use repo_format::{
-    BlobKind, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, PackKind, SessionId, indexes_prefix,
-    intents_prefix, packs_prefix,
+    BlobKind, BlobName, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, PackKind, SessionId, decisions_prefix,
+    indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
 };
 use std::collections::BTreeSet;
 
 /// A session that stored something so many milliseconds ago may still be running: a pack of 256 MiB over a line of
 /// 2.5 Mbit/s takes as long.
 const QUIET_MILLIS: u64 = 15 * 60 * 1000;
+/// Intents that are read to learn their VM, rather than to list the decisions of all VMs.
+const INTENTS_READ: usize = 16;
 
 /// What is known about sessions of the writer that began and did not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +34,19 @@ pub enum Unfinished<'a> {
     Ended,
 }
 
-/// Aborts the unfinished sessions that the job's writer began for the job's VM.
+/// Aborts the unfinished sessions that the job's writer began for the job's VM, and returns the number of the VM's next
+/// decision (W-1).
 pub(super) fn abort_unfinished(
     repository: &Repository<'_>,
     job: &BackupJob<'_>,
     entropy: &Entropy,
     observer: &dyn Observer,
-) -> Result<(), EngineError> {
-    for (number, intent) in (0..).zip(unfinished(repository, job)?) {
+) -> Result<u32, EngineError> {
+    // In this order: a session that ends meanwhile is seen to have ended.
+    let begun = repository.list(&intents_prefix(job.writer))?;
+    let decisions = repository.list(&decisions_prefix(repository.keys().vm_tag(job.vm)))?;
+    let mut seq = session::next_seq(&decisions);
+    for (number, intent) in (0..).zip(unfinished(repository, job, begun, &decisions)?) {
         let stored = stored_by(repository, &intent)?;
         let known = match job.unfinished {
             Unfinished::Ended => true,
@@ -58,27 +65,51 @@ pub(super) fn abort_unfinished(
             // It was decided since the decisions were listed.
             continue;
         }
+        seq = seq.max(intent.decision.seq.saturating_add(1));
         let (packs, bytes) = (stored.packs, stored.bytes);
         notify(observer, Notice::UnfinishedAborted { session: intent.session.to_string(), packs, bytes })?;
     }
-    Ok(())
+    Ok(seq)
 }
 
-/// The intents of the job's writer for its VM that have no decision and no tombstone. One that cannot be read has no
+/// Of the intents of the job's writer those for its VM that have no decision and no tombstone. One that cannot be read has no
 /// VM that is known; a verification names it.
-fn unfinished(repository: &Repository<'_>, job: &BackupJob<'_>) -> Result<Vec<Intent>, EngineError> {
+///
+/// What was begun before the newest decision of this writer and VM was ended by the session of that decision (W-9). So few
+/// intents are left to look at, those of other VMs since then; and only if they are many, all decisions are listed.
+fn unfinished(
+    repository: &Repository<'_>,
+    job: &BackupJob<'_>,
+    mut begun: Vec<BlobInfo>,
+    decisions: &[BlobInfo],
+) -> Result<Vec<Intent>, EngineError> {
     let vm = repository.keys().vm_tag(job.vm);
-    let begun = repository.list(&intents_prefix(job.writer))?;
+    let (mut decided, mut newest) = (BTreeSet::new(), 0);
+    for info in decisions {
+        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        decided.insert(name.session);
+        if name.writer == *job.writer {
+            newest = newest.max(info.modified);
+        }
+    }
+    let is_open = |info: &BlobInfo, decided: &BTreeSet<SessionId>| match info.name.kind() {
+        Some(BlobKind::Intent { session, .. }) => !decided.contains(&session),
+        _ => false,
+    };
+    begun.retain(|info| info.modified >= newest && is_open(info, &decided));
     if begun.is_empty() {
         return Ok(Vec::new());
     }
-    let decided = decided(repository)?;
+    let prefixes = if begun.len() > INTENTS_READ {
+        vec![PREFIX_DECISIONS.to_owned(), PREFIX_TOMBSTONES.to_owned()]
+    } else {
+        vec![tombstones_prefix(vm)]
+    };
+    for prefix in prefixes {
+        decided.extend(repository.list(&prefix)?.iter().filter_map(|info| decided_by(&info.name)));
+    }
     let mut unfinished = Vec::new();
-    for info in begun {
-        let Some(BlobKind::Intent { session, .. }) = info.name.kind() else { continue };
-        if decided.contains(&session) {
-            continue;
-        }
+    for info in begun.iter().filter(|info| is_open(info, &decided)) {
         let bytes = get_sealed(repository.store(), &info.name)?;
         match Intent::open(repository.keys(), &info.name, &bytes) {
             Ok(intent) if intent.decision.vm == vm => unfinished.push(intent),
@@ -88,17 +119,13 @@ fn unfinished(repository: &Repository<'_>, job: &BackupJob<'_>) -> Result<Vec<In
     Ok(unfinished)
 }
 
-/// All sessions that are decided, by names alone: what a name says is enough to leave a session in peace.
-fn decided(repository: &Repository<'_>) -> Result<BTreeSet<SessionId>, EngineError> {
-    let mut decided = BTreeSet::new();
-    for prefix in [PREFIX_DECISIONS, PREFIX_TOMBSTONES] {
-        decided.extend(repository.list(prefix)?.iter().filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name.session),
-            Some(BlobKind::Tombstone { session, .. }) => Some(session),
-            _ => None,
-        }));
+/// The session that a decision or a tombstone ends, by its name alone: that is enough to leave a session in peace.
+fn decided_by(name: &BlobName) -> Option<SessionId> {
+    match name.kind() {
+        Some(BlobKind::Decision(name)) => Some(name.session),
+        Some(BlobKind::Tombstone { session, .. }) => Some(session),
+        _ => None,
     }
-    Ok(decided)
 }
 
 /// What a session has put into the store.

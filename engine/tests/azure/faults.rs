@@ -171,5 +171,7 @@ fn a_service_that_was_never_reached_is_given_up_soon() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store = open(settings_at(&format!("http://{nobody}/{}", PRIMARY.name), "backups", key()));
     let error = store.get(&name("config"), None).unwrap_err();
-    let StoreError::Service { source: ServiceError::Connection { tries: 3, .. }, .. } = error else { panic!("{error:?}") };
+    let StoreError::Service { source: ServiceError::Connection { tries: 3, .. }, .. } = error else {
+        panic!("{error:?}")
+    };
 }
