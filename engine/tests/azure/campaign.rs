@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Faults that are to happen at least, if nothing else is asked for.
-const FAULTS: u64 = 600;
+const FAULTS: u64 = 2000;
 /// Histories at one time.
 const THREADS: u64 = 4;
 /// Backups in one history.

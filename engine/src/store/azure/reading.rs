@@ -9,6 +9,8 @@ use azure_storage_blob::models::{BlobClientDownloadOptions, HttpRange};
 use futures::StreamExt as _;
 use repo_format::BlobName;
 use std::num::NonZeroUsize;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Memory that is taken before the bytes are there; more is taken as they come.
 const RESERVE_MAX: u64 = 64 << 20;
@@ -33,12 +35,12 @@ impl AzureStore {
     ) -> Result<Vec<u8>, (Failure, u32)> {
         let (client, tier) = (self.blob(name), self.tier(name));
         let mut reading = Reading::default();
-        let asked = end.map_or(RESERVE_MAX, |end| end - start);
         let result = self
             .tried(
-                |failed| self.deadline(failed, asked.min(RESERVE_MAX), self.settings.download_limit),
+                // It depends on the answer: see `read_on`.
+                |_| Duration::MAX,
                 |traffic| *of_tier(&mut traffic.reads, tier) += 1,
-                async |_| self.read_on(&client, (start, end), tier, &mut reading).await,
+                async |failed| self.read_on(&client, (start, end), tier, failed, &mut reading).await,
             )
             .await;
         match result {
@@ -53,6 +55,7 @@ impl AzureStore {
         client: &BlobClient,
         (start, end): (u64, Option<u64>),
         tier: Tier,
+        failed: u32,
         reading: &mut Reading,
     ) -> Result<(), Failure> {
         let from = start + reading.bytes.len() as u64;
@@ -71,7 +74,9 @@ impl AzureStore {
             partition_size: NonZeroUsize::new(ONE_REQUEST),
             ..BlobClientDownloadOptions::default()
         };
-        let mut response = client.download(Some(options)).await.map_err(Failure::of)?;
+        let allowed = self.deadline(failed, 0, None);
+        let response = timeout(allowed, client.download(Some(options))).await;
+        let mut response = response.map_err(|_| Failure::Late(allowed))?.map_err(Failure::of)?;
         reading.etag = header(&response.headers, "etag").map(|etag| Etag::from(etag.to_owned()));
         let expected = header(&response.headers, "content-length").and_then(|len| len.parse::<u64>().ok());
         let room = end.map_or(u64::MAX, |end| end - from);
@@ -81,14 +86,19 @@ impl AzureStore {
         let reserved = usize::try_from(expected.unwrap_or(0).min(RESERVE_MAX)).unwrap_or(0);
         reading.bytes.reserve_exact(reserved);
         let mut left = room;
-        while let Some(part) = response.body.next().await {
-            let part = part.map_err(Failure::of)?;
-            left = left
-                .checked_sub(part.len() as u64)
-                .ok_or(Failure::Nonsense("it is more than was asked for"))?;
-            self.meter.count(|traffic| *of_tier(&mut traffic.read_bytes, tier) += part.len() as u64);
-            reading.bytes.extend_from_slice(&part);
-        }
+        let receive = async {
+            while let Some(part) = response.body.next().await {
+                let part = part.map_err(Failure::of)?;
+                left = left
+                    .checked_sub(part.len() as u64)
+                    .ok_or(Failure::Nonsense("it is more than was asked for"))?;
+                self.meter.count(|traffic| *of_tier(&mut traffic.read_bytes, tier) += part.len() as u64);
+                reading.bytes.extend_from_slice(&part);
+            }
+            Ok(())
+        };
+        let allowed = self.deadline(failed, expected.unwrap_or(RESERVE_MAX), self.settings.download_limit);
+        timeout(allowed, receive).await.map_err(|_| Failure::Late(allowed))??;
         let got = room - left;
         if expected.is_some_and(|expected| got < expected) {
             return Err(Failure::Broken(std::io::ErrorKind::UnexpectedEof.into()));
