@@ -1,13 +1,19 @@
 //! Repositories in Azure: their settings, and the store with what drives it.
 
+use crate::clock::Stopwatch;
 use crate::credentials::{self, AuthKind};
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::prices::Prices;
 use crate::profile::Profile;
+use crate::progress::Screen;
 use anyhow::Context as _;
-use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, RetryPolicy, Tier};
+use keepstone_engine::store::azure::{
+    AzurePlace, AzureSettings, AzureStore, Listener, RetryPolicy, Setback, Tier,
+};
 use std::num::NonZeroU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads that move bytes: encryption of connections is what they do most.
@@ -106,6 +112,7 @@ impl AzureOptions {
         place: AzurePlace,
         uploads: Uploads,
         interrupt: &Interrupt,
+        screen: &Screen,
     ) -> anyhow::Result<Remote> {
         let profile = &self.profile;
         let chosen =
@@ -123,6 +130,7 @@ impl AzureOptions {
             download_limit: self.limit_download.or(profile.limit_download),
             retry: RetryPolicy::default(),
             seed: u64::from_le_bytes(seed),
+            listener: listener(screen.clone()),
             stop: interrupt.flag(),
         };
         let runtime = Builder::new_multi_thread()
@@ -134,6 +142,27 @@ impl AzureOptions {
             .with_context(|| credentials::unusable(&chosen.origin))?;
         Ok(Remote { store, prices: profile.prices.clone(), _driver: Driver(Some(runtime)) })
     }
+}
+
+/// Waits that are told of: shorter ones are over before they are read.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+/// Nothing more is told for so long: many requests fail together.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Tells on the screen that the service keeps the program waiting.
+fn listener(screen: Screen) -> Listener {
+    let told: Mutex<Option<Stopwatch>> = Mutex::default();
+    Listener::new(move |setback| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = told.as_ref().is_some_and(|told| told.elapsed_millis() < TOLD_EVERY.as_millis() as u64);
+        if setback.wait < LONG_WAIT || lately {
+            return;
+        }
+        *told = Some(Stopwatch::start());
+        let Setback { why, failed_tries, of_tries, wait } = setback;
+        let seconds = wait.as_secs();
+        screen.warn(&format!("{why}; try {failed_tries} of {of_tries}, the next one in {seconds} s"));
+    })
 }
 
 #[cfg(test)]

@@ -71,7 +71,12 @@ pub(crate) fn store_to_back_up(settings: &Settings, uploads: Uploads) -> anyhow:
         }
         Location::Azure(place) => {
             tracing::info!(%place, "the store is in Azure");
-            AnyStore::Azure(Box::new(settings.azure.open(place, uploads, &settings.interrupt)?))
+            AnyStore::Azure(Box::new(settings.azure.open(
+                place,
+                uploads,
+                &settings.interrupt,
+                &settings.screen,
+            )?))
         }
     };
     Ok(RecordingStore::new(store))

@@ -3,12 +3,13 @@
 use crate::console::{Console, warn};
 use crate::interrupt::Interrupt;
 use crate::numbers::{count, size};
+use crate::settings::Settings;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use keepstone_engine::Observer;
 use keepstone_engine::observer::{Event, Notice, Phase};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How often a bar moves on its own, so that its rate and time stay true while nothing happens.
@@ -18,22 +19,44 @@ const BYTES: &str = "{prefix} {wide_bar} {done}/{total}  {rate}  {eta} left{msg}
 const ITEMS: &str = "{prefix} {wide_bar} {pos}/{len}{msg}";
 const WAITING: &str = "{prefix} {spinner}";
 
+/// Standard error of a terminal, with the bar that is drawn there, if any.
+#[derive(Clone, Debug)]
+pub(crate) struct Screen(Arc<Mutex<ProgressBar>>);
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(ProgressBar::hidden())))
+    }
+}
+
+impl Screen {
+    // A panic in another thread leaves a bar that can be drawn all the same.
+    fn bar(&self) -> MutexGuard<'_, ProgressBar> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells something that somebody should look at, above the bar.
+    pub(crate) fn warn(&self, text: &str) {
+        self.bar().suspend(|| warn(text));
+    }
+}
+
 /// An observer that draws a progress bar on standard error and stops the operation when it is interrupted.
 pub(crate) struct Progress {
     console: Console,
     interrupt: Interrupt,
-    bar: Mutex<ProgressBar>,
+    screen: Screen,
     transferred: AtomicU64,
     stop_told: AtomicBool,
 }
 
 impl Progress {
     /// Begins to watch an operation.
-    pub(crate) fn new(console: Console, interrupt: Interrupt) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            console,
-            interrupt,
-            bar: Mutex::new(ProgressBar::hidden()),
+            console: settings.console,
+            interrupt: settings.interrupt.clone(),
+            screen: settings.screen.clone(),
             transferred: AtomicU64::new(0),
             stop_told: AtomicBool::new(false),
         }
@@ -44,9 +67,8 @@ impl Progress {
         self.bar().finish_and_clear();
     }
 
-    // A panic in another thread leaves a bar that can be drawn all the same.
     fn bar(&self) -> MutexGuard<'_, ProgressBar> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+        self.screen.bar()
     }
 
     fn begin(&self, phase: &Phase, total: u64) {
@@ -91,7 +113,7 @@ impl Progress {
             }
             other => format!("{other:?}"),
         };
-        self.bar().suspend(|| warn(&text));
+        self.screen.warn(&text);
     }
 }
 

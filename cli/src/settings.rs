@@ -8,6 +8,7 @@ use crate::interrupt::Interrupt;
 use crate::location::Location;
 use crate::password::Origin;
 use crate::profile::Profile;
+use crate::progress::Screen;
 use repo_format::WriterId;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -81,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) password: Origin,
     /// What a signal raises.
     pub(crate) interrupt: Interrupt,
+    /// Where progress is drawn.
+    pub(crate) screen: Screen,
     /// What only a repository in Azure needs.
     pub(crate) azure: AzureOptions,
     repository: Option<String>,
@@ -113,6 +116,7 @@ impl Settings {
             writer: arguments.writer.or_else(|| profile.writer.clone()).unwrap_or_else(default_writer),
             password: flag.or(environment).or(in_profile).unwrap_or(Origin::Terminal),
             interrupt: Interrupt::default(),
+            screen: Screen::default(),
             repository: arguments.repository.or_else(|| profile.repository.clone()),
             cache_dir: arguments.cache_dir.or_else(|| profile.cache_dir.clone()),
             index_budget: profile.index_budget,

@@ -4,6 +4,7 @@ mod world;
 
 use keepstone_peers::azurite::{Azurite, PRIMARY, REPLICA};
 use keepstone_peers::http::{self, Answer};
+use keepstone_peers::proxy::{Fault, Plan, Proxy, Refusal};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
@@ -340,20 +341,21 @@ fn no_secret_is_told_however_much_is_asked_for() {
 }
 
 #[test]
-fn an_interrupt_ends_the_waits_between_tries() {
+fn waits_between_tries_are_told_and_an_interrupt_ends_them() {
     let cloud = Cloud::new("interrupted");
+    let origin = cloud.azurite.origin().strip_prefix("http://").expect("it speaks HTTP");
+    let busy = Plan::new(|_| Fault::Refused(Refusal::SERVER_BUSY.retry_after(30)));
+    let proxy = Proxy::start(origin.parse().expect("an address"), busy);
     let mut command = cloud.world.bare(PROGRAM);
-    // Nothing listens there.
-    let name = format!("azblob://{}/backups?endpoint=http://127.0.0.1:1/x", PRIMARY.name);
-    command.args(["-v", "-r", &name, "--password-file", "password", "verify"]);
+    let name = format!("azblob://{}/backups?endpoint=http://{}/x", PRIMARY.name, proxy.addr());
+    command.args(["-r", &name, "--password-file", "password", "verify"]);
     command.env("AZURE_STORAGE_KEY", PRIMARY.key).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");
     let mut messages = BufReader::new(child.stderr.take().expect("a pipe"));
     let mut line = String::new();
-    while !line.contains("the credential is chosen") {
-        line.clear();
-        assert_ne!(messages.read_line(&mut line).expect("a pipe"), 0, "it ended before");
-    }
+    messages.read_line(&mut line).expect("a pipe");
+    let told = "keepstone: warning: the service answered 503 ServerBusy; try 1 of 10, the next one in 30 s\n";
+    assert_eq!(line, told);
     kill_process(Pid::from_child(&child), Signal::INT).expect("the signal is sent");
     let mut rest = String::new();
     messages.read_to_string(&mut rest).expect("a pipe");

@@ -11,7 +11,7 @@ mod world;
 
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Credential, RetryPolicy, Secret, Tier,
+    AzurePlace, AzureSettings, AzureStore, Credential, Listener, RetryPolicy, Secret, Tier,
 };
 use keepstone_engine::store::{BlobStore, conformance};
 use repo_format::BlobName;
@@ -79,6 +79,7 @@ impl Account {
             download_limit: None,
             retry: RetryPolicy::default(),
             seed: 1,
+            listener: Listener::nobody(),
             stop: Arc::default(),
         }
     }

@@ -150,7 +150,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let uploads = Uploads { tier: arguments.tier, content_md5: arguments.content_md5 };
     let store = open::store_to_back_up(settings, uploads)?;
     let repository = open::repository(settings, &store)?;
-    let progress = Progress::new(settings.console, settings.interrupt.clone());
+    let progress = Progress::new(settings);
     let budget = settings.index_budget(arguments.index_budget);
     let running = Running::begin(settings, &repository, &arguments.vm, &progress)?;
     let minute = EveryMinute::start();

@@ -58,7 +58,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         program: PROGRAM,
         entropy: open::entropy()?,
     };
-    let progress = Progress::new(settings.console, settings.interrupt.clone());
+    let progress = Progress::new(settings);
     let outcome = repair_index(&repository, &job, &progress);
     progress.finish();
     let report = Report { dry_run, repair: outcome?, figures: Figures::take(stopwatch, &store) };

@@ -99,7 +99,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
     let session = snapshot.session();
     let job = RestoreJob { snapshot: session, disk, target: target.as_ref(), window_len, on_damage };
-    let progress = Progress::new(settings.console, settings.interrupt.clone());
+    let progress = Progress::new(settings);
     let outcome = restore(&repository, &job, &progress);
     progress.finish();
     let report = Report { restore: outcome?, figures: Figures::take(stopwatch, &store) };

@@ -102,7 +102,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     };
     let mut memory = memory(settings, &repository)?;
     let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
-    let progress = Progress::new(settings.console, settings.interrupt.clone());
+    let progress = Progress::new(settings);
     let outcome = verify_remembering(&repository, &job, &mut memory, &progress);
     progress.finish();
     if let Some(failure) = memory.take_failure() {

@@ -29,7 +29,7 @@ mod transport;
 pub use credential::{Credential, CredentialError, Secret};
 pub use failure::{Answer, ServiceError};
 pub use place::{AzurePlace, PlaceError};
-pub use retry::RetryPolicy;
+pub use retry::{Listener, RetryPolicy, Setback};
 
 use super::{BlobStore, Page, PerTier, Put, StoreError, Traffic};
 use crate::frames::lock;
@@ -89,6 +89,8 @@ pub struct AzureSettings {
     pub retry: RetryPolicy,
     /// What the waits between tries are drawn from.
     pub seed: u64,
+    /// Who is told that a request is tried again.
+    pub listener: Listener,
     /// When this is raised, no request is tried again; what is under way goes on.
     pub stop: Arc<AtomicBool>,
 }
@@ -224,6 +226,8 @@ impl AzureStore {
                 self.gave_up.store(true, Ordering::Relaxed);
                 return Err((failure, failed));
             };
+            let (why, of_tries) = (failure.brief(), self.settings.retry.tries);
+            self.settings.listener.tell(&Setback { why, failed_tries: failed, of_tries, wait });
             if !self.waited(wait).await {
                 return Err((failure, failed));
             }

@@ -1,7 +1,7 @@
 //! Azurite, containers and stores.
 
 use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Credential, RetryPolicy, Secret, Tier,
+    AzurePlace, AzureSettings, AzureStore, Credential, Listener, RetryPolicy, Secret, Tier,
 };
 use keepstone_peers::azurite::{Azurite, PRIMARY};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,6 +52,7 @@ pub fn settings_at(endpoint: &str, container: &str, credential: Credential) -> A
             ..RetryPolicy::default()
         },
         seed: 1,
+        listener: Listener::nobody(),
         stop: Arc::default(),
     }
 }

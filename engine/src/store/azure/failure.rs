@@ -204,6 +204,17 @@ impl Failure {
         }
     }
 
+    /// What is told while it is tried again.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::Answer { answer, .. } => format!("the service answered {answer}"),
+            Self::Unreached(source) | Self::Broken(source) => format!("the connection failed: {source}"),
+            Self::Late(waited) => format!("there was no whole answer in {} s", waited.as_secs()),
+            Self::Token { source, .. } => format!("there is no token: {source}"),
+            Self::Nonsense(what) => format!("the answer is of no use: {what}"),
+        }
+    }
+
     /// What is told after so many tries; `expiry` is when the SAS ends, if it is one.
     pub(super) fn finally(self, tries: u32, expiry: Option<&str>) -> ServiceError {
         let is_throttling = self.is_throttling();

@@ -1,6 +1,48 @@
 //! When a request is tried again, and how long one may take. Numbers only: waiting is done elsewhere.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// A try that failed and is followed by another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// What failed, in words.
+    pub why: String,
+    /// Tries of this request that failed.
+    pub failed_tries: u32,
+    /// Tries that are made at most.
+    pub of_tries: u32,
+    /// How long it waits before the next one.
+    pub wait: Duration,
+}
+
+/// Who is told of [`Setback`]s, from any thread: it must not wait.
+#[derive(Clone)]
+pub struct Listener(Arc<dyn Fn(&Setback) + Send + Sync>);
+
+impl Listener {
+    /// Tells a function.
+    pub fn new(listen: impl Fn(&Setback) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listen))
+    }
+
+    /// Tells nobody.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self::new(|_| {})
+    }
+
+    pub(super) fn tell(&self, setback: &Setback) {
+        (self.0)(setback);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
+}
 
 /// How long and how often a request is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
