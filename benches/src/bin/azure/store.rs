@@ -4,7 +4,7 @@ use crate::job::{Counts, Job, Place};
 use anyhow::Context as _;
 use keepstone_engine::BlobStore;
 use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Credential, RetryPolicy, Secret, Tier,
+    AzurePlace, AzureSettings, AzureStore, Credential, Listener, RetryPolicy, Secret, Tier,
 };
 use keepstone_engine::store::{LocalStore, Page, Put, RecordingStore, StoreError};
 use keepstone_peers::azurite::PRIMARY;
@@ -145,6 +145,7 @@ fn settings(endpoint: &str) -> anyhow::Result<AzureSettings> {
         download_limit: None,
         retry: RetryPolicy::default(),
         seed: 1,
+        listener: Listener::nobody(),
         stop: Arc::default(),
     })
 }
