@@ -9,14 +9,17 @@ const FIRST: usize = 8;
 /// The most requests at one time.
 const MOST: usize = 64;
 
-/// Additive increase, multiplicative decrease, as TCP does it (RFC 5681): one more after as many successes as there
-/// may be requests, half as many when the service throttles.
+/// Slow start, additive increase, multiplicative decrease, as TCP does it (RFC 5681): one more after each success at
+/// first, so that a far service gets as much as it bears after a few round trips; half as many when the service
+/// throttles, and from then on one more after as many successes as there may be requests.
 #[derive(Debug)]
 struct Width {
     /// How many there may be.
     limit: usize,
     /// Successes since it last changed.
     successes: usize,
+    /// Whether the service has throttled.
+    was_throttled: bool,
     /// Answers that throttle what was sent before the limit was halved do not halve it again: so many are left.
     sent_before: usize,
 }
@@ -26,8 +29,9 @@ impl Width {
     fn succeeded(&mut self, in_flight: usize) -> bool {
         self.sent_before = self.sent_before.saturating_sub(1);
         self.successes += 1;
+        let needed = if self.was_throttled { self.limit } else { 1 };
         // A limit that is not reached is not tested either.
-        if self.successes < self.limit || in_flight < self.limit || self.limit >= MOST {
+        if self.successes < needed || in_flight < self.limit || self.limit >= MOST {
             return false;
         }
         self.limit += 1;
@@ -41,6 +45,7 @@ impl Width {
             self.sent_before -= 1;
             return 0;
         }
+        self.was_throttled = true;
         let fewer = self.limit - (self.limit / 2).max(1);
         self.limit -= fewer;
         self.successes = 0;
@@ -67,7 +72,7 @@ struct State {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        let width = Width { limit: FIRST, successes: 0, sent_before: 0 };
+        let width = Width { limit: FIRST, successes: 0, was_throttled: false, sent_before: 0 };
         let state = State { width, in_flight: 0, most: 0, owed: 0 };
         Self { permits: Semaphore::new(FIRST), state: Mutex::new(state) }
     }
@@ -169,6 +174,26 @@ mod tests {
         let unused = Gate::new();
         (0..1000).for_each(|_| enter(&unused).unwrap().succeeded());
         assert_eq!(unused.limit(), FIRST, "a limit grew that was never reached");
+    }
+
+    #[test]
+    fn it_doubles_in_a_round_trip_until_it_is_throttled_and_grows_by_one_in_a_round_trip_then() {
+        let gate = Gate::new();
+        let round_trip = |passes: &mut Vec<_>| {
+            for pass in std::mem::take(passes) {
+                Pass::succeeded(pass);
+                passes.extend(fill(&gate));
+            }
+        };
+        let mut passes = fill(&gate);
+        round_trip(&mut passes);
+        assert_eq!((passes.len(), gate.limit()), (2 * FIRST, 2 * FIRST));
+        passes.into_iter().for_each(Pass::throttled);
+        let mut passes = fill(&gate);
+        round_trip(&mut passes);
+        assert_eq!((passes.len(), gate.limit()), (FIRST + 1, FIRST + 1));
+        round_trip(&mut passes);
+        assert_eq!((passes.len(), gate.limit()), (FIRST + 2, FIRST + 2));
     }
 
     #[test]
