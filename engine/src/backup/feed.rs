@@ -8,8 +8,9 @@ use crate::map::sequence::{StoredPiece, from_pages};
 use crate::threads::Receiver;
 use repo_format::DiskMode;
 
-/// Regions whose pages are read at once: enough to merge and to hide latency, some MiB of pages.
-pub(super) const REGIONS_READ: usize = 32;
+/// Regions whose pages are read at once, in two or three round trips: enough to merge and that the latency of a far
+/// store is not what limits, some MiB of pages.
+pub(super) const REGIONS_READ: usize = 128;
 
 /// One region to look at.
 pub(super) struct RegionJob {
