@@ -1,4 +1,7 @@
 //! Reading frames out of packs: merged ranges, parallel requests, packs' keys cached.
+//!
+//! A pack's key is derived from its header. It comes with the first range of the pack where that is near, else at the
+//! same time: no request waits for another.
 
 use crate::error::EngineError;
 use crate::repository::Repository;
@@ -8,15 +11,16 @@ use repo_format::{
 };
 use std::collections::HashMap;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Frames closer than this are fetched in one request: reading the gap costs less than another request.
 const MERGE_GAP: u64 = 16 << 10;
 /// A merged request ends here: enough to be limited by bandwidth, little enough to have several in flight.
 pub(crate) const REQUEST_LEN_MAX: u64 = 8 << 20;
-/// Threads that wait for reads at the same time.
-const READ_THREADS: usize = 8;
+/// Threads that wait for reads at the same time: pages and nodes are many small requests, each a round trip.
+const READ_THREADS: usize = 32;
 /// How often a frame that does not open is read again.
 const READS_AGAIN: usize = 4;
 /// Openers kept; one is about a hundred bytes and a key schedule.
@@ -25,7 +29,10 @@ const OPENERS_MAX: usize = 4096;
 /// Opens frames of any pack of a repository.
 pub(crate) struct FrameReader<'r, 's> {
     repository: &'r Repository<'s>,
-    openers: Mutex<HashMap<PackName, Arc<PackOpener>>>,
+    /// Nothing for a pack whose header somebody is reading.
+    openers: Mutex<HashMap<PackName, Option<Arc<PackOpener>>>>,
+    /// When somebody has read a header, or has failed to.
+    header_read: Condvar,
     session_keys: Mutex<HashMap<[u8; 32], Arc<SessionKey>>>,
 }
 
@@ -39,6 +46,11 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
+    /// How much it fetches at most.
+    pub(crate) fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
     /// The sealed frame at a location in the fetched bytes, which are fewer than the range if the blob is short.
     pub(crate) fn frame<'b>(
         &self,
@@ -54,8 +66,9 @@ impl Fetch {
     }
 }
 
-/// Groups locations into as few requests as is sensible; equal locations are fetched once.
-pub(crate) fn plan_fetches(locations: &[Location]) -> Vec<Fetch> {
+/// Groups locations into as few requests as is sensible; equal locations are fetched once. The first request of a pack
+/// that is not `known` brings the pack's header too if that is near.
+fn plan_fetches(locations: &[Location], known: impl Fn(&PackName) -> bool) -> Vec<Fetch> {
     let mut order: Vec<usize> = (0..locations.len()).collect();
     order.sort_by(|&a, &b| key(&locations[a]).cmp(&key(&locations[b])));
     let mut fetches: Vec<Fetch> = Vec::new();
@@ -72,7 +85,11 @@ pub(crate) fn plan_fetches(locations: &[Location]) -> Vec<Fetch> {
                 last.range.end = last.range.end.max(end);
                 last.members.push(member);
             }
-            _ => {
+            last => {
+                let is_first = last.is_none_or(|last| last.pack.name != location.pack.name);
+                let is_near = start <= PACK_HEADER_LEN as u64 + MERGE_GAP;
+                let with_header = is_first && is_near && !known(&location.pack.name);
+                let start = if with_header { 0 } else { start };
                 fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] });
             }
         }
@@ -86,41 +103,102 @@ fn key(location: &Location) -> (&PackName, u32, u32) {
 
 impl<'r, 's> FrameReader<'r, 's> {
     pub(crate) fn new(repository: &'r Repository<'s>) -> Self {
-        Self { repository, openers: Mutex::default(), session_keys: Mutex::default() }
+        Self {
+            repository,
+            openers: Mutex::default(),
+            header_read: Condvar::new(),
+            session_keys: Mutex::default(),
+        }
     }
 
     pub(crate) fn repository(&self) -> &'r Repository<'s> {
         self.repository
     }
 
-    /// The bytes of one fetch; fewer than its range if the blob is short.
-    pub(crate) fn fetch(&self, fetch: &Fetch) -> Result<Vec<u8>, EngineError> {
-        Ok(self.repository.store().get(&fetch.pack.name.blob(), Some(fetch.range.clone()))?)
+    /// Groups locations into as few requests as is sensible; equal locations are fetched once.
+    pub(crate) fn plan(&self, locations: &[Location]) -> Vec<Fetch> {
+        plan_fetches(locations, |pack| lock(&self.openers).contains_key(pack))
+    }
+
+    /// The bytes of one fetch, fewer than its range if the blob is short, and what opens the frames in them.
+    pub(crate) fn fetch(&self, fetch: &Fetch) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
+        let pack = &fetch.pack.name;
+        let get = || self.repository.store().get(&pack.blob(), Some(fetch.range.clone()));
+        match self.claim(pack) {
+            None => {
+                // Whoever reads the header began before.
+                let bytes = get()?;
+                Ok((self.opener(pack)?, bytes))
+            }
+            Some(claim) if fetch.range.start == 0 => {
+                let bytes = get()?;
+                let opener = claim.settle(|| self.opener_from_bytes(pack, &bytes))?;
+                Ok((opener, bytes))
+            }
+            Some(claim) => {
+                let (opener, bytes) = std::thread::scope(|scope| {
+                    let opener = scope.spawn(|| claim.settle(|| self.read_opener(pack)));
+                    let bytes = get();
+                    (opener.join().unwrap_or_else(|panic| resume_unwind(panic)), bytes)
+                });
+                Ok((opener?, bytes?))
+            }
+        }
     }
 
     /// What opens the frames of a pack: from the cache, or by reading the pack's header.
     pub(crate) fn opener(&self, pack: &PackName) -> Result<Arc<PackOpener>, EngineError> {
-        if let Some(opener) = lock(&self.openers).get(pack) {
-            return Ok(Arc::clone(opener));
+        loop {
+            if let Some(claim) = self.claim(pack) {
+                return claim.settle(|| self.read_opener(pack));
+            }
+            let being_read = |openers: &mut HashMap<_, _>| matches!(openers.get(pack), Some(None));
+            let openers = self.header_read.wait_while(lock(&self.openers), being_read);
+            let openers = openers.unwrap_or_else(PoisonError::into_inner);
+            if let Some(Some(opener)) = openers.get(pack) {
+                return Ok(Arc::clone(opener));
+            }
+            // Whoever read it failed; that may have been a failure of its own.
         }
-        let mut opener = self.read_opener(pack);
+    }
+
+    /// Makes the caller the one who reads a pack's header, unless it was read or somebody does so.
+    fn claim<'c>(&'c self, pack: &'c PackName) -> Option<Claim<'c, 'r, 's>> {
+        let mut openers = lock(&self.openers);
+        if openers.contains_key(pack) {
+            return None;
+        }
+        if openers.len() >= OPENERS_MAX {
+            openers.retain(|_, opener| opener.is_none());
+        }
+        openers.insert(pack.clone(), None);
+        Some(Claim { frames: self, pack })
+    }
+
+    /// Parses the header that begins some bytes of a pack; of bytes that are damaged, the header is read again.
+    fn opener_from_bytes(&self, pack: &PackName, bytes: &[u8]) -> Result<PackOpener, EngineError> {
+        let Some(header) = bytes.get(..PACK_HEADER_LEN) else {
+            return Err(EngineError::Short { name: pack.blob(), expected: PACK_HEADER_LEN as u64 });
+        };
+        match self.opener_from_header(pack, header) {
+            Err(EngineError::Damaged { .. }) => self.read_opener(pack),
+            result => result,
+        }
+    }
+
+    fn read_opener(&self, pack: &PackName) -> Result<PackOpener, EngineError> {
+        let mut opener = self.read_opener_once(pack);
         for _ in 0..READS_AGAIN {
             if !matches!(&opener, Err(EngineError::Damaged { .. })) {
                 break;
             }
             // It may have been changed on its way.
-            opener = self.read_opener(pack);
+            opener = self.read_opener_once(pack);
         }
-        let opener = Arc::new(opener?);
-        let mut openers = lock(&self.openers);
-        if openers.len() >= OPENERS_MAX {
-            openers.clear();
-        }
-        openers.insert(pack.clone(), Arc::clone(&opener));
-        Ok(opener)
+        opener
     }
 
-    fn read_opener(&self, pack: &PackName) -> Result<PackOpener, EngineError> {
+    fn read_opener_once(&self, pack: &PackName) -> Result<PackOpener, EngineError> {
         let name = pack.blob();
         let header_len = PACK_HEADER_LEN as u64;
         let bytes = self.repository.store().get(&name, Some(0..header_len))?;
@@ -203,13 +281,21 @@ impl<'r, 's> FrameReader<'r, 's> {
     /// Reads a frame, and forgets what its pack's header was.
     fn read_again(&self, location: &Location) -> Result<Vec<u8>, EngineError> {
         let name = location.pack.name.blob();
-        lock(&self.openers).remove(&location.pack.name);
+        self.forget_opener(&location.pack.name);
         let end = u64::from(location.offset) + u64::from(location.stored_len);
         let bytes = self.repository.store().get(&name, Some(u64::from(location.offset)..end))?;
         if bytes.len() != location.stored_len as usize {
             return Err(EngineError::Short { name, expected: end });
         }
         Ok(bytes)
+    }
+
+    /// Has a pack's header read anew, if nobody does so already.
+    fn forget_opener(&self, pack: &PackName) {
+        let mut openers = lock(&self.openers);
+        if let Some(Some(_)) = openers.get(pack) {
+            openers.remove(pack);
+        }
     }
 
     fn open_once(
@@ -245,7 +331,7 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Payload>, EngineError> {
-        let fetches = plan_fetches(locations);
+        let fetches = self.plan(locations);
         let results: Mutex<Vec<Option<Payload>>> = Mutex::new(locations.iter().map(|_| None).collect());
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<EngineError>> = Mutex::default();
@@ -288,8 +374,7 @@ impl<'r, 's> FrameReader<'r, 's> {
         scratch: &mut Scratch,
         results: &Mutex<Vec<Option<Payload>>>,
     ) -> Result<(), EngineError> {
-        let got = self.opener(&fetch.pack.name).and_then(|opener| Ok((opener, self.fetch(fetch)?)));
-        let (opener, mut bytes) = match got {
+        let (opener, mut bytes) = match self.fetch(fetch) {
             Ok(got) => got,
             Err(error) => {
                 for &member in &fetch.members {
@@ -310,6 +395,34 @@ impl<'r, 's> FrameReader<'r, 's> {
             lock(results)[member] = Some(payload);
         }
         Ok(())
+    }
+}
+
+/// The right to read the header of a pack, for which others wait. Dropped without an opener, it is somebody else's.
+struct Claim<'c, 'r, 's> {
+    frames: &'c FrameReader<'r, 's>,
+    pack: &'c PackName,
+}
+
+impl Claim<'_, '_, '_> {
+    fn settle(
+        self,
+        read: impl FnOnce() -> Result<PackOpener, EngineError>,
+    ) -> Result<Arc<PackOpener>, EngineError> {
+        let opener = Arc::new(read()?);
+        lock(&self.frames.openers).insert(self.pack.clone(), Some(Arc::clone(&opener)));
+        Ok(opener)
+    }
+}
+
+impl Drop for Claim<'_, '_, '_> {
+    fn drop(&mut self) {
+        let mut openers = lock(&self.frames.openers);
+        if let Some(None) = openers.get(self.pack) {
+            openers.remove(self.pack);
+        }
+        drop(openers);
+        self.frames.header_read.notify_all();
     }
 }
 

@@ -1,23 +1,28 @@
 //! Restoring one disk: `root > map > plan by pack, ranges merged > get > open, decompress, check > write`.
 //!
 //! The disk is restored in address windows. Within one window requests go by pack, in any order, and no byte is
-//! fetched twice; all of a window is written before the next one begins. No index is read.
+//! fetched twice; all of a window is written before the next but one begins. No index is read.
+//!
+//! Nothing waits for a round trip but the beginning: windows are planned ahead, requests of two windows are under way
+//! together, and a pack's header comes with its first range or at the same time.
 //!
 //! Damage ends a restore, or leaves zeros where what it harms was, as [`OnDamage`] says. A store or a target that
 //! fails always ends it.
 //!
 //! # Memory
-//! The plans of two windows (about 120 bytes for each chunk), at most `FETCHES_IN_FLIGHT x REQUEST_LEN_MAX` of
-//! fetched bytes, one decoded chunk for each thread, what the target buffers, and a bounded list of what was lost.
+//! The plans of `WINDOWS_OPEN + 1` windows (about 120 bytes for each chunk), `BYTES_IN_FLIGHT` of fetched bytes, one
+//! decoded chunk for each thread, what the target buffers, and a bounded list of what was lost.
 
 mod lost;
 mod plan;
+mod queue;
 
 pub use lost::LostRange;
+pub use queue::WINDOWS_OPEN;
 
 use crate::error::EngineError;
 use crate::extent::Extent;
-use crate::frames::{Fetch, FrameReader, Scratch, lock};
+use crate::frames::{FrameReader, Scratch, lock};
 use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::observer::{Event, Observer, Phase, begin, tell};
@@ -25,20 +30,20 @@ use crate::repository::Repository;
 use crate::target::DiskTarget;
 use lost::Lost;
 use plan::{Placement, Window, plan_windows};
+use queue::{Queue, Request};
 use repo_format::{Disk, FrameKind, PackOpener, SessionId};
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A window's default length: large enough that a pack of a first backup lies within one or two.
+/// A window's default length, without its holes: large enough that a pack of a first backup lies within one or two.
 pub const WINDOW_LEN: u64 = 1 << 30;
 /// A hole is made in at most so many steps that are longer than a window.
 const HOLE_STEPS: u64 = 1 << 16;
-/// Requests that are fetched and not yet written.
-const FETCHES_IN_FLIGHT: usize = 12;
-/// Threads that wait for reads.
-const FETCH_THREADS: usize = 8;
+/// Threads that wait for reads. Requests are of some MiB where nothing was deduplicated: so many of them in 80 ms are as
+/// much as 10 Gbit/s carry. Where they are small, round trips are what limits.
+const FETCH_THREADS: usize = 32;
 
 /// One disk of a snapshot, and where it goes.
 pub struct RestoreJob<'a> {
@@ -48,7 +53,7 @@ pub struct RestoreJob<'a> {
     pub disk: &'a Disk,
     /// Where it goes.
     pub target: &'a dyn DiskTarget,
-    /// The window's length, at least a region's: what a target that needs order has to buffer.
+    /// The window's length without its holes, at least a region's: a target that needs order has to buffer [`WINDOWS_OPEN`] of them.
     pub window_len: u64,
     /// What to do about data that is damaged or missing.
     pub on_damage: OnDamage,
@@ -113,11 +118,10 @@ pub fn restore(
         fetched: AtomicU64::new(0),
         lost: Mutex::default(),
         failure: Mutex::default(),
-        stopped: AtomicBool::new(false),
         scratches: Mutex::default(),
-        permits: Permits { free: Mutex::new(FETCHES_IN_FLIGHT), freed: Condvar::new() },
+        queue: Queue::new(),
     };
-    let (plans, planned) = sync_channel(1);
+    let (plans, planned) = sync_channel(0);
     std::thread::scope(|threads| {
         threads.spawn(|| plan_windows(&map, job.window_len, job.on_damage, plans));
         // By value: a failure drops the receiver, and with that ends the planning.
@@ -146,21 +150,39 @@ struct Run<'a, 'r, 's> {
     fetched: AtomicU64,
     lost: Mutex<Lost>,
     failure: Mutex<Option<EngineError>>,
-    stopped: AtomicBool,
     scratches: Mutex<Vec<Scratch>>,
-    permits: Permits,
+    queue: Queue,
 }
 
 impl Run<'_, '_, '_> {
-    #[expect(clippy::needless_pass_by_value, reason = "dropping the receiver ends the planning")]
     fn windows(&self, planned: Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
-        while let Ok(window) = planned.recv() {
-            self.window(&window?)?;
+        rayon::in_place_scope(|tasks| {
+            std::thread::scope(|threads| {
+                for _ in 0..FETCH_THREADS {
+                    threads.spawn(|| self.fetch_all(tasks));
+                }
+                self.note(self.open_all(planned));
+                self.queue.complete();
+            });
+        });
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    /// Takes up window after window.
+    #[expect(clippy::needless_pass_by_value, reason = "dropping the receiver ends the planning")]
+    fn open_all(&self, planned: Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
+        // The next plan is taken over when there is room for it, so that no more of them are in memory.
+        while self.queue.has_room()
+            && let Ok(window) = planned.recv()
+        {
+            let window = window?;
+            self.make_holes(&window)?;
+            self.queue.add(window);
         }
         Ok(())
     }
 
-    fn window(&self, window: &Window) -> Result<(), EngineError> {
+    fn make_holes(&self, window: &Window) -> Result<(), EngineError> {
         for hole in &window.holes {
             let step = self.job.window_len.max(hole.length / HOLE_STEPS);
             let mut start = hole.start;
@@ -170,41 +192,25 @@ impl Run<'_, '_, '_> {
                 start = part.end();
             }
         }
-        for range in &window.lost {
-            self.lose(range.clone())?;
-        }
-        let next = AtomicUsize::new(0);
-        rayon::in_place_scope(|tasks| {
-            std::thread::scope(|threads| {
-                for _ in 0..window.fetches.len().min(FETCH_THREADS) {
-                    threads.spawn(|| {
-                        while !self.stopped.load(Ordering::Relaxed) {
-                            let Some(fetch) = window.fetches.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                                return;
-                            };
-                            let permit = self.permits.take(&self.stopped);
-                            match self.fetch(fetch) {
-                                Ok((opener, bytes)) => tasks.spawn(move |_| {
-                                    let _permit = permit;
-                                    self.note(self.write(window, fetch, &opener, bytes));
-                                }),
-                                Err(error) => {
-                                    let chunks = fetch.members.iter().map(|member| &window.chunks[*member]);
-                                    self.note(self.give_up(chunks, error));
-                                }
-                            }
-                        }
-                    });
-                }
-            });
-        });
-        lock(&self.failure).take().map_or(Ok(()), Err)
+        window.lost.iter().try_for_each(|range| self.lose(range.clone()))
     }
 
-    fn fetch(&self, fetch: &Fetch) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
-        // The pack's key is needed to open the frames: getting it is a request too, so it is made here.
-        let opener = self.frames.opener(&fetch.pack.name)?;
-        let bytes = self.frames.fetch(fetch)?;
+    /// Fetches what is next until there is nothing more, and has it written by rayon.
+    fn fetch_all<'t>(&'t self, tasks: &rayon::Scope<'t>) {
+        while let Some(request) = self.queue.next() {
+            match self.fetch(&request) {
+                Ok((opener, bytes)) => tasks.spawn(move |_| self.note(self.write(&request, &opener, bytes))),
+                Err(error) => {
+                    let window = request.window();
+                    let chunks = request.fetch().members.iter().map(|member| &window.chunks[*member]);
+                    self.note(self.give_up(chunks, error));
+                }
+            }
+        }
+    }
+
+    fn fetch(&self, request: &Request<'_>) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
+        let (opener, bytes) = self.frames.fetch(request.fetch())?;
         self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         tell(self.observer, Event::Transferred(bytes.len() as u64))?;
         Ok((opener, bytes))
@@ -213,17 +219,17 @@ impl Run<'_, '_, '_> {
     /// Opens the frames of one fetch and writes each to all its places.
     fn write(
         &self,
-        window: &Window,
-        fetch: &Fetch,
+        request: &Request<'_>,
         opener: &PackOpener,
         mut bytes: Vec<u8>,
     ) -> Result<(), EngineError> {
+        let (window, fetch) = (request.window(), request.fetch());
         let mut scratch = lock(&self.scratches).pop().unwrap_or_default();
         let mut done = 0;
         // Members are sorted by place, so those that share a frame follow each other; it can be opened once.
         let chunk = |member: &usize| &window.chunks[*member];
         for places in fetch.members.chunk_by(|a, b| chunk(a).location == chunk(b).location) {
-            if self.stopped.load(Ordering::Relaxed) {
+            if self.queue.is_stopped() {
                 return Ok(());
             }
             let location = &chunk(&places[0]).location;
@@ -281,44 +287,12 @@ impl Run<'_, '_, '_> {
 
     fn note(&self, result: Result<(), EngineError>) {
         if let Err(error) = result {
-            self.stopped.store(true, Ordering::Relaxed);
             lock(&self.failure).get_or_insert(error);
+            self.queue.stop();
         }
     }
 }
 
 fn target_result(result: std::io::Result<()>, offset: u64) -> Result<(), EngineError> {
     result.map_err(|source| EngineError::Target { offset, source })
-}
-
-/// A counting semaphore: threads that fetch wait, tasks that write give back.
-struct Permits {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-impl Permits {
-    fn take<'a>(&'a self, stopped: &'a AtomicBool) -> Permit<'a> {
-        let free = lock(&self.free);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit { permits: self, stopped }
-    }
-}
-
-/// Gives itself back when it is dropped; a panic meanwhile stops everything, so that nobody waits for what will not
-/// come.
-struct Permit<'a> {
-    permits: &'a Permits,
-    stopped: &'a AtomicBool,
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.stopped.store(true, Ordering::Relaxed);
-        }
-        *lock(&self.permits.free) += 1;
-        self.permits.freed.notify_one();
-    }
 }

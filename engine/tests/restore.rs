@@ -5,7 +5,7 @@
 mod world;
 
 use keepstone_engine::observer::{Event, Observer, Quiet};
-use keepstone_engine::restore::{OnDamage, RestoreJob, RestoreReport, restore};
+use keepstone_engine::restore::{OnDamage, RestoreJob, RestoreReport, WINDOWS_OPEN, restore};
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::{BlobStore, Fault, FaultStore, MemoryStore};
@@ -140,7 +140,7 @@ fn what_is_lost_is_zero_and_listed_and_everything_else_comes_back() {
     }
     assert!(target.into_bytes() == expected);
 
-    let stream = StreamTarget::new(Vec::new(), SIZE as u64, WINDOW_LEN);
+    let stream = StreamTarget::new(Vec::new(), SIZE as u64, WINDOWS_OPEN * WINDOW_LEN);
     let streamed = keep_going(&repository, &stream).unwrap();
     assert_eq!(streamed.lost, report.lost);
     assert!(stream.into_writer() == expected);

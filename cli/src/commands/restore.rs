@@ -14,7 +14,9 @@ use crate::unsupported::{Role, local_path};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use keepstone_engine::DiskTarget;
-use keepstone_engine::restore::{LostRange, OnDamage, RestoreJob, RestoreReport, WINDOW_LEN, restore};
+use keepstone_engine::restore::{
+    LostRange, OnDamage, RestoreJob, RestoreReport, WINDOW_LEN, WINDOWS_OPEN, restore,
+};
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, StreamTarget};
 use serde::Serialize;
@@ -24,7 +26,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// What a stream keeps in memory until it is its turn.
+/// What a stream keeps in memory until it is its turn is so much for each window that is restored at a time.
 const STREAM_WINDOW_LEN: u64 = 64 << 20;
 /// Lost ranges that the text shows; the JSON report has all of them.
 const LOST_SHOWN: usize = 8;
@@ -161,7 +163,8 @@ fn target(place: &Place, size: u64, overwrite: bool) -> anyhow::Result<(Box<dyn 
             // Standard output itself would look for line ends in the disk.
             let output =
                 io::stdout().as_fd().try_clone_to_owned().context("could not use standard output")?;
-            (Box::new(StreamTarget::new(File::from(output), size, STREAM_WINDOW_LEN)), STREAM_WINDOW_LEN)
+            let kept_max = WINDOWS_OPEN * STREAM_WINDOW_LEN;
+            (Box::new(StreamTarget::new(File::from(output), size, kept_max)), STREAM_WINDOW_LEN)
         }
     })
 }

@@ -1,6 +1,7 @@
 //! The disk map: a copy-on-write tree of pages and nodes (SPEC 8.3, 8.4).
 
 pub(crate) mod reader;
+pub(crate) mod scan;
 pub(crate) mod sequence;
 pub(crate) mod writer;
 

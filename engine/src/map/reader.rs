@@ -38,6 +38,11 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         &self.shape
     }
 
+    /// What its frames are read with.
+    pub(crate) fn frames(&self) -> &'f FrameReader<'r, 's> {
+        self.frames
+    }
+
     /// The blob to name when the map as a whole does not fit together.
     pub(crate) fn name(&self) -> BlobName {
         self.root.as_ref().map_or_else(BlobName::config, |root| root.pack.name.blob())
@@ -124,7 +129,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
     }
 
     /// Loads the nodes of level 1 over the given cells (ascending) in few rounds of requests.
-    fn prefetch(&self, cells: &[u64]) -> Result<(), EngineError> {
+    pub(crate) fn prefetch(&self, cells: &[u64]) -> Result<(), EngineError> {
         for level in (1..self.shape.root_level()).rev() {
             let span = FANOUT.pow(u32::from(level));
             let mut wanted: BTreeMap<u64, Location> = BTreeMap::new();
@@ -225,26 +230,6 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
             }
         }
         Ok(None)
-    }
-
-    /// How many of the cells (ascending), from the first on, have pages that are together at most so long.
-    pub(crate) fn fitting(&self, cells: &[u64], plain_bytes: u64) -> Result<usize, EngineError> {
-        if self.root.is_none() {
-            return Ok(cells.len());
-        }
-        self.prefetch(cells)?;
-        let mut left = plain_bytes;
-        for (position, &cell) in cells.iter().enumerate() {
-            match self.child(0, cell) {
-                Ok(Child::Stored { at, .. }) => match left.checked_sub(u64::from(at.plain_len)) {
-                    Some(rest) => left = rest,
-                    None => return Ok(position),
-                },
-                Err(error) if !error.is_damage() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(cells.len())
     }
 
     /// An error of reading the map, saying from where on the disk cannot be restored.

@@ -4,11 +4,13 @@ use super::OnDamage;
 use super::lost::LostRange;
 use crate::error::EngineError;
 use crate::extent::Extent;
-use crate::frames::{Fetch, plan_fetches};
+use crate::frames::Fetch;
 use crate::map::Shape;
 use crate::map::reader::MapReader;
+use crate::map::scan::Scan;
 use crate::map::sequence::{LostPiece, StoredPiece, from_each_page};
 use repo_format::{Location, Page};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::SyncSender;
 
@@ -38,7 +40,7 @@ pub(super) struct Window {
     pub(super) lost: Vec<LostRange>,
 }
 
-/// Plans window after window, one ahead of what is being restored.
+/// Plans window after window, one ahead of those that are being restored.
 #[expect(clippy::needless_pass_by_value, reason = "dropping the sender ends the restore")]
 pub(super) fn plan_windows(
     map: &MapReader<'_, '_, '_>,
@@ -46,11 +48,11 @@ pub(super) fn plan_windows(
     on_damage: OnDamage,
     plans: SyncSender<Result<Window, EngineError>>,
 ) {
-    let regions = (window_len / u64::from(map.shape().region_len)).max(1);
+    let mut scan = Scan::new(map);
     let end = map.shape().regions();
     let mut region = 0;
     while region < end {
-        let plan = next_window(map, region..(region + regions).min(end), on_damage);
+        let plan = next_window(&mut scan, region, window_len, on_damage);
         let next = plan.as_ref().map_or(end, |(next, _)| *next);
         let failed = plan.is_err();
         if plans.send(plan.map(|(_, window)| window)).is_err() || failed {
@@ -60,55 +62,64 @@ pub(super) fn plan_windows(
     }
 }
 
-/// Plans a window that begins with these regions, and returns the region behind it: as many of them as have no more in
-/// them than is held in memory; or, if they are holes, all up to the next one that is none.
+/// Plans a window that begins with a region, and returns the region behind it. In it are as many regions as have no more
+/// in them than `window_len` and than is held in memory, and at least one; holes between them do not count, so that
+/// windows of a disk that is nearly empty are as much work as those of a full one.
 fn next_window(
-    map: &MapReader<'_, '_, '_>,
-    regions: Range<u64>,
+    scan: &mut Scan<'_, '_, '_, '_>,
+    first: u64,
+    window_len: u64,
     on_damage: OnDamage,
 ) -> Result<(u64, Window), EngineError> {
+    let map = scan.map();
     let shape = map.shape();
-    let region_len = u64::from(shape.region_len);
-    let start = regions.start * region_len;
-    let unreadable = |source| MapReader::unreadable(start, source);
-    let cells_of_region = region_len / u64::from(shape.cell_len);
-    let page = map.next_page(shape.cells_of_region(regions.start).start).map_err(unreadable)?;
-    let next = page.map_or(shape.regions(), |cell| cell / cells_of_region);
-    if next > regions.start {
-        let end = next.saturating_mul(region_len).min(shape.size);
-        let holes = Extent::between(start, end).into_iter().collect();
-        return Ok((next, Window { holes, ..Window::default() }));
+    let region_start = |region: u64| region * u64::from(shape.region_len);
+    let unreadable = |source| MapReader::unreadable(region_start(first), source);
+    let cells_of_region = u64::from(shape.region_len / shape.cell_len);
+    let count = usize::try_from(window_len / u64::from(shape.cell_len)).unwrap_or(usize::MAX);
+    let start = shape.cells_of_region(first).start;
+    let (mut cells, searched) = scan.pages(start, count, PAGES_IN_WINDOW).map_err(unreadable)?;
+    let mut end = if searched == shape.nodes(0) { shape.regions() } else { searched / cells_of_region };
+    if end == first {
+        // A region is planned whole.
+        end = first + 1;
+        cells = shape.cells_of_region(first).collect();
     }
-    let cells: Vec<u64> = regions.clone().flat_map(|region| shape.cells_of_region(region)).collect();
-    let fitting = map.fitting(&cells, PAGES_IN_WINDOW).map_err(unreadable)?;
-    // A region is planned whole.
-    let end = cells.get(fitting).map_or(regions.end, |cell| cell / cells_of_region).max(regions.start + 1);
-    Ok((end, plan_window(map, regions.start..end, on_damage)?))
+    cells.retain(|cell| cell / cells_of_region < end);
+    Ok((end, plan_window(map, first..end, &cells, on_damage)?))
 }
 
+/// Plans a window of some regions, in which `cells` are all that have pages.
 fn plan_window(
     map: &MapReader<'_, '_, '_>,
     regions: Range<u64>,
+    cells: &[u64],
     on_damage: OnDamage,
 ) -> Result<Window, EngineError> {
     let shape = map.shape();
-    let region_len = u64::from(shape.region_len);
-    let start = regions.start * region_len;
-    let cells: Vec<u64> = regions.clone().flat_map(|region| shape.cells_of_region(region)).collect();
-    let mut pages = map.each_page(&cells).map_err(|source| MapReader::unreadable(start, source))?.into_iter();
+    let region_start = |region: u64| shape.size.min(region.saturating_mul(u64::from(shape.region_len)));
+    let cells_of_region = u64::from(shape.region_len / shape.cell_len);
+    let unreadable = |source| MapReader::unreadable(region_start(regions.start), source);
+    let mut pages = map.each_page(cells).map_err(unreadable)?.into_iter();
     let mut window = Window::default();
-    for region in regions {
-        let of_region = pages.by_ref().take(shape.cells_of_region(region).count());
-        let (pieces, lost) = region_pieces(map, region, of_region);
+    let mut next = regions.start;
+    for cells in cells.chunk_by(|a, b| a / cells_of_region == b / cells_of_region) {
+        let region = cells[0] / cells_of_region;
+        window.add_hole(region_start(next), region_start(region));
+        let mut of_region: BTreeMap<u64, _> = cells.iter().copied().zip(pages.by_ref()).collect();
+        let all = shape.cells_of_region(region).map(|cell| of_region.remove(&cell).unwrap_or(Ok(None)));
+        let (pieces, lost) = region_pieces(map, region, all);
         for piece in lost {
-            window.lose(region * region_len, piece, on_damage)?;
+            window.lose(region_start(region), piece, on_damage)?;
         }
         for piece in pieces {
-            window.add(region * region_len, piece);
+            window.add(region_start(region), piece);
         }
+        next = region + 1;
     }
+    window.add_hole(region_start(next), region_start(regions.end));
     let locations: Vec<Location> = window.chunks.iter().map(|chunk| chunk.location.clone()).collect();
-    window.fetches = plan_fetches(&locations);
+    window.fetches = map.frames().plan(&locations);
     Ok(window)
 }
 
@@ -130,10 +141,18 @@ fn region_pieces(
 impl Window {
     fn add(&mut self, region_start: u64, piece: StoredPiece) {
         let offset = region_start + u64::from(piece.start);
-        match (piece.at, self.holes.last_mut()) {
-            (Some(location), _) => self.chunks.push(Placement { offset, location }),
-            (None, Some(last)) if last.end() == offset => last.length += u64::from(piece.len),
-            (None, _) => self.holes.push(Extent { start: offset, length: u64::from(piece.len) }),
+        match piece.at {
+            Some(location) => self.chunks.push(Placement { offset, location }),
+            None => self.add_hole(offset, offset + u64::from(piece.len)),
+        }
+    }
+
+    /// Adds what is between two offsets, which may be nothing.
+    fn add_hole(&mut self, start: u64, end: u64) {
+        let Some(hole) = Extent::between(start, end) else { return };
+        match self.holes.last_mut() {
+            Some(last) if last.end() == start => last.length += hole.length,
+            _ => self.holes.push(hole),
         }
     }
 

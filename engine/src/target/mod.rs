@@ -88,7 +88,7 @@ pub enum TargetError {
         /// The disk's size.
         disk_bytes: u64,
     },
-    /// A write beyond the disk's end, out of a stream's window, or to a place that was written before.
+    /// A write beyond the disk's end, too early for a stream, or to a place that was written before.
     #[error("bytes {offset} to {end} cannot be written: {reason}")]
     OutOfRange {
         /// First byte.

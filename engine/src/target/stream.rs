@@ -10,13 +10,12 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A target that can only be written from front to back, of any writer.
 ///
-/// Ranges are brought into order: what comes too early is kept in memory, at most one window. For that, the data
-/// of one address window must all have come before that of the next begins; windows are `window` bytes long,
-/// beginning at 0. Ranges of zeros cost no memory and may be of any length.
+/// Ranges are brought into order: what comes too early is kept in memory, up to a limit. A restore that writes two
+/// windows at a time needs as much as their data. Ranges of zeros cost no memory and may be of any length.
 #[derive(Debug)]
 pub struct StreamTarget<W> {
     size: u64,
-    window: u64,
+    kept_max: u64,
     stream: Mutex<Stream<W>>,
 }
 
@@ -27,6 +26,8 @@ struct Stream<W> {
     position: u64,
     /// What came too early, by offset.
     kept: BTreeMap<u64, Piece>,
+    /// How much of it is data.
+    kept_bytes: u64,
     /// Set by the first failure, after which nobody knows what was written.
     failed: Option<io::ErrorKind>,
 }
@@ -47,10 +48,10 @@ impl Piece {
 }
 
 impl<W: Write + Send> StreamTarget<W> {
-    /// Writes a disk of `size` bytes to `writer`, keeping at most `window` bytes that come too early.
-    pub fn new(writer: W, size: u64, window: u64) -> Self {
-        let stream = Stream { writer, position: 0, kept: BTreeMap::new(), failed: None };
-        Self { size, window, stream: Mutex::new(stream) }
+    /// Writes a disk of `size` bytes to `writer`, keeping at most `kept_max` bytes that come too early.
+    pub fn new(writer: W, size: u64, kept_max: u64) -> Self {
+        let stream = Stream { writer, position: 0, kept: BTreeMap::new(), kept_bytes: 0, failed: None };
+        Self { size, kept_max, stream: Mutex::new(stream) }
     }
 
     /// Gives the writer back.
@@ -105,7 +106,10 @@ impl<W: Write> Stream<W> {
     fn write_kept(&mut self) -> io::Result<()> {
         while let Some(piece) = self.kept.remove(&self.position) {
             match piece {
-                Piece::Data(data) => self.write_data(&data)?,
+                Piece::Data(data) => {
+                    self.kept_bytes -= len_of(&data);
+                    self.write_data(&data)?;
+                }
                 Piece::Zeros(length) => self.write_zeros(length)?,
             }
         }
@@ -140,11 +144,11 @@ impl<W: Write + Send> DiskTarget for StreamTarget<W> {
                 stream.write_kept()
             });
         }
-        // Data within one window's length of the position, without overlaps, is at most that much.
-        if end - stream.position > self.window {
-            let reason = "they are too far ahead of what was written";
+        if stream.kept_bytes + len_of(data) > self.kept_max {
+            let reason = "too much that comes before them is missing";
             return Err(TargetError::OutOfRange { offset, end, reason }.into());
         }
+        stream.kept_bytes += len_of(data);
         stream.kept.insert(offset, Piece::Data(data.to_vec()));
         Ok(())
     }
@@ -259,13 +263,26 @@ mod tests {
     }
 
     #[test]
-    fn data_too_far_ahead_is_an_error() {
+    fn more_that_comes_too_early_than_is_kept_is_an_error() {
         let target = StreamTarget::new(Vec::new(), 16, 8);
         target.write_at(4, b"efgh").unwrap();
+        target.write_at(12, b"mnop").unwrap();
         assert_eq!(
             target.write_at(8, b"i").unwrap_err().to_string(),
-            "bytes 8 to 9 cannot be written: they are too far ahead of what was written"
+            "bytes 8 to 9 cannot be written: too much that comes before them is missing"
         );
+    }
+
+    #[test]
+    fn what_was_written_makes_room_for_more_that_comes_too_early() {
+        let target = StreamTarget::new(Vec::new(), 16, 8);
+        target.write_at(4, b"efgh").unwrap();
+        target.write_at(12, b"mnop").unwrap();
+        target.write_at(0, b"abcd").unwrap();
+        target.write_at(9, b"jkl").unwrap();
+        target.write_at(8, b"i").unwrap();
+        target.sync().unwrap();
+        assert_eq!(target.into_writer(), b"abcdefghijklmnop");
     }
 
     #[test]

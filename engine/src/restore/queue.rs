@@ -1,0 +1,160 @@
+//! What is to be fetched next, and how much of it may be in memory.
+
+use super::plan::Window;
+use crate::frames::{Fetch, lock};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Windows that are restored at the same time: the first requests of one hide the last ones of the window before.
+pub const WINDOWS_OPEN: u64 = 2;
+/// Bytes of packs that are being fetched, or were and are not yet written: what 10 Gbit/s carry in 80 ms.
+const BYTES_IN_FLIGHT: u64 = 96 << 20;
+
+/// The windows that are being restored. Their requests are handed out in order, while there is room.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// There is a request and room for it, or no more will come.
+    request: Condvar,
+    /// There is room for a window.
+    room: Condvar,
+    stopped: AtomicBool,
+}
+
+struct State {
+    /// Windows with requests that were not handed out.
+    waiting: VecDeque<Arc<Open>>,
+    /// The first such request of the first of them.
+    next: usize,
+    windows_free: u64,
+    bytes_free: u64,
+    /// No more windows come.
+    is_complete: bool,
+}
+
+/// A window that is being restored.
+struct Open {
+    window: Window,
+    /// Requests that are not done.
+    left: AtomicUsize,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        let state = State {
+            waiting: VecDeque::new(),
+            next: 0,
+            windows_free: WINDOWS_OPEN,
+            bytes_free: BYTES_IN_FLIGHT,
+            is_complete: false,
+        };
+        let (request, room) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(state), request, room, stopped: AtomicBool::new(false) }
+    }
+
+    /// Waits for room for a window. False if everything is to stop.
+    pub(super) fn has_room(&self) -> bool {
+        let is_full = |state: &mut State| state.windows_free == 0 && !self.is_stopped();
+        drop(self.room.wait_while(lock(&self.state), is_full).unwrap_or_else(PoisonError::into_inner));
+        !self.is_stopped()
+    }
+
+    /// Adds a window, for which there is room.
+    pub(super) fn add(&self, window: Window) {
+        if window.fetches.is_empty() {
+            return;
+        }
+        let left = AtomicUsize::new(window.fetches.len());
+        let mut state = lock(&self.state);
+        state.windows_free -= 1;
+        state.waiting.push_back(Arc::new(Open { window, left }));
+        self.request.notify_all();
+    }
+
+    /// Says that no more windows come.
+    pub(super) fn complete(&self) {
+        lock(&self.state).is_complete = true;
+        self.request.notify_all();
+    }
+
+    /// Waits for the next request. Nothing if all were handed out, or if everything is to stop.
+    pub(super) fn next(&self) -> Option<Request<'_>> {
+        let mut state = lock(&self.state);
+        loop {
+            if self.is_stopped() {
+                return None;
+            }
+            match state.waiting.front() {
+                Some(open) => {
+                    let bytes = open.window.fetches[state.next].len().min(BYTES_IN_FLIGHT);
+                    if bytes <= state.bytes_free {
+                        let open = Arc::clone(open);
+                        return Some(self.hand_out(&mut state, open, bytes));
+                    }
+                }
+                None if state.is_complete => return None,
+                None => {}
+            }
+            state = self.request.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Hands out the first request that was not.
+    fn hand_out(&self, state: &mut State, open: Arc<Open>, bytes: u64) -> Request<'_> {
+        let number = state.next;
+        state.next += 1;
+        state.bytes_free -= bytes;
+        if state.next == open.window.fetches.len() {
+            state.waiting.pop_front();
+            state.next = 0;
+        }
+        Request { queue: self, open, number, bytes }
+    }
+
+    /// Makes everything stop: what was handed out is the last.
+    pub(super) fn stop(&self) {
+        // Under the lock, so that nobody looks at it and waits after that.
+        let _state = lock(&self.state);
+        self.stopped.store(true, Ordering::Relaxed);
+        self.request.notify_all();
+        self.room.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// A request that was handed out; it is done, and its bytes are no longer in memory, when this is dropped. A panic
+/// meanwhile stops everything, so that nobody waits for what will not come.
+pub(super) struct Request<'q> {
+    queue: &'q Queue,
+    open: Arc<Open>,
+    number: usize,
+    bytes: u64,
+}
+
+impl Request<'_> {
+    pub(super) fn window(&self) -> &Window {
+        &self.open.window
+    }
+
+    pub(super) fn fetch(&self) -> &Fetch {
+        &self.open.window.fetches[self.number]
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.queue.stop();
+        }
+        let mut state = lock(&self.queue.state);
+        state.bytes_free += self.bytes;
+        self.queue.request.notify_all();
+        if self.open.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            state.windows_free += 1;
+            self.queue.room.notify_all();
+        }
+    }
+}
