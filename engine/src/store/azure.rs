@@ -7,7 +7,7 @@
 //! overwritten, leased or made of blocks, and nothing is asked about the container but its listing: who may read,
 //! create and list can do everything but delete.
 //!
-//! Every request goes through [`AzureStore::tried`], which is all there is of retries. A create that meets a blob, or
+//! Every request goes through `AzureStore::tried`, which is all there is of retries. A create that meets a blob, or
 //! is refused, is settled by reading back what is there: the answer of an earlier try may have been lost.
 //!
 //! # Memory
