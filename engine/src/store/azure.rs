@@ -125,7 +125,7 @@ pub struct AzureStore {
     /// Whether the last request was given up after all its tries: then the next ones are not tried again until one
     /// succeeds, so that an operation that fails ends soon.
     gave_up: AtomicBool,
-    /// Whether there ever was a connection.
+    /// Whether anything ever came from the endpoint.
     reached: AtomicBool,
 }
 
@@ -196,7 +196,8 @@ impl AzureStore {
             let result = tokio::time::timeout(allowed, once(failed)).await;
             let result = result.unwrap_or(Err(Failure::Late(allowed)));
             let unreached = matches!(&result, Err(Failure::Unreached(_)));
-            self.reached.fetch_or(!unreached, Ordering::Relaxed);
+            let is_somebody = result.as_ref().map_or_else(Failure::is_from_somebody, |_| true);
+            self.reached.fetch_or(is_somebody, Ordering::Relaxed);
             let failure = match result {
                 Ok(value) => {
                     pass.succeeded();
@@ -207,7 +208,9 @@ impl AzureStore {
             };
             if failure.is_throttling() {
                 self.meter.count(|traffic| traffic.throttled += 1);
-                pass.throttled();
+            }
+            if failure.is_congestion() {
+                pass.congested();
             } else {
                 drop(pass);
             }
@@ -420,9 +423,9 @@ impl BlobStore for AzureStore {
     }
 }
 
-/// Whether there is no such blob, rather than no such container.
+/// Whether the service says that there is no such blob. A 404 of somebody else, such as a wrong endpoint's, does not.
 fn is_absent(failure: &Failure) -> bool {
-    failure.status() == Some(404) && failure.code() != "ContainerNotFound"
+    failure.status() == Some(404) && matches!(failure.code(), "BlobNotFound" | "ResourceNotFound")
 }
 
 fn access_tier(tier: Tier) -> AccessTier {

@@ -2,6 +2,7 @@
 
 mod campaign;
 mod faults;
+mod hostile;
 mod requests;
 mod rights;
 mod service;

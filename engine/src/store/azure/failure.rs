@@ -196,6 +196,19 @@ impl Failure {
         }
     }
 
+    /// Whether fewer requests at one time may fare better: the service throttles, or the way to it is too narrow for all.
+    pub(super) fn is_congestion(&self) -> bool {
+        self.is_throttling() || matches!(self, Self::Late(_))
+    }
+
+    /// Whether it shows that there is somebody at the endpoint.
+    pub(super) fn is_from_somebody(&self) -> bool {
+        match self {
+            Self::Answer { .. } | Self::Broken(_) | Self::Nonsense(_) => true,
+            Self::Unreached(_) | Self::Late(_) | Self::Token { .. } => false,
+        }
+    }
+
     /// How long the service asks to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -337,6 +350,17 @@ mod tests {
             failed(503, "ServerBusy").is_throttling() && failed(500, "OperationTimedOut").is_throttling()
         );
         assert!(!failed(500, "InternalError").is_throttling());
+    }
+
+    #[test]
+    fn what_is_late_asks_for_less_at_one_time_and_shows_nobody() {
+        let late = Failure::Late(Duration::from_secs(20));
+        assert!(late.is_congestion() && !late.is_throttling() && !late.is_from_somebody());
+        let busy = failed(503, "ServerBusy");
+        assert!(busy.is_congestion() && busy.is_from_somebody());
+        let broken = Failure::Broken(io::ErrorKind::ConnectionReset.into());
+        assert!(!broken.is_congestion() && broken.is_from_somebody());
+        assert!(!Failure::Unreached(io::ErrorKind::ConnectionRefused.into()).is_from_somebody());
     }
 
     #[test]

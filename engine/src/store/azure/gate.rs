@@ -11,16 +11,16 @@ const MOST: usize = 64;
 
 /// Slow start, additive increase, multiplicative decrease, as TCP does it (RFC 5681): one more after each success at
 /// first, so that a far service gets as much as it bears after a few round trips; half as many when the service
-/// throttles, and from then on one more after as many successes as there may be requests.
+/// throttles or an answer is too late, and from then on one more after as many successes as there may be requests.
 #[derive(Debug)]
 struct Width {
     /// How many there may be.
     limit: usize,
     /// Successes since it last changed.
     successes: usize,
-    /// Whether the service has throttled.
-    was_throttled: bool,
-    /// Answers that throttle what was sent before the limit was halved do not halve it again: so many are left.
+    /// Whether the service has throttled, or an answer was too late.
+    was_congested: bool,
+    /// Failures of what was sent before the limit was halved do not halve it again: so many requests are left.
     sent_before: usize,
 }
 
@@ -29,7 +29,7 @@ impl Width {
     fn succeeded(&mut self, in_flight: usize) -> bool {
         self.sent_before = self.sent_before.saturating_sub(1);
         self.successes += 1;
-        let needed = if self.was_throttled { self.limit } else { 1 };
+        let needed = if self.was_congested { self.limit } else { 1 };
         // A limit that is not reached is not tested either.
         if self.successes < needed || in_flight < self.limit || self.limit >= MOST {
             return false;
@@ -40,12 +40,12 @@ impl Width {
     }
 
     /// How many fewer there may be.
-    fn throttled(&mut self, in_flight: usize) -> usize {
+    fn congested(&mut self, in_flight: usize) -> usize {
         if self.sent_before > 0 {
             self.sent_before -= 1;
             return 0;
         }
-        self.was_throttled = true;
+        self.was_congested = true;
         let fewer = self.limit - (self.limit / 2).max(1);
         self.limit -= fewer;
         self.successes = 0;
@@ -72,7 +72,7 @@ struct State {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        let width = Width { limit: FIRST, successes: 0, was_throttled: false, sent_before: 0 };
+        let width = Width { limit: FIRST, successes: 0, was_congested: false, sent_before: 0 };
         let state = State { width, in_flight: 0, most: 0, owed: 0 };
         Self { permits: Semaphore::new(FIRST), state: Mutex::new(state) }
     }
@@ -121,11 +121,11 @@ impl Pass<'_> {
         }
     }
 
-    /// The service asked to send less.
-    pub(super) fn throttled(self) {
+    /// The service asked to send less, or did not get or give all in time.
+    pub(super) fn congested(self) {
         let mut state = lock(&self.gate.state);
         let in_flight = state.in_flight;
-        let fewer = state.width.throttled(in_flight);
+        let fewer = state.width.congested(in_flight);
         state.owed += fewer - self.gate.permits.forget_permits(fewer);
     }
 }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_in_a_round_trip_until_it_is_throttled_and_grows_by_one_in_a_round_trip_then() {
+    fn it_doubles_in_a_round_trip_until_it_is_congested_and_grows_by_one_in_a_round_trip_then() {
         let gate = Gate::new();
         let round_trip = |passes: &mut Vec<_>| {
             for pass in std::mem::take(passes) {
@@ -188,7 +188,7 @@ mod tests {
         let mut passes = fill(&gate);
         round_trip(&mut passes);
         assert_eq!((passes.len(), gate.limit()), (2 * FIRST, 2 * FIRST));
-        passes.into_iter().for_each(Pass::throttled);
+        passes.into_iter().for_each(Pass::congested);
         let mut passes = fill(&gate);
         round_trip(&mut passes);
         assert_eq!((passes.len(), gate.limit()), (FIRST + 1, FIRST + 1));
@@ -200,14 +200,14 @@ mod tests {
     fn it_halves_once_for_all_that_were_sent_before() {
         let gate = Gate::new();
         let passes = fill(&gate);
-        passes.into_iter().for_each(Pass::throttled);
+        passes.into_iter().for_each(Pass::congested);
         assert_eq!((gate.limit(), fill(&gate).len()), (4, 4));
         let passes = fill(&gate);
-        passes.into_iter().for_each(Pass::throttled);
+        passes.into_iter().for_each(Pass::congested);
         assert_eq!((gate.limit(), fill(&gate).len()), (2, 2));
         for _ in 0..10 {
             let passes = fill(&gate);
-            passes.into_iter().for_each(Pass::throttled);
+            passes.into_iter().for_each(Pass::congested);
         }
         assert_eq!((gate.limit(), fill(&gate).len()), (1, 1), "one request is always let through");
     }

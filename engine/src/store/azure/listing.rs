@@ -34,7 +34,9 @@ impl AzureStore {
         let mut last: Option<String> = None;
         let mut marker = None;
         loop {
-            let wanted = (limit.max(1) - page.blobs.len()).min(LIST_MAX);
+            // A service may list more than it was asked for.
+            let wanted = limit.saturating_sub(page.blobs.len()).clamp(1, LIST_MAX);
+            let before = marker.clone();
             let options = BlobContainerClientListBlobsOptions {
                 marker,
                 maxresults: Some(i32::try_from(wanted).expect("a page is short")),
@@ -44,6 +46,10 @@ impl AzureStore {
             };
             let listed = self.list_once(&options).await;
             let listed = listed.map_err(|failure| self.failed("list", &format!("{prefix}*"), failure))?;
+            if listed.items.is_empty() && listed.marker.is_some() && listed.marker == before {
+                let failure = Failure::Nonsense("a listing goes on where it began");
+                return Err(self.failed("list", &format!("{prefix}*"), (failure, 1)));
+            }
             for item in listed.items {
                 if let Some(first) = last.filter(|last| *last >= item.name) {
                     let source = ServiceError::Unordered { first, second: item.name };

@@ -44,8 +44,8 @@ impl AzureStore {
             )
             .await;
         match result {
-            // The range begins behind the blob's end.
-            Err((failure, _)) if failure.status() == Some(416) => Ok(Vec::new()),
+            // The range begins behind the blob's end, and so does what is left of one that broke off at the end.
+            Err((failure, _)) if failure.status() == Some(416) => Ok(reading.bytes),
             result => result.map(|()| reading.bytes),
         }
     }
