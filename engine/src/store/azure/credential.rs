@@ -186,7 +186,8 @@ pub(super) fn sas_pairs(text: &str, container: &Url) -> Result<Zeroizing<String>
     let text = text.trim();
     let token = match text.split_once('?') {
         Some(("", token)) => token,
-        Some((url, token)) => {
+        // Anything else before a question mark may be a part of the signature, and is not told.
+        Some((url, token)) if url.starts_with("https://") || url.starts_with("http://") => {
             let url = url.trim_end_matches('/');
             let wanted = container.as_str();
             let is_above =
@@ -199,6 +200,7 @@ pub(super) fn sas_pairs(text: &str, container: &Url) -> Result<Zeroizing<String>
             }
             token
         }
+        Some(_) => return Err(CredentialError::SasForm),
         None => text,
     };
     let is_signed = token.split('&').any(|pair| pair.strip_prefix("sig=").is_some_and(|sig| !sig.is_empty()));
@@ -274,7 +276,7 @@ mod tests {
         ] {
             assert!(matches!(sas_pairs(text, &url), Err(CredentialError::OtherContainer { .. })), "{text}");
         }
-        for text in ["", "sv=1", "sv=1&sig=", "sv=1&sig=x y", "sv=1&sig=x#"] {
+        for text in ["", "sv=1", "sv=1&sig=", "sv=1&sig=x y", "sv=1&sig=x#", "sv=1&sig=x?y&sig=z"] {
             assert!(matches!(sas_pairs(text, &url), Err(CredentialError::SasForm)), "{text}");
         }
     }
