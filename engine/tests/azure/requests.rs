@@ -1,6 +1,7 @@
 //! Which requests are made: what a host without the right to overwrite or delete may make, and few.
 
 use crate::faults::{azurite, through};
+use crate::rights::read_create_list;
 use crate::service::{container, key, open, settings, settings_at};
 use crate::world;
 use keepstone_engine::backup::{Audit, BackupJob, JobDisk, Reading, Unfinished, backup};
@@ -127,10 +128,10 @@ fn a_credential_that_ends_in_the_middle_leaves_a_session_that_the_next_run_uses(
         Fault::Forward
     });
     let proxy = Proxy::start(azurite(), plan);
-    world::create(&open(settings(&container, key())), world::small_geometry());
+    world::create(&open(settings(&container, read_create_list(&container))), world::small_geometry());
     let source = MemoryDisk::new(world::noise(1, 2_000_000));
     let error = {
-        let store = open(settings_at(&through(&proxy), &container, key()));
+        let store = open(settings_at(&through(&proxy), &container, read_create_list(&container)));
         back_up(&store, &source, 1, Unfinished::MayRun { ended: &[] }).unwrap_err()
     };
     let EngineError::Store(StoreError::Service { source: ServiceError::Unauthenticated { .. }, .. }) = &error
@@ -138,7 +139,7 @@ fn a_credential_that_ends_in_the_middle_leaves_a_session_that_the_next_run_uses(
         panic!("{error:?}")
     };
     assert!(requests_ended.load(Ordering::SeqCst));
-    let store = open(settings(&container, key()));
+    let store = open(settings(&container, read_create_list(&container)));
     let packs = || {
         let listed = store.list("d/", None, 1000).expect("it lists").blobs;
         listed.iter().map(|blob| blob.len).sum::<u64>()
