@@ -1,8 +1,9 @@
 //! The store in a real account: what is promised of Azurite, where nothing is emulated.
 //!
-//! It runs if `KEEPSTONE_TEST_AZURE_URL` names a container, as in `azblob://ACCOUNT/CONTAINER`, with one of
-//! `AZURE_STORAGE_SAS_TOKEN` (read, create, list and delete), `AZURE_STORAGE_KEY`, or else the Azure CLI's login; and says
-//! on standard error that it was not run otherwise. All blobs are made under a prefix of the run, and stay if it fails.
+//! It runs if `KEEPSTONE_TEST_AZURE_URL` names a container, as in `azblob://ACCOUNT/CONTAINER`, with the first that is
+//! there of `AZURE_STORAGE_SAS_TOKEN`, `AZURE_STORAGE_SAS_TOKEN_FILE` (read, create, list and delete), `AZURE_STORAGE_KEY`,
+//! and the Azure CLI's login; and says on standard error that it was not run otherwise. All blobs are made under a prefix
+//! of the run, and stay if it fails.
 
 #![expect(clippy::disallowed_methods, reason = "the account is named in the environment")]
 #![expect(clippy::print_stderr, reason = "there is no harness that says it")]
@@ -66,12 +67,13 @@ impl Account {
         let (place, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
         let separator = if query.is_empty() { "" } else { "?" };
         let place = format!("{}/{prefix}{separator}{query}", place.trim_end_matches('/'));
-        let variable = |name| std::env::var(name).ok().map(Secret::new);
-        let sas = variable("AZURE_STORAGE_SAS_TOKEN").map(Credential::Sas);
-        let key = variable("AZURE_STORAGE_KEY").map(Credential::AccountKey);
+        let variable = |name| std::env::var(name).ok();
+        let sas = variable("AZURE_STORAGE_SAS_TOKEN").map(|sas| Credential::Sas(Secret::new(sas)));
+        let sas_file = variable("AZURE_STORAGE_SAS_TOKEN_FILE").map(|file| Credential::SasFile(file.into()));
+        let key = variable("AZURE_STORAGE_KEY").map(|key| Credential::AccountKey(Secret::new(key)));
         AzureSettings {
             place: AzurePlace::parse(&place).expect("an azblob URI").expect("a place"),
-            credential: sas.or(key).unwrap_or(Credential::AzureCli { tenant: None }),
+            credential: sas.or(sas_file).or(key).unwrap_or(Credential::AzureCli { tenant: None }),
             authority: None,
             data_tier: Tier::Hot,
             content_md5: true,
