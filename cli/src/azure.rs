@@ -146,15 +146,15 @@ impl AzureOptions {
 
 /// Waits that are told of: shorter ones are over before they are read.
 const LONG_WAIT: Duration = Duration::from_secs(2);
-/// Nothing more is told for so long: many requests fail together.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Nothing more is told for so many milliseconds: many requests fail together.
+const TOLD_EVERY_MILLIS: u64 = 10_000;
 
 /// Tells on the screen that the service keeps the program waiting.
 fn listener(screen: Screen) -> Listener {
     let told: Mutex<Option<Stopwatch>> = Mutex::default();
     Listener::new(move |setback| {
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = told.as_ref().is_some_and(|told| told.elapsed_millis() < TOLD_EVERY.as_millis() as u64);
+        let lately = told.as_ref().is_some_and(|told| told.elapsed_millis() < TOLD_EVERY_MILLIS);
         if setback.wait < LONG_WAIT || lately {
             return;
         }
