@@ -91,7 +91,7 @@ pub struct AzureSettings {
     pub seed: u64,
     /// Who is told that a request is tried again.
     pub listener: Listener,
-    /// When this is raised, no request is tried again; what is under way goes on.
+    /// When this is raised, no request is tried again, and what is under way has [`RetryPolicy::after_stop`] to end.
     pub stop: Arc<AtomicBool>,
 }
 
@@ -193,8 +193,11 @@ impl AzureStore {
             self.meter.count(&count);
             let allowed = deadline(failed);
             let used = self.authority.version();
-            let result = tokio::time::timeout(allowed, once(failed)).await;
-            let result = result.unwrap_or(Err(Failure::Late(allowed)));
+            let request = tokio::time::timeout(allowed, once(failed));
+            let result = match select(pin!(request), pin!(self.stopped())).await {
+                Either::Left((result, _)) => result.unwrap_or(Err(Failure::Late(allowed))),
+                Either::Right(((), _)) => Err(Failure::Broken(std::io::ErrorKind::Interrupted.into())),
+            };
             let unreached = matches!(&result, Err(Failure::Unreached(_)));
             let is_somebody = result.as_ref().map_or_else(Failure::is_from_somebody, |_| true);
             self.reached.fetch_or(is_somebody, Ordering::Relaxed);
@@ -236,6 +239,14 @@ impl AzureStore {
             }
             self.meter.count(|traffic| traffic.retries += 1);
         }
+    }
+
+    /// Ends when a program that was asked to stop has waited long enough for what is under way.
+    async fn stopped(&self) {
+        while !self.settings.stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(STOP_CHECK).await;
+        }
+        tokio::time::sleep(self.settings.retry.after_stop).await;
     }
 
     /// Waits before another try; false if there is to be none.

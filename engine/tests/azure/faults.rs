@@ -167,6 +167,18 @@ fn a_stopped_program_tries_nothing_again() {
 }
 
 #[test]
+fn a_stopped_program_does_not_wait_for_what_takes_long() {
+    let proxy = Proxy::start(azurite(), Plan::new(|_| Fault::Stuck));
+    let mut settings = settings_at(&through(&proxy), &container(), key());
+    settings.retry.after_stop = Duration::from_millis(1);
+    settings.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = open(settings).put_new(&name("r/1"), b"bytes").unwrap_err();
+    let StoreError::Service { source: ServiceError::Connection { tries: 1, .. }, .. } = error else {
+        panic!("{error:?}")
+    };
+}
+
+#[test]
 fn a_service_that_was_never_reached_is_given_up_soon() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store = open(settings_at(&format!("http://{nobody}/{}", PRIMARY.name), "backups", key()));

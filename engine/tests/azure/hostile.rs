@@ -36,7 +36,7 @@ fn listing(names: &[&str], marker: &str) -> String {
     let body = format!(
         "<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{marker}</NextMarker></EnumerationResults>"
     );
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length";
+    let head = "HTTP/1.1 200 OK\r\nx-ms-request-id: 7\r\nContent-Type: application/xml\r\nConnection: close\r\nContent-Length";
     format!("{head}: {}\r\n\r\n{body}", body.len())
 }
 
@@ -53,7 +53,7 @@ fn service_error<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ServiceEr
 
 #[test]
 fn a_body_that_breaks_off_behind_its_last_byte_is_whole() {
-    let cut = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbytes\r\n";
+    let cut = "HTTP/1.1 200 OK\r\nx-ms-request-id: 7\r\nETag: \"1\"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbytes\r\n";
     let behind = "HTTP/1.1 416 Range Not Satisfiable\r\nx-ms-error-code: InvalidRange\r\nConnection: close\r\n\
         Content-Length: 0\r\n\r\n";
     for range in [None, Some(0..1000)] {

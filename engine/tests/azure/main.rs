@@ -7,6 +7,7 @@ mod requests;
 mod rights;
 mod service;
 mod store;
+mod strangers;
 
 #[path = "../world/mod.rs"]
 mod world;

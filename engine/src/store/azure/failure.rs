@@ -256,7 +256,8 @@ fn answer(status: StatusCode, code: Option<&str>, response: Option<&RawResponse>
     let header = |name: &'static str| response.and_then(|response| header(response.headers(), name));
     let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
     // Without a code of its own the library puts a name of the status there.
-    let code = header("x-ms-error-code").or(code).unwrap_or_default();
+    let number = u16::from(status).to_string();
+    let code = header("x-ms-error-code").or(code).filter(|code| *code != number).unwrap_or_default();
     let short = |text: &str| text.chars().filter(char::is_ascii_graphic).take(CODE_LEN_MAX).collect();
     let answer = Answer {
         status: status.into(),

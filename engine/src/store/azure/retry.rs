@@ -61,10 +61,13 @@ pub struct RetryPolicy {
     pub slowest: u64,
     /// The time that a try to list has.
     pub list_deadline: Duration,
+    /// The time that a try has left once the program was asked to stop: under a limit it could take hours.
+    pub after_stop: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Waits of 1 s x 2^n, at most 60 s, 10 tries or 15 minutes; 30 s and 512 KiB/s for a try, 20 s for a listing.
+    /// Waits of 1 s x 2^n, at most 60 s, 10 tries or 15 minutes; 30 s and 512 KiB/s for a try, 20 s for a listing, 5 s
+    /// after a stop.
     fn default() -> Self {
         Self {
             first_wait: Duration::from_secs(1),
@@ -74,6 +77,7 @@ impl Default for RetryPolicy {
             deadline: Duration::from_secs(30),
             slowest: 512 << 10,
             list_deadline: Duration::from_secs(20),
+            after_stop: Duration::from_secs(5),
         }
     }
 }

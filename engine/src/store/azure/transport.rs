@@ -7,7 +7,7 @@ use crate::store::Traffic;
 use azure_core::error::{Error, ErrorKind};
 use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{AsyncRawResponse, Body, Context, HttpClient, Request};
+use azure_core::http::{AsyncRawResponse, Body, Context, HttpClient, Method, Request};
 use azure_core::stream::SeekableStream;
 use bytes::Bytes;
 use futures::io::AsyncRead;
@@ -23,6 +23,12 @@ use tokio::time::Instant;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// What every answer of a blob service has.
+const REQUEST_ID: &str = "x-ms-request-id";
+/// What is read of an answer that is a listing: 5000 names of 1024 characters, each escaped, with their properties.
+const LISTING_LEN_MAX: u64 = 64 << 20;
+/// What is read of an answer that is neither a listing nor a blob: an error or a token. The library holds it whole.
+const ANSWER_LEN_MAX: u64 = 1 << 20;
 /// How long a connection is kept that nobody uses; services close them after a few minutes.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -132,16 +138,7 @@ impl Transport {
 #[async_trait::async_trait]
 impl HttpClient for Transport {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
-        let body = match request.body() {
-            Body::Bytes(bytes) => {
-                self.meter.count(|traffic| traffic.bytes_out += bytes.len() as u64);
-                reqwest::Body::from(bytes.clone())
-            }
-            Body::SeekableStream(_) => {
-                return Err(Error::with_message(ErrorKind::Other, "a body has no bytes"));
-            }
-        };
-        Ok(self.response(self.exchange(request, body).await?))
+        Ok(self.response(self.sent(request).await?, ANSWER_LEN_MAX))
     }
 }
 
@@ -149,19 +146,42 @@ impl HttpClient for Transport {
 impl Policy for Transport {
     async fn send(&self, context: &Context, request: &mut Request, _: &[Arc<dyn Policy>]) -> PolicyResult {
         let parts = context.value::<Upload>().and_then(|upload| lock(&upload.0).take());
-        match parts {
+        let response = match parts {
             Some(parts) => {
                 let body = reqwest::Body::wrap_stream(counted(parts, Arc::clone(&self.meter)));
-                Ok(self.response(self.exchange(request, body).await?))
+                self.exchange(request, body).await?
             }
-            None => self.execute_request(request).await,
+            None => self.sent(request).await?,
+        };
+        if response.status().is_success() && !response.headers().contains_key(REQUEST_ID) {
+            // A page to log in to a network, say. Read as a listing it would be an empty one, and as a blob damaged.
+            return Err(Error::with_message(ErrorKind::DataConversion, "the answer has no id of a request"));
         }
+        let is_listing = request.url().query_pairs().any(|(name, value)| name == "comp" && value == "list");
+        let len_max = match request.method() {
+            _ if !response.status().is_success() => ANSWER_LEN_MAX,
+            Method::Get if is_listing => LISTING_LEN_MAX,
+            // Whoever reads a blob knows how much of it is wanted.
+            Method::Get => u64::MAX,
+            _ => ANSWER_LEN_MAX,
+        };
+        Ok(self.response(response, len_max))
     }
 }
 
 impl Transport {
-    /// The library's form of an answer, with a body that is counted and limited.
-    fn response(&self, response: reqwest::Response) -> AsyncRawResponse {
+    /// Sends a request whose body is in memory.
+    async fn sent(&self, request: &Request) -> azure_core::Result<reqwest::Response> {
+        let Body::Bytes(bytes) = request.body() else {
+            return Err(Error::with_message(ErrorKind::Other, "a body has no bytes"));
+        };
+        self.meter.count(|traffic| traffic.bytes_out += bytes.len() as u64);
+        self.exchange(request, reqwest::Body::from(bytes.clone())).await
+    }
+
+    /// The library's form of an answer, with a body that is counted and limited, and ends with an error behind so many
+    /// bytes.
+    fn response(&self, response: reqwest::Response, len_max: u64) -> AsyncRawResponse {
         let status = response.status().as_u16().into();
         let fields: HashMap<HeaderName, HeaderValue> = response
             .headers()
@@ -172,13 +192,19 @@ impl Transport {
             })
             .collect();
         let meter = Arc::clone(&self.meter);
+        let mut room = len_max;
         let body = response.bytes_stream().then(move |part| {
             let meter = Arc::clone(&meter);
+            let left = part.as_ref().map_or(Some(room), |part| room.checked_sub(part.len() as u64));
+            room = left.unwrap_or(0);
             async move {
                 let part = part.map_err(|error| {
                     Error::with_error(ErrorKind::Io, error.without_url(), "the answer broke off")
                 })?;
                 meter.count(|traffic| traffic.bytes_in += part.len() as u64);
+                if left.is_none() {
+                    return Err(Error::with_message(ErrorKind::DataConversion, "the answer is too long"));
+                }
                 meter.pass(meter.download.as_ref(), part.len()).await;
                 Ok(part)
             }
