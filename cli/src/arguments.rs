@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArguments {
     #[expect(clippy::doc_markdown, reason = "help texts are no Markdown")]
-    /// The repository: a directory, or azblob://ACCOUNT/CONTAINER[/PREFIX][?endpoint=URL] in Azure
+    /// The repository: a directory, or `azblob://ACCOUNT/CONTAINER/PREFIX` in Azure, perhaps with `?endpoint=URL`
     #[arg(
         short,
         long,
