@@ -120,6 +120,11 @@ impl AzureOptions {
         tracing::info!(origin = chosen.origin, "the credential is chosen");
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).context("could not get random bytes from the system")?;
+        if chosen.place.is_unprotected() {
+            screen.warn(
+                "the endpoint is plain http: who can see the traffic can take the credential; use https",
+            );
+        }
         let settings = AzureSettings {
             place: chosen.place,
             credential: chosen.credential,

@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "f64")]
 struct Price(f64);
 
+/// More than anything costs in any currency, and little enough that sums stay numbers.
+const PRICE_MAX: f64 = 1e9;
+
 impl TryFrom<f64> for Price {
     type Error = String;
 
     fn try_from(price: f64) -> Result<Self, String> {
-        if price.is_finite() && price >= 0.0 {
+        if (0.0..=PRICE_MAX).contains(&price) {
             Ok(Self(price))
         } else {
-            Err(format!("{price} is no price: write a number that is not negative"))
+            Err(format!("{price} is no price: write a number from 0 to {PRICE_MAX}"))
         }
     }
 }

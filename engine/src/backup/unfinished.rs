@@ -75,8 +75,9 @@ pub(super) fn abort_unfinished(
 /// Of the intents of the job's writer those for its VM that have no decision and no tombstone. One that cannot be read has no
 /// VM that is known; a verification names it.
 ///
-/// What was begun before the newest decision of this writer and VM was ended by the session of that decision (W-9). So few
-/// intents are left to look at, those of other VMs since then; and only if they are many, all decisions are listed.
+/// Where there are many, what was begun before the newest decision of this writer and VM is left out: the session of that
+/// decision ended it (W-9). Then those of other VMs since then are left; and only if they are many too, all decisions
+/// are listed.
 fn unfinished(
     repository: &Repository<'_>,
     job: &BackupJob<'_>,
@@ -96,7 +97,10 @@ fn unfinished(
         Some(BlobKind::Intent { session, .. }) => !decided.contains(&session),
         _ => false,
     };
-    begun.retain(|info| info.modified >= newest && is_open(info, &decided));
+    begun.retain(|info| is_open(info, &decided));
+    if begun.len() > INTENTS_READ {
+        begun.retain(|info| info.modified >= newest);
+    }
     if begun.is_empty() {
         return Ok(Vec::new());
     }

@@ -186,7 +186,7 @@ impl AzureStore {
         mut once: impl AsyncFnMut(u32) -> Result<T, Failure>,
     ) -> Result<T, (Failure, u32)> {
         let began = Instant::now();
-        let mut failed = 0;
+        let (mut failed, mut renewed) = (0, false);
         loop {
             let permit = self.gate.permits().acquire().await.expect("the gate is never closed");
             let pass = self.gate.entered(permit);
@@ -218,7 +218,9 @@ impl AzureStore {
                 drop(pass);
             }
             failed += 1;
-            if matches!(failure.status(), Some(401 | 403)) && self.authority.renewed_since(used) {
+            let refused = matches!(failure.status(), Some(401 | 403));
+            if refused && !renewed && self.authority.renewed_since(used) {
+                renewed = true;
                 self.meter.count(|traffic| traffic.retries += 1);
                 continue;
             }

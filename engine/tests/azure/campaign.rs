@@ -6,12 +6,16 @@ use crate::world;
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::azure::AzureStore;
-use keepstone_peers::proxy::{Fault, Plan, Proxy, Request};
+use keepstone_peers::proxy::{Fault, Kind, Plan, Proxy, Request};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Faults that are to happen at least, if nothing else is asked for.
 const FAULTS: u64 = 2000;
+/// Kinds of faults: what a plan draws by itself, and what [`plan`] makes of some of it.
+const KINDS: usize = 15 + 3;
 /// Histories at one time.
 const THREADS: u64 = 4;
 /// Backups in one history.
@@ -47,31 +51,36 @@ fn sends_digests(seed: u64) -> bool {
 #[test]
 fn every_acknowledged_snapshot_restores_bit_for_bit() {
     let wanted = wanted();
-    let (seeds, faults, snapshots) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (seeds, snapshots) = (AtomicU64::new(0), AtomicU64::new(0));
+    let faults: Mutex<BTreeMap<Kind, u64>> = Mutex::default();
+    let happened = || faults.lock().expect("nobody panics with it").values().sum::<u64>();
     std::thread::scope(|threads| {
         for _ in 0..THREADS {
             threads.spawn(|| {
-                while faults.load(Ordering::Relaxed) < wanted {
-                    let seed = seeds.fetch_add(1, Ordering::Relaxed);
-                    let (more, kept) = history(seed);
-                    faults.fetch_add(more, Ordering::Relaxed);
+                while happened() < wanted {
+                    let (more, kept) = history(seeds.fetch_add(1, Ordering::Relaxed));
                     snapshots.fetch_add(kept, Ordering::Relaxed);
+                    let mut faults = faults.lock().expect("nobody panics with it");
+                    more.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
                 }
             });
         }
     });
-    let (seeds, faults, snapshots) = (seeds.into_inner(), faults.into_inner(), snapshots.into_inner());
-    println!("{faults} faults in {seeds} histories, {snapshots} snapshots acknowledged");
+    let (seeds, snapshots) = (seeds.into_inner(), snapshots.into_inner());
+    let sum = happened();
+    println!("{sum} faults in {seeds} histories, {snapshots} snapshots acknowledged: {faults:#?}");
     assert_eq!(
         snapshots,
         seeds * u64::from(BACKUPS),
         "a backup failed although each request was tried often"
     );
+    let kinds = faults.into_inner().expect("nobody panicked with it").len();
+    assert_eq!(kinds, KINDS, "not every kind of fault happened");
 }
 
 /// Backs up a disk that changes, restores each snapshot through the same faults, and in the end all without them.
 /// Returns how many faults there were, and how many snapshots.
-fn history(seed: u64) -> (u64, u64) {
+fn history(seed: u64) -> (BTreeMap<Kind, u64>, u64) {
     let container = container();
     let proxy = Proxy::start(azurite(), plan(seed));
     let mut harmed = settings_at(&through(&proxy), &container, key());
@@ -102,7 +111,7 @@ fn history(seed: u64) -> (u64, u64) {
         }
     }
     world::undamaged(&world::open(&open(unharmed)));
-    (proxy.counts().faults.values().sum(), acknowledged.len() as u64)
+    (proxy.counts().faults, acknowledged.len() as u64)
 }
 
 fn restored(store: &AzureStore, snapshot: &str) -> Vec<u8> {

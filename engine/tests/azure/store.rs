@@ -1,10 +1,13 @@
 //! What every store promises, and what only this one does.
 
 use crate::service::{container, key, open, settings};
-use keepstone_engine::store::azure::{AzurePlace, Tier};
+use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Tier};
 use keepstone_engine::store::{BlobStore, PerTier, Put, Traffic, conformance};
 use keepstone_peers::azurite::{Azurite, PRIMARY};
 use repo_format::BlobName;
+use std::num::NonZeroU64;
+use std::time::Duration;
+use tokio::time::Instant;
 
 fn name(text: &str) -> BlobName {
     BlobName::parse(text).expect("a blob name")
@@ -71,4 +74,26 @@ fn every_request_is_counted_by_what_it_costs() {
     let traffic = store.traffic();
     assert!(traffic.bytes_in > 510, "a listing has a body too");
     assert_eq!(Traffic { bytes_in: 0, ..traffic }, expected);
+}
+
+#[test]
+fn limits_hold_back_what_is_sent_and_received() {
+    const LEN: usize = 2 << 20;
+    let container = container();
+    let took = |settings: AzureSettings, name: &str, run: &dyn Fn(&AzureStore, &BlobName)| {
+        let store = open(settings);
+        let began = Instant::now();
+        run(&store, &self::name(name));
+        began.elapsed()
+    };
+    let limit = NonZeroU64::new(1 << 20);
+    let upload = AzureSettings { upload_limit: limit, ..settings(&container, key()) };
+    let download = AzureSettings { download_limit: limit, ..settings(&container, key()) };
+    // The last part, of which nobody knows the length, goes when those before it are paid for.
+    let least = Duration::from_millis(1000);
+    let put = |store: &AzureStore, name: &BlobName| drop(store.put_new(name, &[7; LEN]).unwrap());
+    let get = |store: &AzureStore, name: &BlobName| drop(store.get(name, None).unwrap());
+    assert!(took(upload.clone(), "d/1", &put) >= least, "more was sent than the limit");
+    assert!(took(download, "d/1", &get) >= least, "more was received than the limit");
+    assert_eq!(open(upload).get(&name("d/1"), None).unwrap(), [7; LEN]);
 }

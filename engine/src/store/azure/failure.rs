@@ -145,7 +145,6 @@ impl Failure {
     #[expect(clippy::needless_pass_by_value, reason = "it is for `map_err`")]
     pub(super) fn of(error: Error) -> Self {
         if let ErrorKind::HttpResponse { status, error_code, raw_response } = error.kind() {
-            // Also what the token's issuer answers arrives so, but it names no storage request.
             return answer(*status, error_code.as_deref(), raw_response.as_deref());
         }
         match error.kind() {

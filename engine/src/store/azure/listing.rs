@@ -114,7 +114,7 @@ fn add(page: &mut Page, name: &str, item: &Item) {
         Some(name) => page.blobs.push(BlobInfo { name, len: item.len, modified: item.modified }),
         None if page.foreign.len() < LIST_MAX => {
             let name = name.escape_debug().to_string();
-            page.foreign.push(Foreign { name, what: "a blob with a name that no blob here has" });
+            page.foreign.push(Foreign { name, what: "another program's" });
         }
         None => {}
     }

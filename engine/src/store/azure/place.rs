@@ -2,6 +2,7 @@
 
 use azure_core::http::Url;
 use std::fmt;
+use std::net::IpAddr;
 
 const SCHEME: &str = "azblob://";
 /// The host names of the public cloud end so.
@@ -86,6 +87,18 @@ impl AzurePlace {
     #[must_use]
     pub fn has_endpoint(&self) -> bool {
         self.endpoint.is_some()
+    }
+
+    /// Whether everything that is sent there, signatures in URLs too, can be read on the way: the endpoint is plain HTTP
+    /// and not on this machine.
+    #[must_use]
+    pub fn is_unprotected(&self) -> bool {
+        let Some(endpoint) = self.endpoint.as_ref().filter(|endpoint| endpoint.scheme() == "http") else {
+            return false;
+        };
+        let host = endpoint.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let is_loopback = host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        !is_loopback && host != "localhost"
     }
 
     /// The same place at another endpoint.
@@ -207,6 +220,18 @@ mod tests {
         let gov =
             place("azblob://account1/backups?endpoint=https://account1.blob.core.usgovcloudapi.net").unwrap();
         assert_eq!(gov.container_url().as_str(), "https://account1.blob.core.usgovcloudapi.net/backups");
+    }
+
+    #[test]
+    fn plain_http_is_told_apart_unless_it_stays_on_the_machine() {
+        let at = |endpoint: &str| place(&format!("azblob://account1/backups?endpoint={endpoint}")).unwrap();
+        for endpoint in
+            ["http://127.0.0.1:10000/a", "http://[::1]:1/a", "http://localhost:1/a", "https://host/a"]
+        {
+            assert!(!at(endpoint).is_unprotected(), "{endpoint}");
+        }
+        assert!(at("http://10.0.0.1/a").is_unprotected() && at("http://azurite:10000/a").is_unprotected());
+        assert!(!place("azblob://account1/backups").unwrap().is_unprotected());
     }
 
     #[test]

@@ -77,6 +77,9 @@ impl AzureStore {
         let allowed = self.deadline(failed, 0, None);
         let response = timeout(allowed, client.download(Some(options))).await;
         let mut response = response.map_err(|_| Failure::Late(allowed))?.map_err(Failure::of)?;
+        if first(&response.headers) != from {
+            return Err(Failure::Nonsense("it is another range than was asked for"));
+        }
         reading.etag = header(&response.headers, "etag").map(|etag| Etag::from(etag.to_owned()));
         let expected = header(&response.headers, "content-length").and_then(|len| len.parse::<u64>().ok());
         let room = end.map_or(u64::MAX, |end| end - from);
@@ -120,4 +123,10 @@ impl AzureStore {
 /// The length of the whole blob, if an answer has a part of it (RFC 9110, section 14.4).
 fn total(headers: &Headers) -> Option<u64> {
     header(headers, "content-range")?.rsplit_once('/')?.1.parse().ok()
+}
+
+/// Where an answer begins in the blob.
+fn first(headers: &Headers) -> u64 {
+    let range = header(headers, "content-range").and_then(|range| range.strip_prefix("bytes "));
+    range.and_then(|range| range.split_once('-')).and_then(|(first, _)| first.parse().ok()).unwrap_or(0)
 }
