@@ -47,7 +47,6 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArguments {
-    #[expect(clippy::doc_markdown, reason = "help texts are no Markdown")]
     /// The repository: a directory, or `azblob://ACCOUNT/CONTAINER/PREFIX` in Azure, perhaps with `?endpoint=URL`
     #[arg(
         short,

@@ -193,8 +193,7 @@ impl Reading<'_, '_, '_, '_> {
             return Ok(Read::Unusable(damaged(name, finding)));
         }
         let blob = name.blob();
-        // One byte more than it has: what is longer is seen to be, and no more of it is held.
-        let bytes = match self.scope.frames.repository().store().get(&blob, Some(0..len + 1)) {
+        let bytes = match self.scope.frames.repository().store().get(&blob, None) {
             Err(error) if error.is_damage() => {
                 lock(&self.states).push((name.clone(), State::Damaged));
                 let finding = self.scope.findings.note(FindingKind::MissingPack, &blob, || chain(&error));

@@ -61,7 +61,9 @@ fn every_acknowledged_snapshot_restores_bit_for_bit() {
                     let (more, kept) = history(seeds.fetch_add(1, Ordering::Relaxed));
                     snapshots.fetch_add(kept, Ordering::Relaxed);
                     let mut faults = faults.lock().expect("nobody panics with it");
-                    more.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
+                    for (kind, count) in more {
+                        *faults.entry(kind).or_default() += count;
+                    }
                 }
             });
         }
