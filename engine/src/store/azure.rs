@@ -50,7 +50,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -127,6 +127,8 @@ pub struct AzureStore {
     gave_up: AtomicBool,
     /// Whether anything ever came from the endpoint.
     reached: AtomicBool,
+    /// When a request first saw that the program was asked to stop.
+    stopped_at: OnceLock<Instant>,
 }
 
 impl fmt::Debug for AzureStore {
@@ -157,7 +159,18 @@ impl AzureStore {
             .map_err(|error| client(std::io::Error::other(error)))?;
         let (gate, drawn) = (Gate::new(), AtomicU64::new(0));
         let [gave_up, reached] = [false; 2].map(AtomicBool::new);
-        Ok(Self { runtime, container, settings, authority, meter, gate, drawn, gave_up, reached })
+        Ok(Self {
+            runtime,
+            container,
+            settings,
+            authority,
+            meter,
+            gate,
+            drawn,
+            gave_up,
+            reached,
+            stopped_at: OnceLock::new(),
+        })
     }
 
     /// What went over the wire so far.
@@ -248,7 +261,11 @@ impl AzureStore {
         while !self.settings.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(STOP_CHECK).await;
         }
-        tokio::time::sleep(self.settings.retry.after_stop).await;
+        let now = Instant::now();
+        let after_stop = self.settings.retry.after_stop;
+        // What begins after that is small: an index and the decision that ends the session.
+        let until = (*self.stopped_at.get_or_init(|| now) + after_stop).max(now + after_stop / 4);
+        tokio::time::sleep_until(until).await;
     }
 
     /// Waits before another try; false if there is to be none.

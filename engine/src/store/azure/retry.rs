@@ -61,7 +61,8 @@ pub struct RetryPolicy {
     pub slowest: u64,
     /// The time that a try to list has.
     pub list_deadline: Duration,
-    /// The time that a try has left once the program was asked to stop: under a limit it could take hours.
+    /// The time that a try has left once the program was asked to stop, and a quarter of it for one that begins later:
+    /// under a limit it could take hours.
     pub after_stop: Duration,
 }
 
