@@ -46,8 +46,8 @@ pub(super) fn abort_unfinished(
     let begun = repository.list(&intents_prefix(job.writer))?;
     let decisions = repository.list(&decisions_prefix(repository.keys().vm_tag(job.vm)))?;
     let mut seq = session::next_seq(&decisions);
-    for (number, intent) in (0..).zip(unfinished(repository, job, begun, &decisions)?) {
-        let stored = stored_by(repository, &intent)?;
+    for (number, (intent, begun)) in (0..).zip(unfinished(repository, job, begun, &decisions)?) {
+        let stored = stored_by(repository, &intent, begun)?;
         let known = match job.unfinished {
             Unfinished::Ended => true,
             Unfinished::MayRun { ended } => ended.contains(&intent.session),
@@ -72,8 +72,8 @@ pub(super) fn abort_unfinished(
     Ok(seq)
 }
 
-/// Of the intents of the job's writer those for its VM that have no decision and no tombstone. One that cannot be read has no
-/// VM that is known; a verification names it.
+/// Of the intents of the job's writer those for its VM that have no decision and no tombstone, with their dates. One that
+/// cannot be read has no VM that is known; a verification names it.
 ///
 /// Where there are many, what was begun before the newest decision of this writer and VM is left out: the session of that
 /// decision ended it (W-9). Then those of other VMs since then are left; and only if they are many too, all decisions
@@ -83,7 +83,7 @@ fn unfinished(
     job: &BackupJob<'_>,
     mut begun: Vec<BlobInfo>,
     decisions: &[BlobInfo],
-) -> Result<Vec<Intent>, EngineError> {
+) -> Result<Vec<(Intent, u64)>, EngineError> {
     let vm = repository.keys().vm_tag(job.vm);
     let (mut decided, mut newest) = (BTreeSet::new(), 0);
     for info in decisions {
@@ -116,7 +116,7 @@ fn unfinished(
     for info in begun.iter().filter(|info| is_open(info, &decided)) {
         let bytes = get_sealed(repository.store(), &info.name)?;
         match Intent::open(repository.keys(), &info.name, &bytes) {
-            Ok(intent) if intent.decision.vm == vm => unfinished.push(intent),
+            Ok(intent) if intent.decision.vm == vm => unfinished.push((intent, info.modified)),
             Ok(_) | Err(_) => {}
         }
     }
@@ -140,16 +140,16 @@ struct StoredBy {
     newest: u64,
 }
 
-fn stored_by(repository: &Repository<'_>, intent: &Intent) -> Result<StoredBy, EngineError> {
+/// What a session has put into the store whose intent has the date `begun`.
+fn stored_by(repository: &Repository<'_>, intent: &Intent, begun: u64) -> Result<StoredBy, EngineError> {
     let (writer, session) = (&intent.decision.writer, intent.session);
     let mut packs = repository.list(&packs_prefix(PackKind::Data, writer, session))?;
     packs.extend(repository.list(&packs_prefix(PackKind::Map, writer, session))?);
     let indexes = repository.list(&indexes_prefix(writer, session))?;
-    let begun = repository.list(intent.name().as_str())?;
-    let dates = packs.iter().chain(&indexes).chain(&begun).map(|info| info.modified);
+    let dates = packs.iter().chain(&indexes).map(|info| info.modified);
     Ok(StoredBy {
         packs: packs.len() as u64,
         bytes: packs.iter().map(|info| info.len).sum(),
-        newest: dates.max().unwrap_or(0),
+        newest: dates.fold(begun, u64::max),
     })
 }
