@@ -4,13 +4,12 @@ use crate::clock::Stopwatch;
 use crate::credentials::{self, AuthKind};
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
+use crate::open;
 use crate::prices::Prices;
 use crate::profile::Profile;
 use crate::progress::Screen;
 use anyhow::Context as _;
-use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Listener, RetryPolicy, Setback, Tier,
-};
+use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Listener, Setback, Tier};
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -118,25 +117,20 @@ impl AzureOptions {
         let chosen =
             credentials::choose(self.auth.or(profile.auth), &|name| std::env::var_os(name), profile, place)?;
         tracing::info!(origin = chosen.origin, "the credential is chosen");
-        let mut seed = [0; 8];
-        getrandom::fill(&mut seed).context("could not get random bytes from the system")?;
         if chosen.place.is_unprotected() {
             screen.warn(
                 "the endpoint is plain http: who can see the traffic can take the credential; use https",
             );
         }
         let settings = AzureSettings {
-            place: chosen.place,
-            credential: chosen.credential,
             authority: chosen.authority,
             data_tier: uploads.tier.or(profile.tier).unwrap_or_default(),
             content_md5: uploads.content_md5 || profile.content_md5,
             upload_limit: self.limit_upload.or(profile.limit_upload),
             download_limit: self.limit_download.or(profile.limit_download),
-            retry: RetryPolicy::default(),
-            seed: u64::from_le_bytes(seed),
             listener: listener(screen.clone()),
             stop: interrupt.flag(),
+            ..AzureSettings::new(chosen.place, chosen.credential, open::entropy()?)
         };
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)

@@ -10,13 +10,11 @@
 
 mod world;
 
+use keepstone_engine::Entropy;
 use keepstone_engine::source::MemoryDisk;
-use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Credential, Listener, RetryPolicy, Secret, Tier,
-};
+use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Credential, Secret, Tier};
 use keepstone_engine::store::{BlobStore, conformance};
 use repo_format::BlobName;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 use tokio::runtime::{Builder, Runtime};
@@ -71,19 +69,10 @@ impl Account {
         let sas = variable("AZURE_STORAGE_SAS_TOKEN").map(|sas| Credential::Sas(Secret::new(sas)));
         let sas_file = variable("AZURE_STORAGE_SAS_TOKEN_FILE").map(|file| Credential::SasFile(file.into()));
         let key = variable("AZURE_STORAGE_KEY").map(|key| Credential::AccountKey(Secret::new(key)));
-        AzureSettings {
-            place: AzurePlace::parse(&place).expect("an azblob URI").expect("a place"),
-            credential: sas.or(sas_file).or(key).unwrap_or(Credential::AzureCli { tenant: None }),
-            authority: None,
-            data_tier: Tier::Hot,
-            content_md5: true,
-            upload_limit: None,
-            download_limit: None,
-            retry: RetryPolicy::default(),
-            seed: 1,
-            listener: Listener::nobody(),
-            stop: Arc::default(),
-        }
+        let place = AzurePlace::parse(&place).expect("an azblob URI").expect("a place");
+        let credential = sas.or(sas_file).or(key).unwrap_or(Credential::AzureCli { tenant: None });
+        let settings = AzureSettings::new(place, credential, Entropy::new([1; 32]));
+        AzureSettings { content_md5: true, ..settings }
     }
 
     fn backs_up_restores_and_verifies(&self) {

@@ -32,6 +32,7 @@ pub use place::{AzurePlace, PlaceError};
 pub use retry::{Listener, RetryPolicy, Setback};
 
 use super::{BlobStore, Page, PerTier, Put, StoreError, Traffic};
+use crate::entropy::Entropy;
 use crate::frames::lock;
 use azure_core::http::headers::Headers;
 use azure_core::http::policies::Policy;
@@ -41,7 +42,7 @@ use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOpt
 use bytes::Bytes;
 use failure::{Failure, header};
 use futures::future::{Either, select};
-use gate::Gate;
+use gate::{Gate, Pass};
 use identity::Authority;
 use md5::{Digest as _, Md5};
 use repo_format::{BlobKind, BlobName, PackKind};
@@ -87,12 +88,32 @@ pub struct AzureSettings {
     pub download_limit: Option<NonZeroU64>,
     /// How long and how often to try.
     pub retry: RetryPolicy,
-    /// What the waits between tries are drawn from.
-    pub seed: u64,
+    /// What the waits between tries, and the ids of assertions, are drawn from.
+    pub entropy: Entropy,
     /// Who is told that a request is tried again.
     pub listener: Listener,
     /// When this is raised, no request is tried again, and what is under way has [`RetryPolicy::after_stop`] to end.
     pub stop: Arc<AtomicBool>,
+}
+
+impl AzureSettings {
+    /// Everything as most want it: hot, without limits and digests, in the public cloud, and nobody is told or may stop it.
+    #[must_use]
+    pub fn new(place: AzurePlace, credential: Credential, entropy: Entropy) -> Self {
+        Self {
+            place,
+            credential,
+            authority: None,
+            data_tier: Tier::Hot,
+            content_md5: false,
+            upload_limit: None,
+            download_limit: None,
+            retry: RetryPolicy::default(),
+            entropy,
+            listener: Listener::nobody(),
+            stop: Arc::default(),
+        }
+    }
 }
 
 /// The metadata with a blob's BLAKE3 digest, in hexadecimal.
@@ -206,15 +227,7 @@ impl AzureStore {
             self.meter.count(&count);
             let allowed = deadline(failed);
             let used = self.authority.version();
-            let request = tokio::time::timeout(allowed, once(failed));
-            let result = match select(pin!(request), pin!(self.stopped())).await {
-                Either::Left((result, _)) => result.unwrap_or(Err(Failure::Late(allowed))),
-                Either::Right(((), _)) => Err(Failure::Broken(std::io::ErrorKind::Interrupted.into())),
-            };
-            let unreached = matches!(&result, Err(Failure::Unreached(_)));
-            let is_somebody = result.as_ref().map_or_else(Failure::is_from_somebody, |_| true);
-            self.reached.fetch_or(is_somebody, Ordering::Relaxed);
-            let failure = match result {
+            let failure = match self.ended(allowed, once(failed)).await {
                 Ok(value) => {
                     pass.succeeded();
                     self.gave_up.store(false, Ordering::Relaxed);
@@ -222,14 +235,7 @@ impl AzureStore {
                 }
                 Err(failure) => failure,
             };
-            if failure.is_throttling() {
-                self.meter.count(|traffic| traffic.throttled += 1);
-            }
-            if failure.is_congestion() {
-                pass.congested();
-            } else {
-                drop(pass);
-            }
+            self.leave(pass, &failure);
             failed += 1;
             let refused = matches!(failure.status(), Some(401 | 403));
             if refused && !renewed && self.authority.renewed_since(used) {
@@ -237,6 +243,7 @@ impl AzureStore {
                 self.meter.count(|traffic| traffic.retries += 1);
                 continue;
             }
+            let unreached = matches!(failure, Failure::Unreached(_));
             let hopeless = unreached && failed >= FIRST_TRIES && !self.reached.load(Ordering::Relaxed);
             if hopeless || !failure.is_transient() {
                 return Err((failure, failed));
@@ -253,6 +260,32 @@ impl AzureStore {
                 return Err((failure, failed));
             }
             self.meter.count(|traffic| traffic.retries += 1);
+        }
+    }
+
+    /// Waits for the end of a try, within the time that it has and as long as the program is not stopped.
+    async fn ended<T>(
+        &self,
+        allowed: Duration,
+        request: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let request = tokio::time::timeout(allowed, request);
+        let result = match select(pin!(request), pin!(self.stopped())).await {
+            Either::Left((result, _)) => result.unwrap_or(Err(Failure::Late(allowed))),
+            Either::Right(((), _)) => Err(Failure::Broken(std::io::ErrorKind::Interrupted.into())),
+        };
+        let is_somebody = result.as_ref().map_or_else(Failure::is_from_somebody, |_| true);
+        self.reached.fetch_or(is_somebody, Ordering::Relaxed);
+        result
+    }
+
+    /// Leaves the gate after a failure, which may tell to send less.
+    fn leave(&self, pass: Pass<'_>, failure: &Failure) {
+        if failure.is_throttling() {
+            self.meter.count(|traffic| traffic.throttled += 1);
+        }
+        if failure.is_congestion() {
+            pass.congested();
         }
     }
 
@@ -283,13 +316,11 @@ impl AzureStore {
         }
     }
 
-    /// The next of a row of numbers that the seed begins (`SplitMix64`).
+    /// A number that the next call does not give.
     fn random(&self) -> u64 {
-        let number = self.drawn.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut mixed = self.settings.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let drawn =
+            self.settings.entropy.draw("wait between tries", self.drawn.fetch_add(1, Ordering::Relaxed));
+        u64::from_le_bytes(*drawn.first_chunk().expect("32 bytes are more than 8"))
     }
 
     /// How long a try may take that moves so many bytes under a limit that all of them share.

@@ -3,6 +3,7 @@
 use crate::faults::{azurite, through};
 use crate::service::{container, key, open, settings, settings_at};
 use crate::world;
+use keepstone_engine::Entropy;
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::azure::AzureStore;
@@ -86,7 +87,7 @@ fn history(seed: u64) -> (BTreeMap<Kind, u64>, u64) {
     let container = container();
     let proxy = Proxy::start(azurite(), plan(seed));
     let mut harmed = settings_at(&through(&proxy), &container, key());
-    harmed.seed = seed;
+    harmed.entropy = Entropy::new(*blake3::hash(&seed.to_le_bytes()).as_bytes());
     harmed.content_md5 = sends_digests(seed);
     harmed.retry.tries = 40;
     harmed.retry.deadline = Duration::from_millis(300);

@@ -1,11 +1,12 @@
 //! Azurite, containers and stores.
 
+use keepstone_engine::Entropy;
 use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Credential, Listener, RetryPolicy, Secret, Tier,
+    AzurePlace, AzureSettings, AzureStore, Credential, RetryPolicy, Secret,
 };
 use keepstone_peers::azurite::{Azurite, PRIMARY};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
@@ -38,23 +39,13 @@ pub fn settings(container: &str, credential: Credential) -> AzureSettings {
 /// As [`settings`], by another way to the service.
 pub fn settings_at(endpoint: &str, container: &str, credential: Credential) -> AzureSettings {
     let place = format!("azblob://{}/{container}?endpoint={endpoint}", PRIMARY.name);
-    AzureSettings {
-        place: AzurePlace::parse(&place).expect("it is an azblob URI").expect("it is a place"),
-        credential,
-        authority: None,
-        data_tier: Tier::Hot,
-        content_md5: false,
-        upload_limit: None,
-        download_limit: None,
-        retry: RetryPolicy {
-            first_wait: Duration::from_millis(1),
-            longest_wait: Duration::from_millis(5),
-            ..RetryPolicy::default()
-        },
-        seed: 1,
-        listener: Listener::nobody(),
-        stop: Arc::default(),
-    }
+    let place = AzurePlace::parse(&place).expect("it is an azblob URI").expect("it is a place");
+    let retry = RetryPolicy {
+        first_wait: Duration::from_millis(1),
+        longest_wait: Duration::from_millis(5),
+        ..RetryPolicy::default()
+    };
+    AzureSettings { retry, ..AzureSettings::new(place, credential, Entropy::new([1; 32])) }
 }
 
 /// The store in a container.

@@ -3,9 +3,8 @@
 use crate::job::{Counts, Job, Place};
 use anyhow::Context as _;
 use keepstone_engine::BlobStore;
-use keepstone_engine::store::azure::{
-    AzurePlace, AzureSettings, AzureStore, Credential, Listener, RetryPolicy, Secret, Tier,
-};
+use keepstone_engine::Entropy;
+use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Credential, Secret};
 use keepstone_engine::store::{LocalStore, Page, Put, RecordingStore, StoreError};
 use keepstone_peers::azurite::PRIMARY;
 use repo_format::BlobName;
@@ -135,17 +134,7 @@ pub(crate) fn local_directory(job: &Job) -> PathBuf {
 
 fn settings(endpoint: &str) -> anyhow::Result<AzureSettings> {
     let place = format!("azblob://{}/{REPOSITORY_CONTAINER}?endpoint={endpoint}", PRIMARY.name);
-    Ok(AzureSettings {
-        place: AzurePlace::parse(&place).context("it is no place in Azure")??,
-        credential: Credential::AccountKey(Secret::new(PRIMARY.key.to_owned())),
-        authority: None,
-        data_tier: Tier::Hot,
-        content_md5: false,
-        upload_limit: None,
-        download_limit: None,
-        retry: RetryPolicy::default(),
-        seed: 1,
-        listener: Listener::nobody(),
-        stop: Arc::default(),
-    })
+    let place = AzurePlace::parse(&place).context("it is no place in Azure")??;
+    let credential = Credential::AccountKey(Secret::new(PRIMARY.key.to_owned()));
+    Ok(AzureSettings::new(place, credential, Entropy::new([1; 32])))
 }

@@ -38,7 +38,7 @@ pub(super) struct Claims<'a> {
     /// Seconds since 1970.
     pub(super) now: i64,
     /// A text that no other assertion has.
-    pub(super) id: u64,
+    pub(super) id: [u8; 16],
 }
 
 impl Certificate {
@@ -59,7 +59,7 @@ impl Certificate {
     pub(super) fn assertion(&self, claims: &Claims<'_>) -> Result<String, CredentialError> {
         let Claims { audience, client, now, id } = claims;
         let claims = serde_json::json!({
-            "aud": audience, "iss": client, "sub": client, "jti": format!("{id:016x}"),
+            "aud": audience, "iss": client, "sub": client, "jti": encode(id),
             "iat": now, "nbf": now, "exp": now + VALID_SECONDS,
         });
         let text = format!("{}.{}", self.header, encode(claims.to_string()));

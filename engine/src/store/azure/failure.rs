@@ -138,6 +138,8 @@ pub(super) enum Failure {
     },
     /// An answer that makes no sense.
     Nonsense(&'static str),
+    /// A listing that is not in order.
+    Unordered { first: String, second: String },
 }
 
 impl Failure {
@@ -181,7 +183,7 @@ impl Failure {
             Self::Answer { answer, .. } => is_passing_status(answer.status),
             Self::Unreached(_) | Self::Broken(_) | Self::Late(_) => true,
             Self::Token { passing, .. } => *passing,
-            Self::Nonsense(_) => false,
+            Self::Nonsense(_) | Self::Unordered { .. } => false,
         }
     }
 
@@ -203,7 +205,7 @@ impl Failure {
     /// Whether it shows that there is somebody at the endpoint.
     pub(super) fn is_from_somebody(&self) -> bool {
         match self {
-            Self::Answer { .. } | Self::Broken(_) | Self::Nonsense(_) => true,
+            Self::Answer { .. } | Self::Broken(_) | Self::Nonsense(_) | Self::Unordered { .. } => true,
             Self::Unreached(_) | Self::Late(_) | Self::Token { .. } => false,
         }
     }
@@ -224,6 +226,7 @@ impl Failure {
             Self::Late(waited) => format!("there was no whole answer in {} s", waited.as_secs()),
             Self::Token { source, .. } => format!("there is no token: {source}"),
             Self::Nonsense(what) => format!("the answer is of no use: {what}"),
+            Self::Unordered { .. } => "the listing is not in order".to_owned(),
         }
     }
 
@@ -235,6 +238,7 @@ impl Failure {
             Self::Late(waited) => ServiceError::Late { tries, waited },
             Self::Token { source, .. } => ServiceError::Token { source },
             Self::Nonsense(what) => ServiceError::Nonsense(what),
+            Self::Unordered { first, second } => ServiceError::Unordered { first, second },
             Self::Answer { answer, date, .. } => match answer.status {
                 401 | 403 => match expiry {
                     Some(at) if is_past(at, &date) => ServiceError::Expired { at: at.to_owned(), answer },

@@ -3,6 +3,7 @@
 use super::certificate::{Certificate, Claims};
 use super::credential::{Credential, CredentialError, Secret, account_key, sas_pairs};
 use super::{AzureSettings, shared_key};
+use crate::entropy::Entropy;
 use crate::frames::lock;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::TokenCredential;
@@ -161,7 +162,7 @@ fn token(settings: &AzureSettings, transport: Arc<dyn HttpClient>) -> Result<Tok
             ClientSecretCredential::new(tenant, client.clone(), secret, options).map(|it| it as _)
         }
         Credential::ClientCertificate { tenant, client, pem } => {
-            let signer = Signer::new(authority, tenant, client, pem, settings.seed)?;
+            let signer = Signer::new(authority, tenant, client, pem, settings.entropy.clone())?;
             let options = assertion(client_options);
             ClientAssertionCredential::new(tenant.clone(), client.clone(), signer, options).map(|it| it as _)
         }
@@ -197,6 +198,7 @@ struct Signer {
     certificate: Certificate,
     audience: String,
     client: String,
+    entropy: Entropy,
     made: AtomicU64,
 }
 
@@ -206,11 +208,12 @@ impl Signer {
         tenant: &str,
         client: &str,
         pem: &Secret,
-        seed: u64,
+        entropy: Entropy,
     ) -> Result<Self, CredentialError> {
         let certificate = Certificate::from_pem(pem)?;
         let audience = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
-        Ok(Self { certificate, audience, client: client.to_owned(), made: AtomicU64::new(seed) })
+        let made = AtomicU64::new(0);
+        Ok(Self { certificate, audience, client: client.to_owned(), entropy, made })
     }
 }
 
@@ -221,7 +224,7 @@ impl ClientAssertion for Signer {
             audience: &self.audience,
             client: &self.client,
             now: OffsetDateTime::now_utc().unix_timestamp(),
-            id: self.made.fetch_add(1, Ordering::Relaxed),
+            id: self.entropy.draw16("assertion id", self.made.fetch_add(1, Ordering::Relaxed)),
         };
         self.certificate.assertion(&claims).map_err(|error| Error::new(ErrorKind::Credential, error))
     }

@@ -1,6 +1,6 @@
 //! Listing what there is.
 
-use super::failure::{Failure, ServiceError};
+use super::failure::Failure;
 use super::{AzureStore, LIST_MAX};
 use crate::store::{BlobInfo, Foreign, Page, StoreError};
 use azure_storage_blob::models::BlobContainerClientListBlobsOptions;
@@ -30,6 +30,7 @@ impl AzureStore {
     ) -> Result<Page, StoreError> {
         let inside = self.settings.place.prefix();
         let from = from.map(BlobName::as_str).filter(|from| *from > prefix);
+        let failed = |failure| self.failed("list", &format!("{prefix}*"), failure);
         let mut page = Page::default();
         let mut last: Option<String> = None;
         let mut marker = None;
@@ -44,17 +45,13 @@ impl AzureStore {
                 start_from: from.map(|from| format!("{inside}{from}")),
                 ..BlobContainerClientListBlobsOptions::default()
             };
-            let listed = self.list_once(&options).await;
-            let listed = listed.map_err(|failure| self.failed("list", &format!("{prefix}*"), failure))?;
+            let listed = self.list_once(&options).await.map_err(failed)?;
             if listed.items.is_empty() && listed.marker.is_some() && listed.marker == before {
-                let failure = Failure::Nonsense("a listing goes on where it began");
-                return Err(self.failed("list", &format!("{prefix}*"), (failure, 1)));
+                return Err(failed((Failure::Nonsense("a listing goes on where it began"), 1)));
             }
             for item in listed.items {
                 if let Some(first) = last.filter(|last| *last >= item.name) {
-                    let source = ServiceError::Unordered { first, second: item.name };
-                    let object = format!("{}/{prefix}*", self.settings.place);
-                    return Err(StoreError::Service { action: "list", object, source });
+                    return Err(failed((Failure::Unordered { first, second: item.name }, 1)));
                 }
                 // A service that does not know where to start from begins at the beginning.
                 let name =

@@ -2,9 +2,9 @@
 //!
 //! Source: Microsoft, "Authorize with Shared Key", Blob service, version 2015-02-21 and later.
 
+use super::failure::header;
 use aws_lc_rs::hmac;
 use azure_core::http::Request;
-use azure_core::http::headers::HeaderName;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub(super) fn authorization(request: &Request, account: &str, key: &[u8]) -> Str
 fn text(request: &Request, account: &str) -> String {
     let mut text = format!("{}\n", request.method().as_str());
     for name in PLACES {
-        match request.headers().get_optional_str(&HeaderName::from_static(name)) {
+        match header(request.headers(), name) {
             // An empty body is signed as no length.
             Some("0") if name == "content-length" => {}
             Some(value) => text += value,
