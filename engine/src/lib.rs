@@ -30,6 +30,7 @@ pub mod stats;
 pub mod store;
 pub mod target;
 mod threads;
+pub mod tls;
 pub mod verify;
 
 pub use entropy::Entropy;
