@@ -81,7 +81,7 @@ pub fn back_up(
     let job = BackupJob {
         vm: run.vm,
         writer: &writer(),
-        disks: vec![JobDisk { key: DISK, source: run.source }],
+        disks: vec![JobDisk::new(DISK, run.source)],
         reading: Reading::Changes,
         audit: Audit::Off,
         compression: run.level,

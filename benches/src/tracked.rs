@@ -1,7 +1,7 @@
 //! A disk with change tracking, over one without.
 
 use crate::changes::ChangedBlocks;
-use keepstone_engine::source::{ChangedAreas, Outside};
+use keepstone_engine::source::{ChangedAreas, Outside, ReadPart, Since, read_each};
 use keepstone_engine::{DiskSource, Extent};
 use std::io;
 
@@ -49,7 +49,16 @@ impl<'a> TrackedDisk<'a> {
         let there = usize::try_from(there).expect("at most the buffer's length");
         let (there, behind) = buffer.split_at_mut(there);
         behind.fill(0);
-        if there.is_empty() { Ok(()) } else { self.base.read_at(offset, there) }
+        if there.is_empty() { Ok(()) } else { self.base.read(&mut [ReadPart { offset, buffer: there }]) }
+    }
+}
+
+impl TrackedDisk<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self.changes {
+            Some(changes) => changes.read_at(offset, buffer, |offset, buffer| self.read_base(offset, buffer)),
+            None => self.read_base(offset, buffer),
+        }
     }
 }
 
@@ -58,21 +67,18 @@ impl DiskSource for TrackedDisk<'_> {
         self.size
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let change_id = Some(self.change_id.to_owned());
         if let (Some((tracked, areas)), Some(since)) = (&self.since, since)
-            && *tracked == since
+            && since.change_id == Some(*tracked)
         {
             return Ok(ChangedAreas { areas: areas.clone(), outside: Outside::Unchanged, change_id });
         }
         Ok(ChangedAreas { change_id, ..self.base.changed_areas(since)? })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match self.changes {
-            Some(changes) => changes.read_at(offset, buffer, |offset, buffer| self.read_base(offset, buffer)),
-            None => self.read_base(offset, buffer),
-        }
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {

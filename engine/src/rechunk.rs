@@ -30,8 +30,9 @@
 //! all within such zeros are found by the same formula without bytes. The parent of a full read is one hole and its
 //! changed areas are the allocated ones, so unallocated ranges cost nothing, by the same path.
 //!
-//! **Reading.** Changed areas are read in requests of [`REQUEST_LEN`] as the chunking goes on, and
-//! beyond them half an average chunk at a time until the cut is decided: on average a chunk or two per area in all.
+//! **Reading.** What is [`foreseen`] can be read before, all at once. Whatever is not there is read as the chunking goes
+//! on: changed areas in requests of [`REQUEST_LEN`], and beyond them half an average chunk at a time until the cut is
+//! decided; on average a chunk or two per area in all.
 
 use crate::Extent;
 use crate::chunker::{Chunker, is_zero};
@@ -102,6 +103,34 @@ pub fn rechunk<T>(
     region.assume_zero(&zeros);
     let run = Run { chunker, len, areas: &areas, zeros: &zeros, region, fresh, pieces: Vec::new() };
     run.pieces(OldChunks { chunker, old, len, index: 0, at: 0 })
+}
+
+/// What [`rechunk`] will read of a region, as far as that can be told before: its changed areas, and around each the old
+/// chunks that it touches. It is sorted and disjoint, and counts from the region's start.
+#[must_use]
+pub fn foreseen(
+    chunker: &Chunker,
+    (region_start, len): (u64, u32),
+    old: &[OldPiece],
+    areas: &[Extent],
+) -> Vec<Range<u32>> {
+    if !covers(old, len) {
+        return std::iter::once(0..len).collect();
+    }
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for area in areas_within(areas, region_start, len) {
+        let reach = |end: u32| len.min(end + length(chunker.lookahead()));
+        let first = old.partition_point(|piece| reach(piece.end()) <= area.start);
+        let touched = old[first..].iter().take_while(|piece| piece.start < area.end);
+        let chunks = || touched.clone().filter(|piece| !piece.hole);
+        let start = chunks().map(|piece| piece.start).next().unwrap_or(area.start).min(area.start);
+        let end = chunks().map(|piece| piece.end()).last().unwrap_or(area.end).max(area.end);
+        match ranges.last_mut() {
+            Some(last) if start <= last.end => last.end = last.end.max(end),
+            _ => ranges.push(start..end),
+        }
+    }
+    ranges
 }
 
 /// The areas to re-chunk because a disk's size changed: the part that it gained, and all of the last region before

@@ -1,5 +1,6 @@
 //! The bytes of one region, read when they are needed.
 
+use crate::source::ReadPart;
 use crate::{DiskSource, Extent};
 use std::io;
 use std::mem;
@@ -130,6 +131,38 @@ impl RegionBuffer<'_> {
         Ok(())
     }
 
+    /// Makes some ranges (ascending, disjoint) present, with one request for all of them, before anything else is.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    ///
+    /// # Panics
+    /// When something is present already, or a range is not within the region.
+    pub fn load_first(&mut self, ranges: &[Range<u32>]) -> io::Result<()> {
+        assert!(self.present.is_empty(), "this comes before anything else is loaded");
+        let mut present: Vec<Range<u32>> = Vec::with_capacity(ranges.len());
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            let start = range.start / SECTOR_LEN * SECTOR_LEN;
+            let end = self.len.min(range.end.next_multiple_of(SECTOR_LEN));
+            match present.last_mut() {
+                Some(last) if start <= last.end => last.end = end,
+                _ => present.push(start..end),
+            }
+        }
+        let mut parts = Vec::with_capacity(present.len());
+        let (mut rest, mut at) = (&mut self.allocation[..self.len as usize], 0);
+        for range in &present {
+            let (_, behind) = rest.split_at_mut((range.start - at) as usize);
+            let (buffer, behind) = behind.split_at_mut(range.len());
+            parts.push(ReadPart { offset: self.start + u64::from(range.start), buffer });
+            (rest, at) = (behind, range.end);
+        }
+        self.source.read(&mut parts)?;
+        self.read_bytes += present.iter().map(|range| u64::from(range.end - range.start)).sum::<u64>();
+        self.present = present;
+        Ok(())
+    }
+
     /// How far the bytes from `at` on are present without a gap; `at` itself if the one there is not.
     #[must_use]
     pub fn present_until(&self, at: u32) -> u32 {
@@ -160,7 +193,8 @@ impl RegionBuffer<'_> {
             None => end,
         };
         let end = unknown_end.min(at + REQUEST_LEN);
-        self.source.read_at(self.start + u64::from(at), &mut self.allocation[at as usize..end as usize])?;
+        let buffer = &mut self.allocation[at as usize..end as usize];
+        self.source.read(&mut [ReadPart { offset: self.start + u64::from(at), buffer }])?;
         self.read_bytes += u64::from(end - at);
         Ok(end)
     }
@@ -191,7 +225,7 @@ impl Drop for RegionBuffer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::ChangedAreas;
+    use crate::source::{ChangedAreas, Since};
 
     /// A disk of bytes 1 that notes what is read of it.
     struct Ones {
@@ -214,15 +248,17 @@ mod tests {
             self.size
         }
 
-        fn changed_areas(&self, _: Option<&str>) -> io::Result<ChangedAreas> {
+        fn changed_areas(&self, _: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-            let end = offset + u64::try_from(buffer.len()).expect("a length fits in 64 bits");
-            assert!(end <= self.size);
-            self.requests.lock().expect("no test panics while it reads").push(offset..end);
-            buffer.fill(1);
+        fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+            for ReadPart { offset, buffer } in parts {
+                let end = *offset + u64::try_from(buffer.len()).expect("a length fits in 64 bits");
+                assert!(end <= self.size);
+                self.requests.lock().expect("no test panics while it reads").push(*offset..end);
+                buffer.fill(1);
+            }
             Ok(())
         }
 
@@ -252,6 +288,19 @@ mod tests {
         assert_eq!(region.read_bytes(), 512 + 1024 + 1536 + 512 + 512);
         assert_eq!((region.present_until(511), region.present_until(512)), (511, 4096));
         assert_eq!(region.bytes(512, 4096), [1; 3584]);
+    }
+
+    #[test]
+    fn what_is_loaded_first_is_there_and_what_lies_between_is_not() {
+        let disk = Ones::new(20_000);
+        let pool = RegionPool::new(8192);
+        let mut region = pool.region(&disk, extent(8192, 8192));
+        region.load_first(&[0..1, 500..1500, 1600..1600, 8000..8192]).expect("the disk can be read");
+        assert_eq!(disk.requests(), [8192..9728, 15_872..16_384]);
+        assert_eq!((region.present_until(0), region.present_until(1536)), (1536, 1536));
+        region.load(0, 8192).expect("the disk can be read");
+        assert_eq!(disk.requests()[2..], [9728..15_872]);
+        assert_eq!((region.read_bytes(), region.bytes(0, 8192)), (8192, &[1; 8192][..]));
     }
 
     #[test]

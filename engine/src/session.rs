@@ -6,7 +6,7 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::observer::{Event, Observer, tell};
 use crate::repository::Repository;
-use crate::snapshots::{self, Snapshot};
+use crate::snapshots::{self, Newest, Snapshot};
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
 use repo_format::{
     Abort, AbortBy, BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC, PackRef,
@@ -23,6 +23,8 @@ pub(crate) struct Session {
     pub(crate) condemned: Condemned,
     /// Chosen after that.
     pub(crate) parent: Option<Snapshot>,
+    /// A session that was decided after the parent, or beside it, and is no snapshot.
+    pub(crate) later: Option<SessionId>,
     /// Decisions and tombstones of the VM that could not be read.
     pub(crate) unreadable: Vec<(BlobName, EngineError)>,
 }
@@ -67,8 +69,8 @@ impl Session {
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
         let condemned = Condemned::load(repository)?;
-        let (parent, unreadable) = snapshots::newest(repository, vm)?;
-        Ok(Self { id, writer: opening.writer.clone(), decision, condemned, parent, unreadable })
+        let Newest { snapshot: parent, unreadable, later } = snapshots::newest(repository, vm)?;
+        Ok(Self { id, writer: opening.writer.clone(), decision, condemned, parent, later, unreadable })
     }
 
     /// A disk as the parent has it.

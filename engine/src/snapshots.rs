@@ -181,11 +181,17 @@ pub(crate) fn is_forgotten(repository: &Repository<'_>, name: &DecisionName) -> 
     Ok(!tombstoned(repository, tombstone.as_str(), decided, &mut Vec::new())?.is_empty())
 }
 
-/// The parent of a new snapshot (SPEC W-3), and decisions that could not be read on the way.
-pub(crate) fn newest(
-    repository: &Repository<'_>,
-    vm: VmTag,
-) -> Result<(Option<Snapshot>, Vec<UnreadableBlob>), EngineError> {
+/// The newest snapshot of a VM, and what came to light on the way to it.
+pub(crate) struct Newest {
+    pub(crate) snapshot: Option<Snapshot>,
+    /// Decisions and tombstones that could not be read.
+    pub(crate) unreadable: Vec<UnreadableBlob>,
+    /// A decided session that began after the snapshot, or beside it, and is no snapshot (any more).
+    pub(crate) later: Option<SessionId>,
+}
+
+/// The parent of a new snapshot (SPEC W-3).
+pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, EngineError> {
     let mut names: Vec<DecisionName> = repository
         .list(&decisions_prefix(vm))?
         .iter()
@@ -196,17 +202,16 @@ pub(crate) fn newest(
         .collect();
     let mut unreadable = Vec::new();
     let forgotten = tombstoned(repository, &tombstones_prefix(vm), &names, &mut unreadable)?;
-    names.retain(|name| !forgotten.contains(&name.session));
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
-    for name in names {
+    for name in names.iter().filter(|name| !forgotten.contains(&name.session)) {
         if best.as_ref().is_some_and(|best| best.name.seq > name.seq) {
             break;
         }
-        match read(repository, &name) {
+        match read(repository, name) {
             Ok(Some(Decision::Commit(commit))) => {
                 let rank = |snapshot: &Snapshot| (snapshot.commit.time, snapshot.session());
-                let found = Snapshot { name, commit: *commit };
+                let found = Snapshot { name: name.clone(), commit: *commit };
                 if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
                     best = Some(found);
                 }
@@ -216,7 +221,29 @@ pub(crate) fn newest(
             Err(error) => return Err(error),
         }
     }
-    Ok((best, unreadable))
+    let later = best.as_ref().and_then(|best| {
+        let mut beside = names.iter().filter(|name| name.seq >= best.name.seq);
+        beside.find(|name| name.session != best.session()).map(|name| name.session)
+    });
+    Ok(Newest { snapshot: best, unreadable, later })
+}
+
+/// Whether a snapshot is another one, or was built on it by way of snapshots that are all still there.
+pub(crate) fn descends(
+    repository: &Repository<'_>,
+    snapshot: &Snapshot,
+    from: &DecisionName,
+) -> Result<bool, EngineError> {
+    let (mut name, mut parent) = (snapshot.name.clone(), snapshot.commit.parent.clone());
+    while name != *from {
+        // A parent's number is smaller (SPEC 10.2), so this ends.
+        let Some(next) = parent.filter(|next| next.seq >= from.seq && next.seq < name.seq) else {
+            return Ok(false);
+        };
+        let Some(Decision::Commit(commit)) = read(repository, &next)? else { return Ok(false) };
+        (name, parent) = (next, commit.parent);
+    }
+    Ok(true)
 }
 
 /// Reads one decision; nothing if there is none.

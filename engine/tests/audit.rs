@@ -11,7 +11,7 @@ use keepstone_engine::contents::{ContentPiece, contents};
 use keepstone_engine::extent::{normalized, total_length};
 use keepstone_engine::observer::{Phase, Quiet};
 use keepstone_engine::snapshots::Snapshot;
-use keepstone_engine::source::{ChangedAreas, MemoryDisk};
+use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since, read_each};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{DiskSource, EngineError, Entropy, Event, Extent, Observer, Repository, extent};
 use proptest::prelude::*;
@@ -57,7 +57,7 @@ impl Run {
         let job = BackupJob {
             vm: "vm",
             writer: &WriterId::new("host-a").unwrap(),
-            disks: disks.iter().map(|(key, source)| JobDisk { key, source: *source }).collect(),
+            disks: disks.iter().map(|(key, source)| JobDisk::new(key, *source)).collect(),
             reading: self.reading,
             audit: self.audit,
             compression: 1,
@@ -353,15 +353,7 @@ impl<'d> Watched<'d> {
     }
 }
 
-impl DiskSource for Watched<'_> {
-    fn size(&self) -> u64 {
-        self.disk.size()
-    }
-
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
-        self.disk.changed_areas(since)
-    }
-
+impl Watched<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let read = Extent { start: offset, length: buffer.len() as u64 };
         self.reads.lock().unwrap().push(read);
@@ -369,6 +361,20 @@ impl DiskSource for Watched<'_> {
             return Err(io::Error::other("a bad sector"));
         }
         self.disk.read_at(offset, buffer)
+    }
+}
+
+impl DiskSource for Watched<'_> {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        self.disk.changed_areas(since)
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {

@@ -6,7 +6,7 @@ use keepstone_engine::backup::Reading;
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::snapshots::list;
 use keepstone_engine::source::MemoryDisk;
-use keepstone_engine::source::{ChangedAreas, Outside};
+use keepstone_engine::source::{ChangedAreas, Outside, ReadPart, Since};
 use keepstone_engine::store::{BlobStore, MemoryStore};
 use keepstone_engine::{DiskSource, EngineError, Extent};
 use std::io;
@@ -87,12 +87,12 @@ impl DiskSource for Broken {
         1 << 20
     }
 
-    fn changed_areas(&self, _: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, _: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let areas = vec![Extent { start: 0, length: 1 << 20 }];
         Ok(ChangedAreas { areas, outside: Outside::Zero { full_reason: None }, change_id: None })
     }
 
-    fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+    fn read(&self, _: &mut [ReadPart<'_>]) -> io::Result<()> {
         Err(io::Error::other("a broken disk"))
     }
 

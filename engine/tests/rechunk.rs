@@ -2,9 +2,9 @@
 
 use keepstone_engine::chunker::Chunker;
 use keepstone_engine::extent::{Extent, normalized, total_length};
-use keepstone_engine::rechunk::{Content, OldPiece, rechunk, resize_areas};
+use keepstone_engine::rechunk::{Content, OldPiece, foreseen, rechunk, resize_areas};
 use keepstone_engine::region::{RegionPool, SECTOR_LEN};
-use keepstone_engine::source::{ChangedAreas, DiskSource};
+use keepstone_engine::source::{ChangedAreas, DiskSource, ReadPart, Since, read_each};
 use proptest::prelude::*;
 use repo_format::{ChunkerName, ChunkerParams};
 use std::io;
@@ -19,15 +19,7 @@ struct Disk<'a> {
     readable: Option<&'a [Extent]>,
 }
 
-impl DiskSource for Disk<'_> {
-    fn size(&self) -> u64 {
-        offset(self.bytes.len())
-    }
-
-    fn changed_areas(&self, _: Option<&str>) -> io::Result<ChangedAreas> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
+impl Disk<'_> {
     fn read_at(&self, start: u64, buffer: &mut [u8]) -> io::Result<()> {
         let end = start + offset(buffer.len());
         for sector in (start..end).step_by(SECTOR_LEN as usize) {
@@ -40,6 +32,20 @@ impl DiskSource for Disk<'_> {
         }
         buffer.copy_from_slice(&self.bytes[index(start)..index(end)]);
         Ok(())
+    }
+}
+
+impl DiskSource for Disk<'_> {
+    fn size(&self) -> u64 {
+        offset(self.bytes.len())
+    }
+
+    fn changed_areas(&self, _: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {
@@ -110,7 +116,13 @@ impl Setup {
                 From::Nothing => &nothing,
                 From::Parent(parent) => parent.get(number).map_or(&[], Vec::as_slice),
             };
-            let pieces = rechunk(&chunker, &mut buffer, &old_pieces(parent), areas, blake3::hash);
+            let old = old_pieces(parent);
+            // What is read before makes no difference.
+            if number % 2 == 1 {
+                let ranges = foreseen(&chunker, (start, buffer.len()), &old, areas);
+                buffer.load_first(&ranges).expect("the disk can be read");
+            }
+            let pieces = rechunk(&chunker, &mut buffer, &old, areas, blake3::hash);
             let mut end = 0;
             let pieces = pieces.expect("the disk can be read").into_iter().map(|piece| {
                 assert_eq!(piece.start, end);

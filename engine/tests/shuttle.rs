@@ -13,7 +13,7 @@ mod world;
 
 use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::observer::{Event, Quiet};
-use keepstone_engine::source::{ChangedAreas, MemoryDisk};
+use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since, read_each};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
 use keepstone_engine::{
     BlobStore, DiskSource, EngineError, Entropy, Extent, Observer, Repository, snapshots,
@@ -145,15 +145,7 @@ impl BadDisk {
     }
 }
 
-impl DiskSource for BadDisk {
-    fn size(&self) -> u64 {
-        self.disk.size()
-    }
-
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
-        self.disk.changed_areas(since)
-    }
-
+impl BadDisk {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         sleep(Duration::ZERO);
         match self.reads.fetch_add(1, SeqCst) == self.at {
@@ -161,6 +153,20 @@ impl DiskSource for BadDisk {
             true => Err(injected()),
             false => self.disk.read_at(offset, buffer),
         }
+    }
+}
+
+impl DiskSource for BadDisk {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        self.disk.changed_areas(since)
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {
@@ -208,7 +214,7 @@ fn back_up(
     let job = BackupJob {
         vm: "vm",
         writer: &writer(),
-        disks: vec![JobDisk { key: "a", source: disks[0] }, JobDisk { key: "b", source: disks[1] }],
+        disks: vec![JobDisk::new("a", disks[0]), JobDisk::new("b", disks[1])],
         reading: Reading::Changes,
         audit: Audit::Off,
         compression: 1,

@@ -8,7 +8,7 @@ use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading,
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::{Notice, Phase, Quiet};
 use keepstone_engine::snapshots;
-use keepstone_engine::source::{ChangedAreas, MemoryDisk};
+use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since, read_each};
 use keepstone_engine::store::{BlobStore, Fault, FaultStore, MemoryStore, Page, Put, StoreError};
 use keepstone_engine::{DiskSource, EngineError, Entropy, Event, Observer, Repository};
 use repo_format::{BlobKind, BlobName, Index, SessionId, WriterId};
@@ -48,7 +48,7 @@ impl Run<'_> {
         let job = BackupJob {
             vm: self.vm,
             writer: &WriterId::new(self.writer).unwrap(),
-            disks: vec![JobDisk { key: "disk0", source: disk }],
+            disks: vec![JobDisk::new("disk0", disk)],
             reading: Reading::Changes,
             audit: Audit::Off,
             compression: 1,
@@ -211,20 +211,26 @@ fn a_session_is_aborted_whatever_it_had_stored() {
 /// A disk that cannot be read from an offset on.
 struct Failing(MemoryDisk, u64);
 
-impl DiskSource for Failing {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
-        self.0.changed_areas(since)
-    }
-
+impl Failing {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if offset + buffer.len() as u64 > self.1 {
             return Err(io::Error::other("the cable was pulled"));
         }
         self.0.read_at(offset, buffer)
+    }
+}
+
+impl DiskSource for Failing {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        self.0.changed_areas(since)
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {

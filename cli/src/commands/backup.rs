@@ -161,7 +161,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         disks: disks
             .iter()
             .zip(&sources)
-            .map(|(disk, source)| JobDisk { key: &disk.key, source: source.as_ref() })
+            .map(|(disk, source)| JobDisk::new(&disk.key, source.as_ref()))
             .collect(),
         reading: if arguments.full { Reading::Everything } else { Reading::Changes },
         audit: audit(arguments),
@@ -265,7 +265,7 @@ fn read_changes(path: &Path) -> io::Result<Vec<u8>> {
 fn attention(disks: &[Disk], report: &BackupReport) -> Exit {
     let mut exit = Exit::Done;
     for disk in &report.disks {
-        if let Some(reason @ FullReason::OtherSince { .. }) = &disk.full_reason {
+        if let Some(reason) = disk.full_reason.as_ref().filter(|reason| reason.is_lost_tracking()) {
             warn(&format!("disk {} was read in full: {}", disk.key, one_line(&reason.to_string())));
             exit = Exit::Attention;
         }

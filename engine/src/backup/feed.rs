@@ -24,32 +24,30 @@ pub(super) struct RegionJob {
     pub(super) stored: Vec<StoredPiece>,
 }
 
-/// Sends the jobs in order, one for each credit that it receives, and ends early when there are no credits or
-/// no receivers any more.
+/// Sends the jobs in order, one for each credit that it receives, and ends early when there are no credits any more.
+/// Returns how many it sent.
 pub(super) fn feed(
     plans: &[DiskPlan<'_>],
     bases: &[MapReader<'_, '_, '_>],
     credits: &Receiver<()>,
-    send: &dyn Fn(Result<RegionJob, EngineError>),
-) {
+    send: &dyn Fn(RegionJob),
+) -> Result<u64, EngineError> {
     let mut seq = 0;
     for (disk, (plan, base)) in plans.iter().zip(bases).enumerate() {
         let regions = plan.touched_regions();
         for batch in regions.chunks(REGIONS_READ) {
             let numbers: Vec<u64> = batch.iter().map(|(region, _)| *region).collect();
-            let stored = match stored_pieces(plan, base, &numbers) {
-                Ok(stored) => stored,
-                Err(error) => return send(Err(error)),
-            };
+            let stored = stored_pieces(plan, base, &numbers)?;
             for ((region, areas), stored) in batch.iter().zip(stored) {
                 if credits.recv().is_err() {
-                    return;
+                    return Ok(seq);
                 }
-                send(Ok(RegionJob { seq, disk, region: *region, areas: areas.clone(), stored }));
+                send(RegionJob { seq, disk, region: *region, areas: areas.clone(), stored });
                 seq += 1;
             }
         }
     }
+    Ok(seq)
 }
 
 /// What the parent's map has of some regions; nothing of a region that it did not reach, or only in part, and in a full

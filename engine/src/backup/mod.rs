@@ -7,7 +7,7 @@
 //! `(PACKS_IN_FLIGHT + 3) x pack length` (packs being sealed or put, the one that the last region filled, the open
 //! data pack and the open map pack), plus the session's entries since the last index checkpoint, pages that wait
 //! (`ENTRIES_WAITING`) and at most the map reader's cached nodes. With the defaults and 2 threads:
-//! 4 x 32 MiB + 7 x 32 MiB = 352 MiB and some 60 MiB of small things, for any disk and any repository.
+//! 5 x 32 MiB + 7 x 32 MiB = 384 MiB and some 60 MiB of small things, for any disk and any repository.
 
 mod audit;
 mod dedup;
@@ -18,6 +18,7 @@ mod owner;
 mod paging;
 mod pipeline;
 mod plan;
+mod reading;
 mod report;
 mod sample;
 mod stages;
@@ -37,13 +38,15 @@ use crate::map::reader::MapReader;
 use crate::observer::{Notice, Observer, Phase, begin, notify};
 use crate::repository::Repository;
 use crate::session::{Committed, Opening, Session};
-use crate::source::DiskSource;
+use crate::snapshots::{self, Snapshot};
+use crate::source::{DiskSource, FullReason};
 use audit::DiskAudit;
 use pipeline::Stored;
-use plan::DiskPlan;
+use plan::{Asking, DiskPlan};
 use repo_format::limits::{DISK_SIZE_MAX, DISKS_MAX, PROPERTIES_MAX, TAGS_MAX};
 use repo_format::{
-    Commit, Disk, DiskMode, Location, PackName, SessionId, WriterId, check_disk_key, check_tag, check_vm_name,
+    Commit, DecisionName, Disk, DiskMode, Location, PackName, SessionId, WriterId, check_disk_key, check_tag,
+    check_vm_name,
 };
 use std::collections::BTreeSet;
 
@@ -82,12 +85,33 @@ pub struct BackupJob<'a> {
 }
 
 /// One disk of a job.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct JobDisk<'a> {
     /// Its key, the same in every backup of the VM.
     pub key: &'a str,
     /// Where it is read from.
     pub source: &'a dyn DiskSource,
+    /// What the source's changes count from.
+    pub counted: CountedFrom,
+}
+
+impl<'a> JobDisk<'a> {
+    /// A disk whose changes count from a point that has a change id, or that has no change tracking.
+    #[must_use]
+    pub fn new(key: &'a str, source: &'a dyn DiskSource) -> Self {
+        Self { key, source, counted: CountedFrom::ChangeId }
+    }
+}
+
+/// What the changes count from that a source tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CountedFrom {
+    /// The point that a snapshot recorded by a change id: the source is asked about the parent's.
+    ChangeId,
+    /// A snapshot, as whoever keeps count says. It must be the parent, or one that the parent was built on.
+    Snapshot(DecisionName),
+    /// The VM's newest snapshot, if every later session is one too: a session that failed may have reset the count.
+    Newest,
 }
 
 /// Which parts of the disks are read.
@@ -149,8 +173,37 @@ fn plan<'a>(
     job: &BackupJob<'a>,
     session: &Session,
 ) -> Result<Vec<DiskPlan<'a>>, EngineError> {
-    let ask = |disk| DiskPlan::ask(repository.config(), disk, session.recorded(disk.key), job.reading);
-    job.disks.iter().map(ask).collect()
+    let mut plans = Vec::with_capacity(job.disks.len());
+    for disk in &job.disks {
+        let since = match (&session.parent, session.recorded(disk.key), job.reading) {
+            (None, _, _) | (_, None, _) => Asking::Nothing(FullReason::NoParent),
+            (_, _, Reading::Everything) => Asking::Nothing(FullReason::Requested),
+            (Some(parent), Some(recorded), Reading::Changes) => {
+                match not_counted(repository, session, parent, disk, recorded)? {
+                    Some(reason) => Asking::Nothing(reason),
+                    None => Asking::Since { recorded, properties: &parent.commit.properties },
+                }
+            }
+        };
+        plans.push(DiskPlan::ask(repository.config(), disk, session.recorded(disk.key), since)?);
+    }
+    Ok(plans)
+}
+
+/// Why the changes that a source tells do not count from the parent, if they do not.
+fn not_counted(
+    repository: &Repository<'_>,
+    session: &Session,
+    parent: &Snapshot,
+    disk: &JobDisk<'_>,
+    recorded: &Disk,
+) -> Result<Option<FullReason>, EngineError> {
+    Ok(match &disk.counted {
+        CountedFrom::ChangeId => recorded.change_id.is_none().then_some(FullReason::NoChangeTracking),
+        CountedFrom::Newest => session.later.map(|session| FullReason::LaterSession { session }),
+        CountedFrom::Snapshot(since) if snapshots::descends(repository, parent, since)? => None,
+        CountedFrom::Snapshot(since) => Some(FullReason::NotAncestor { since: since.session }),
+    })
 }
 
 /// Makes the session build on nothing that is lost. A disk whose map cannot be read is as if it were new.

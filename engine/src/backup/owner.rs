@@ -4,6 +4,7 @@ use super::dedup::{Dedup, Found};
 use super::indexing::Indexing;
 use super::paging::Paging;
 use super::pipeline::{Channels, Context, Event, PutJob, Stored, reporting_panic};
+use super::reading::READERS;
 use super::stages::{ChunkedRegion, EncodedRegion, NewChunk, Piece, Stages};
 use crate::error::{EngineError, chain};
 use crate::extent::total_length;
@@ -16,8 +17,8 @@ use repo_format::{FrameKind, Location, PackKind, PackRef, Totals};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Regions beyond one for each thread: they wait to be encoded or packed, so that no thread runs dry.
-const REGIONS_AHEAD: usize = 2;
+/// Regions beyond one for each thread: they are being read, or wait to be encoded or packed, so that no thread runs dry.
+const REGIONS_AHEAD: usize = READERS + 1;
 /// Packs that are being sealed or put at a time: one for each thread that makes them, within these bounds. Fewer would
 /// not fill a link with latency, and more would not be held in memory.
 const PACKS_IN_FLIGHT: std::ops::RangeInclusive<usize> = 4..=8;
@@ -126,15 +127,13 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         for _ in 0..parallelism() + REGIONS_AHEAD {
             self.grant();
         }
-        let mut regions_open = 0usize;
-        let mut fed = false;
-        while !(fed && regions_open == 0) {
+        let mut regions = None;
+        while regions != Some(self.next_pack) {
             match self.receive()? {
-                Event::Job(job) => {
-                    regions_open += 1;
-                    self.spawn(move |stages| stages.chunk(&job).map(Event::Chunked));
+                Event::Loaded(region) => {
+                    self.spawn(move |stages| stages.chunk(region).map(Event::Chunked));
                 }
-                Event::Fed => fed = true,
+                Event::Fed(count) => regions = Some(count),
                 Event::Chunked(region) => self.look_up_ready(region)?,
                 Event::Encoded(encoded) => {
                     let position =
@@ -143,7 +142,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
                 }
                 other => self.note_stored(other)?,
             }
-            regions_open -= self.pack_ready()?;
+            self.pack_ready()?;
             self.tell_index_failure()?;
         }
         Ok(())
@@ -235,19 +234,17 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         Ok(())
     }
 
-    /// Packs the regions whose turn it is, while few packs are on their way; returns how many.
-    fn pack_ready(&mut self) -> Result<usize, EngineError> {
-        let mut packed = 0;
+    /// Packs the regions whose turn it is, while few packs are on their way.
+    fn pack_ready(&mut self) -> Result<(), EngineError> {
         while self.packs_in_flight < packs_in_flight()
             && self.decided.front().is_some_and(|region| region.encoded.is_some())
         {
             let region = self.decided.pop_front().expect("there is a first one");
             self.next_pack += 1;
-            packed += 1;
             self.pack(region)?;
             self.grant();
         }
-        Ok(packed)
+        Ok(())
     }
 
     fn pack(&mut self, region: DecidedRegion) -> Result<(), EngineError> {

@@ -1,16 +1,17 @@
-//! The pipeline: one owner that keeps order, rayon for CPU work, plain threads that wait for the store.
+//! The pipeline: one owner that keeps order, rayon for CPU work, plain threads that wait for sources and the store.
 //!
 //! Regions are chunked and encoded in any order, and looked up, packed and mapped in theirs; so the same input
 //! gives the same packs (which of them an index checkpoint lists depends on when they were stored). Bounds: a region
 //! enters for a credit that one leaving gives back; packs are appended to only while few are on their way. Nothing
-//! blocks but the owner (on events) and the threads of the store, and events are never waited for by a task; so there
+//! blocks but the owner (on events) and the threads of sources and store, and events are never waited for by a task; so there
 //! is no circle to wait in. The first failure stops all stages.
 
 use super::StoredDisk;
 use super::dedup::Dedup;
-use super::feed::{RegionJob, feed};
+use super::feed::feed;
 use super::owner::{Owner, packs_in_flight};
 use super::plan::DiskPlan;
+use super::reading::{LoadedRegion, READERS, read_regions};
 use super::stages::{ChunkedRegion, EncodedRegion, Stages};
 use crate::buffers::BufferPool;
 use crate::chunker::Chunker;
@@ -49,8 +50,9 @@ pub(crate) struct Stored {
 
 /// What reaches the owner.
 pub(super) enum Event<'a> {
-    Job(RegionJob),
-    Fed,
+    Loaded(LoadedRegion<'a>),
+    /// All regions are on their way: so many.
+    Fed(u64),
     Chunked(ChunkedRegion<'a>),
     Encoded(EncodedRegion),
     PackStored(PackRef),
@@ -109,8 +111,10 @@ pub(super) fn run(
     let (credits, granted) = channel();
     let (puts, to_put) = channel();
     let to_put = Mutex::new(to_put);
+    let (regions, to_read) = channel();
+    let to_read = Mutex::new(to_read);
     scope(|threads| {
-        let (repository, stages, to_put) = (context.repository, &stages, &to_put);
+        let (repository, stages, to_put, to_read) = (context.repository, &stages, &to_put, &to_read);
         // One for each pack that may be on its way.
         for _ in 0..packs_in_flight() {
             let events = events.clone();
@@ -118,15 +122,16 @@ pub(super) fn run(
                 reporting_panic(&events, || put_blobs(repository, stages, to_put, &events));
             });
         }
+        for _ in 0..READERS {
+            let events = events.clone();
+            threads.spawn(move || reporting_panic(&events, || read_regions(stages, to_read, &events)));
+        }
         let fed = events.clone();
         threads.spawn(move || {
             reporting_panic(&fed, || {
-                // The owner has failed if it does not listen any more.
-                let send = |job: Result<RegionJob, EngineError>| {
-                    drop(fed.send(job.map_or_else(Event::Failed, Event::Job)));
-                };
-                feed(context.plans, context.bases, &granted, &send);
-                drop(fed.send(Event::Fed));
+                // The owner has failed if nobody listens any more.
+                let count = feed(context.plans, context.bases, &granted, &|job| drop(regions.send(job)));
+                drop(fed.send(count.map_or_else(Event::Failed, Event::Fed)));
             });
         });
         tasks(|tasks| {

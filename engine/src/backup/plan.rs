@@ -1,12 +1,12 @@
 //! Everything a backup of one disk decides before it reads a byte.
 
-use super::{AuditReport, JobDisk, Reading, StoredDisk};
+use super::{AuditReport, JobDisk, StoredDisk};
 use crate::error::EngineError;
 use crate::extent::{normalized, total_length};
 use crate::map::Shape;
 use crate::map::writer::Untouched;
 use crate::rechunk::resize_areas;
-use crate::source::{ChangedAreas, FullReason, Outside};
+use crate::source::{ChangedAreas, FullReason, Outside, Since};
 use crate::{DiskSource, Extent};
 use repo_format::{Config, Disk, DiskMode};
 use std::collections::BTreeSet;
@@ -29,24 +29,38 @@ pub(crate) struct DiskPlan<'a> {
     pub(crate) audit: Option<AuditReport>,
 }
 
+/// What a source is asked about.
+pub(crate) enum Asking<'a> {
+    /// Not about changes, for this reason.
+    Nothing(FullReason),
+    /// About changes since the parent.
+    Since {
+        /// The disk in it.
+        recorded: &'a Disk,
+        /// Its properties.
+        properties: &'a [(String, String)],
+    },
+}
+
 impl<'a> DiskPlan<'a> {
     /// Asks the source what changed. `recorded` is the disk in the parent snapshot.
     pub(crate) fn ask(
         config: &Config,
         disk: &JobDisk<'a>,
         recorded: Option<&Disk>,
-        reading: Reading,
+        asking: Asking<'_>,
     ) -> Result<Self, EngineError> {
-        let (since, reason) = match (recorded, reading) {
-            (None, _) => (None, FullReason::NoParent),
-            (Some(_), Reading::Everything) => (None, FullReason::Requested),
-            (Some(recorded), Reading::Changes) => {
-                (recorded.change_id.as_deref(), FullReason::NoChangeTracking)
+        let (since, reason) = match asking {
+            Asking::Nothing(reason) => (None, reason),
+            Asking::Since { recorded, properties } => {
+                let since =
+                    Since { change_id: recorded.change_id.as_deref(), size: recorded.size, properties };
+                (Some(since), FullReason::NoChangeTracking)
             }
         };
         let changed = disk
             .source
-            .changed_areas(since)
+            .changed_areas(since.as_ref())
             .map_err(|source| EngineError::Source { disk: disk.key.to_owned(), source })?;
         if since.is_none() && changed.outside == Outside::Unchanged {
             return Err(EngineError::BadJob("a source tells changes that nothing was said to count from"));

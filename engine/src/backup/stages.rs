@@ -1,8 +1,9 @@
-//! The stages that run in parallel: one region is read, chunked and hashed; new chunks are encoded; a pack is
+//! The stages that run in parallel: a region is read; it is chunked and hashed; new chunks are encoded; a pack is
 //! sealed. Each is a function of its input, so the order in which they finish does not show in the result.
 
 use super::feed::RegionJob;
 use super::plan::DiskPlan;
+use super::reading::LoadedRegion;
 use crate::Extent;
 use crate::buffers::BufferPool;
 use crate::chunker::Chunker;
@@ -13,7 +14,7 @@ use crate::frames::lock;
 use crate::map::sequence::{NewContent, StoredPiece, differing_cells};
 use crate::map::writer::Untouched;
 use crate::pack::ClosedPack;
-use crate::rechunk::{Content, OldPiece, rechunk};
+use crate::rechunk::{Content, OldPiece, foreseen, rechunk};
 use crate::region::{RegionBuffer, RegionPool};
 use crate::threads::AtomicBool;
 use repo_format::{
@@ -57,7 +58,7 @@ pub(super) enum Piece {
     },
 }
 
-/// A region that was read, chunked and hashed.
+/// A region that was chunked and hashed.
 pub(super) struct ChunkedRegion<'a> {
     pub(super) seq: u64,
     pub(super) disk: usize,
@@ -99,18 +100,24 @@ impl Stages<'_> {
 }
 
 impl<'a> Stages<'a> {
-    /// Reads, chunks and hashes a region.
-    pub(super) fn chunk(&'a self, job: &RegionJob) -> Result<ChunkedRegion<'a>, EngineError> {
+    /// Reads what is foreseen of a region.
+    pub(super) fn load(&'a self, job: RegionJob) -> Result<LoadedRegion<'a>, EngineError> {
         let plan = &self.plans[job.disk];
         let start = job.region * u64::from(plan.shape.region_len);
         let len = plan.shape.region_bytes(job.region);
         let mut buffer = self.pool.region(plan.source, Extent { start, length: u64::from(len) });
-        let old: Vec<OldPiece> = match plan.untouched() {
-            Untouched::Hole => vec![OldPiece { start: 0, len, hole: true }],
-            Untouched::AsBase => job.stored.iter().map(old_piece).collect(),
-        };
+        let ranges = foreseen(&self.chunker, (start, len), &old_pieces(plan, &job, len), &job.areas);
+        buffer.load_first(&ranges).map_err(|source| source_failed(plan, source))?;
+        Ok(LoadedRegion { job, buffer })
+    }
+
+    /// Chunks and hashes a region.
+    pub(super) fn chunk(&self, region: LoadedRegion<'a>) -> Result<ChunkedRegion<'a>, EngineError> {
+        let LoadedRegion { job, mut buffer } = region;
+        let plan = &self.plans[job.disk];
+        let old = old_pieces(plan, &job, buffer.len());
         let new = rechunk(&self.chunker, &mut buffer, &old, &job.areas, |bytes| self.keys.chunk_id(bytes))
-            .map_err(|source| EngineError::Source { disk: plan.key.to_owned(), source })?;
+            .map_err(|source| source_failed(plan, source))?;
         let mut at_same_place = SamePlace { stored: &job.stored, next: 0 };
         let mut pieces = Vec::with_capacity(new.len());
         let mut has_candidates = false;
@@ -217,6 +224,18 @@ impl<'a> Stages<'a> {
         };
         seal_pack(&seal, pack.body, &pack.frames)
     }
+}
+
+/// What the parent has of a region; of a disk that is read in full, a hole.
+fn old_pieces(plan: &DiskPlan<'_>, job: &RegionJob, len: u32) -> Vec<OldPiece> {
+    match plan.untouched() {
+        Untouched::Hole => vec![OldPiece { start: 0, len, hole: true }],
+        Untouched::AsBase => job.stored.iter().map(old_piece).collect(),
+    }
+}
+
+fn source_failed(plan: &DiskPlan<'_>, source: std::io::Error) -> EngineError {
+    EngineError::Source { disk: plan.key.to_owned(), source }
 }
 
 fn old_piece(stored: &StoredPiece) -> OldPiece {

@@ -1,6 +1,6 @@
 //! Changed areas from a file, for images whose changes something else has tracked.
 
-use super::{ChangedAreas, DiskSource, FullReason, Outside};
+use super::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Since};
 use crate::Extent;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -247,7 +247,8 @@ impl DiskSource for WithChanges {
         self.source.size()
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        let since = since.and_then(|since| since.change_id);
         let change_id = Some(self.changes.change_id.clone());
         if since.is_some() && since == self.changes.since() {
             let areas = self.changes.areas.clone();
@@ -262,8 +263,8 @@ impl DiskSource for WithChanges {
         Ok(ChangedAreas { areas: allocated.areas, outside: Outside::Zero { full_reason }, change_id })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.source.read_at(offset, buffer)
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        self.source.read(parts)
     }
 
     fn check_unchanged(&self) -> io::Result<()> {
@@ -385,8 +386,9 @@ mod tests {
             outside: Outside::Zero { full_reason },
             change_id: change_id.clone(),
         };
+        let since = Since { change_id: Some("52/6"), size: 1000, properties: &[] };
         assert_eq!(
-            disk.changed_areas(Some("52/6")).unwrap(),
+            disk.changed_areas(Some(&since)).unwrap(),
             ChangedAreas {
                 areas: changes.areas().to_vec(),
                 outside: Outside::Unchanged,
@@ -394,11 +396,12 @@ mod tests {
             }
         );
         for parent in [None, Some("52/5")] {
+            let since = Since { change_id: parent, size: 1000, properties: &[] };
             let reason = FullReason::OtherSince {
                 parent: parent.map(ToOwned::to_owned),
                 since: Some("52/6".to_owned()),
             };
-            assert_eq!(disk.changed_areas(parent).unwrap(), full(Some(reason)));
+            assert_eq!(disk.changed_areas(Some(&since)).unwrap(), full(Some(reason)));
         }
     }
 

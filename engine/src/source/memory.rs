@@ -1,6 +1,6 @@
 //! A disk in memory, for tests and benchmarks.
 
-use super::{ChangedAreas, DiskSource, FullReason, Outside};
+use super::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Since, read_each};
 use crate::Extent;
 use std::io;
 
@@ -23,6 +23,17 @@ impl MemoryDisk {
     pub fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, ..Self::default() }
     }
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// When the disk is shorter.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let part = self.bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
 }
 
 impl DiskSource for MemoryDisk {
@@ -30,7 +41,8 @@ impl DiskSource for MemoryDisk {
         self.bytes.len() as u64
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        let since = since.and_then(|since| since.change_id);
         if let (Some((tracked, areas)), Some(since)) = (&self.changes, since)
             && tracked == since
         {
@@ -49,11 +61,8 @@ impl DiskSource for MemoryDisk {
         })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        let part = self.bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
-        buffer.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {

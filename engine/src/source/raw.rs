@@ -1,6 +1,6 @@
 //! Raw images and block devices.
 
-use super::{ChangedAreas, DiskSource, FullReason, Outside};
+use super::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Since, read_each};
 use crate::Extent;
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -96,6 +96,27 @@ impl RawImage {
         Ok(image)
     }
 
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// When the bytes cannot be read, or the image has become shorter.
+    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(done).expect("a length in memory fits 64 bits"));
+            match self.file.read_at(rest, at) {
+                Ok(0) => {
+                    let path = self.path.display().to_string();
+                    return Err(ImageError::Shrunk { path, offset: at, size: self.size }.into());
+                }
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed("read", error).into()),
+            }
+        }
+        Ok(())
+    }
+
     // The end of a block device is found by seeking as well. Nothing else uses the file's position.
     fn size_now(&self) -> io::Result<u64> {
         rustix::fs::seek(&self.file, SeekFrom::End(0))
@@ -148,7 +169,7 @@ impl DiskSource for RawImage {
         self.size
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let areas = self
             .allocated_areas()
             .map_err(|error| self.failed("find the allocated areas of", error.into()))?;
@@ -156,21 +177,8 @@ impl DiskSource for RawImage {
         Ok(ChangedAreas { areas, outside: Outside::Zero { full_reason }, change_id: None })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(u64::try_from(done).expect("a length in memory fits 64 bits"));
-            match self.file.read_at(rest, at) {
-                Ok(0) => {
-                    let path = self.path.display().to_string();
-                    return Err(ImageError::Shrunk { path, offset: at, size: self.size }.into());
-                }
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.failed("read", error).into()),
-            }
-        }
-        Ok(())
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     /// Compares the size with that when it was opened: all that an image tells.
@@ -226,8 +234,9 @@ mod tests {
                 change_id: None,
             }
         );
+        let since = Since { change_id: Some("then"), size: 8 * MIB, properties: &[] };
         assert_eq!(
-            image.changed_areas(Some("then")).unwrap().outside,
+            image.changed_areas(Some(&since)).unwrap().outside,
             Outside::Zero { full_reason: Some(FullReason::NoChangeTracking) }
         );
     }

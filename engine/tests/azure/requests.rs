@@ -167,7 +167,7 @@ fn back_up(
     let job = BackupJob {
         vm: "vm",
         writer: &world::writer(),
-        disks: vec![JobDisk { key: "disk", source }],
+        disks: vec![JobDisk::new("disk", source)],
         reading: Reading::Changes,
         audit: Audit::Off,
         compression: 1,

@@ -4,7 +4,7 @@ use crate::world::{NOW, PASSWORD, memory_index, mixed, noise, restored, small_ge
 use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::source::{ChangedAreas, FullReason, Outside};
+use keepstone_engine::source::{ChangedAreas, FullReason, Outside, ReadPart, Since, read_each};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Extent, Repository, extent, snapshots};
@@ -88,14 +88,22 @@ impl Tracked {
 
 const SECTOR: usize = 512;
 
+impl Tracked {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        buffer.copy_from_slice(&self.bytes()[start..start + buffer.len()]);
+        Ok(())
+    }
+}
+
 impl DiskSource for Tracked {
     fn size(&self) -> u64 {
         self.bytes().len() as u64
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let change_id = Some(self.step.to_string());
-        let Some(before) = since.and_then(|since| self.before(since)) else {
+        let Some(before) = since.and_then(|since| self.before(since.change_id?)) else {
             let areas = Extent::between(0, self.size()).into_iter().collect();
             let full_reason = since.map(|_| FullReason::NoChangeTracking);
             return Ok(ChangedAreas { areas, outside: Outside::Zero { full_reason }, change_id });
@@ -113,10 +121,8 @@ impl DiskSource for Tracked {
         })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        buffer.copy_from_slice(&self.bytes()[start..start + buffer.len()]);
-        Ok(())
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {
@@ -150,7 +156,7 @@ impl Run<'_> {
         sync(&mut index, store, repository.keys(), &Preference::default(), &Quiet)?;
         let sources: Vec<Tracked> =
             (0..step.disks.len()).map(|disk| Tracked { step: self.step, disk }).collect();
-        let disks = step.disks.iter().zip(&sources).map(|((key, _), source)| JobDisk { key, source });
+        let disks = step.disks.iter().zip(&sources).map(|((key, _), source)| JobDisk::new(key, source));
         let job = BackupJob {
             vm: step.vm,
             writer: &WriterId::new(self.writer).expect("a writer id"),

@@ -9,7 +9,7 @@ use keepstone_engine::index::{LocalIndex, Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::{NewSlot, add_slot};
 use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
-use keepstone_engine::source::{ChangedAreas, MemoryDisk};
+use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Extent, Repository};
 use repo_format::{BlobKind, BlobName, PackKind, PackRef, SessionId, SlotName};
@@ -46,11 +46,11 @@ impl DiskSource for Broken {
         1 << 16
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         MemoryDisk::new(vec![0; 1 << 16]).changed_areas(since)
     }
 
-    fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+    fn read(&self, _: &mut [ReadPart<'_>]) -> io::Result<()> {
         Err(io::ErrorKind::BrokenPipe.into())
     }
 

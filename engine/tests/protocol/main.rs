@@ -59,7 +59,7 @@ impl Run<'_> {
         let job = BackupJob {
             vm: self.vm,
             writer: &WriterId::new(self.writer).expect("a writer id"),
-            disks: vec![JobDisk { key: "disk0", source: disk }],
+            disks: vec![JobDisk::new("disk0", disk)],
             reading: self.reading,
             audit: self.audit,
             compression: 1,

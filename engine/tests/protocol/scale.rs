@@ -5,7 +5,7 @@ use crate::pruner::condemn;
 use crate::world::{create, latest, open};
 use crate::{Run, VM, snapshot_of};
 use keepstone_engine::backup::{Audit, BackupReport};
-use keepstone_engine::source::{ChangedAreas, Outside};
+use keepstone_engine::source::{ChangedAreas, Outside, ReadPart, Since, read_each};
 use keepstone_engine::store::{MemoryStore, RecordingStore, Requests};
 use keepstone_engine::{BlobStore, DiskSource, Extent, extent};
 use repo_format::Geometry;
@@ -44,13 +44,30 @@ impl SparseDisk {
     }
 }
 
+impl SparseDisk {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        buffer.fill(0);
+        let end = offset + buffer.len() as u64;
+        let block_len = BLOCK_LEN as u64;
+        for (number, block) in self.blocks.range(offset / block_len..end.div_ceil(block_len)) {
+            let start = number * block_len;
+            let (from, to) = (start.max(offset), (start + block_len).min(end));
+            let part = &block[(from - start) as usize..(to - start) as usize];
+            buffer[(from - offset) as usize..(to - offset) as usize].copy_from_slice(part);
+        }
+        Ok(())
+    }
+}
+
 impl DiskSource for SparseDisk {
     fn size(&self) -> u64 {
         TIB
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
-        let is_known = since.is_some_and(|since| since == format!("day {}", self.day - 1));
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        let is_known = since
+            .and_then(|since| since.change_id)
+            .is_some_and(|since| since == format!("day {}", self.day - 1));
         let numbers: Vec<u64> =
             if is_known { self.changed.clone() } else { self.blocks.keys().copied().collect() };
         let areas = numbers
@@ -65,17 +82,8 @@ impl DiskSource for SparseDisk {
         })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        buffer.fill(0);
-        let end = offset + buffer.len() as u64;
-        let block_len = BLOCK_LEN as u64;
-        for (number, block) in self.blocks.range(offset / block_len..end.div_ceil(block_len)) {
-            let start = number * block_len;
-            let (from, to) = (start.max(offset), (start + block_len).min(end));
-            let part = &block[(from - start) as usize..(to - start) as usize];
-            buffer[(from - offset) as usize..(to - offset) as usize].copy_from_slice(part);
-        }
-        Ok(())
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {

@@ -85,7 +85,7 @@ pub fn back_up_reading(
     let job = BackupJob {
         vm,
         writer: &writer(),
-        disks: disks.iter().map(|(key, source)| JobDisk { key, source: *source }).collect(),
+        disks: disks.iter().map(|(key, source)| JobDisk::new(key, *source)).collect(),
         reading,
         audit: Audit::Off,
         compression: 1,

@@ -3,7 +3,7 @@
 use crate::fields::Fields;
 use crate::samples::{self, keys, root_key};
 use keepstone_engine::Extent;
-use keepstone_engine::source::{ChangesFile, DiskSource, MemoryDisk, Outside, WithChanges};
+use keepstone_engine::source::{ChangesFile, DiskSource, MemoryDisk, Outside, Since, WithChanges};
 use repo_format::{
     BlobKind, BlobName, ChunkerParams, Config, Geometry, Keys, PayloadId, SessionId, Slot, SlotName,
     UncheckedConfig, VmTag, WriterId, check_disk_key, check_tag, check_vm_name, seal_slot,
@@ -120,7 +120,8 @@ fn check_source(file: ChangesFile) {
         assert_ne!(size, DISK_LEN);
         return;
     };
-    let changed = source.changed_areas(since.as_deref()).expect("memory can be read");
+    let asked = since.as_deref().map(|id| Since { change_id: Some(id), size, properties: &[] });
+    let changed = source.changed_areas(asked.as_ref()).expect("memory can be read");
     if since.is_some() {
         assert_eq!((changed.areas, changed.outside), (areas, Outside::Unchanged));
     }

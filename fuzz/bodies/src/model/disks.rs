@@ -1,6 +1,6 @@
 //! Disks that remember what they were.
 
-use keepstone_engine::source::{ChangedAreas, FullReason, Outside};
+use keepstone_engine::source::{ChangedAreas, FullReason, Outside, ReadPart, Since, read_each};
 use keepstone_engine::{DiskSource, Extent, extent};
 use std::collections::BTreeMap;
 use std::io;
@@ -41,14 +41,22 @@ impl Tracked<'_> {
     }
 }
 
+impl Tracked<'_> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        buffer.copy_from_slice(&self.bytes()[start..start + buffer.len()]);
+        Ok(())
+    }
+}
+
 impl DiskSource for Tracked<'_> {
     fn size(&self) -> u64 {
         self.bytes().len() as u64
     }
 
-    fn changed_areas(&self, since: Option<&str>) -> io::Result<ChangedAreas> {
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let change_id = Some(self.time.to_string());
-        let Some(before) = since.and_then(|since| self.at(since.parse().ok()?)) else {
+        let Some(before) = since.and_then(|since| self.at(since.change_id?.parse().ok()?)) else {
             let areas = Extent::between(0, self.size()).into_iter().collect();
             let full_reason = since.map(|_| FullReason::NoChangeTracking);
             return Ok(ChangedAreas { areas, outside: Outside::Zero { full_reason }, change_id });
@@ -56,10 +64,8 @@ impl DiskSource for Tracked<'_> {
         Ok(ChangedAreas { areas: differing(before, self.bytes()), outside: Outside::Unchanged, change_id })
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(io::Error::other)?;
-        buffer.copy_from_slice(&self.bytes()[start..start + buffer.len()]);
-        Ok(())
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.read_at(offset, buffer))
     }
 
     fn check_unchanged(&self) -> io::Result<()> {

@@ -169,7 +169,7 @@ impl World {
         let job = BackupJob {
             vm: VMS[version.vm],
             writer: &WriterId::new(WRITERS[choice.writer]).expect("a writer's name"),
-            disks: sources.iter().map(|source| JobDisk { key: source.key, source }).collect(),
+            disks: sources.iter().map(|source| JobDisk::new(source.key, source)).collect(),
             reading: if choice.full { Reading::Everything } else { Reading::Changes },
             audit: Audit::Off,
             compression: 1,
