@@ -32,6 +32,7 @@ pub mod target;
 mod threads;
 pub mod tls;
 pub mod verify;
+pub mod vsphere;
 
 pub use entropy::Entropy;
 pub use error::EngineError;

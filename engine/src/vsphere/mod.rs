@@ -1,0 +1,33 @@
+//! Virtual machines of a vCenter Server or an ESXi host, by the part of their SOAP interface that a backup needs.
+//!
+//! [`VCenter`] asks, one blocking request at a time, and waits for nothing: tasks are looked at with
+//! [`VCenter::task`] as often as the caller likes. What changed between two snapshots is decided by [`changes`],
+//! which is pure.
+
+pub mod changes;
+mod client;
+mod connection;
+mod datastore;
+mod devices;
+mod error;
+mod fault;
+mod model;
+mod place;
+mod privileges;
+mod properties;
+mod soap;
+mod tasks;
+mod text;
+mod vm;
+mod xml;
+
+pub use client::{Pause, UuidKind, VCenter, VCenterSettings};
+pub use datastore::DatastorePath;
+pub use error::VSphereError;
+pub use fault::{Fault, FaultKind};
+pub use model::{
+    About, Backing, BackingKind, BusSharing, ConnectionState, Controller, ControllerKind, Datacenter, MoRef,
+    NetworkAdapter, Power, ServerTime, SnapshotNode, VirtualDisk, VmInfo, VmSnapshot,
+};
+pub use place::{PlaceError, VSpherePlace, VmPlace};
+pub use tasks::{AttachDisk, Quiescing, Task, TaskState};
