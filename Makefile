@@ -14,6 +14,10 @@ CARGO_FUZZ := target/tools/bin/cargo-fuzz
 CARGO_FUZZ_VERSION := 0.13.2
 AZURITE := target/tools/azurite
 AZURITE_VERSION := 3.37.0
+VCSIM := target/tools/vcsim
+VCSIM_SOURCES := $(wildcard engine/peers/vcsim/*)
+# Go keeps what it downloads in its own directory, and what it builds here. It changes go.mod and go.sum only by hand.
+GO := GOFLAGS="-mod=readonly -buildvcs=false" GOCACHE=$(CURDIR)/target/go-build CGO_ENABLED=0 go -C engine/peers/vcsim
 FUZZ_TARGETS ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
 FUZZ_SECONDS ?= 240
 # Seconds that one input may take. Most take far less than a millisecond, but a whole repository on a busy machine more.
@@ -24,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke azurite check fmt lint docs scripts deny audit bench bench-azure fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -37,9 +41,9 @@ demo: ## build the release binary and run the main job on real disks (DEMO_MIB=5
 build: ## build the release binary, target/release/keepstone
 	cargo build $(LOCKED) --release -p keepstone --bin keepstone
 
-test: unit smoke ## all tests, and a short run of the demo; installs the Debian packages and Azurite that they need
+test: unit smoke ## all tests, and a short run of the demo; installs the Debian packages, Azurite and vcsim that they need
 
-unit: azurite
+unit: azurite vcsim
 	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3 \
 	  cryptography.py:python3-cryptography argon2.py:python3-argon2
 	cargo test $(LOCKED) --workspace
@@ -61,7 +65,14 @@ $(AZURITE):
 	  azurite@$(AZURITE_VERSION)
 	mv $(AZURITE).partial $(AZURITE)
 
-check: fmt lint docs scripts deny ## format, clippy, documentation, shellcheck and cargo-deny, with no warning left
+vcsim: $(VCSIM) ## build the simulator of a vCenter that tests of vSphere talk to, into target/tools (Go fetches govmomi)
+
+$(VCSIM): $(VCSIM_SOURCES)
+	cli/demo/need-go.sh engine/peers/vcsim/go.mod
+	mkdir -p $(@D)
+	$(GO) build -trimpath -o $(CURDIR)/$@ .
+
+check: fmt lint docs scripts go deny ## format, clippy, documentation, shellcheck, go vet and cargo-deny, with no warning left
 
 fmt:
 	cargo fmt --all --check
@@ -77,6 +88,11 @@ docs:
 scripts:
 	cli/demo/need.sh shellcheck:shellcheck
 	shellcheck $(SCRIPTS)
+
+go:
+	cli/demo/need-go.sh engine/peers/vcsim/go.mod
+	files=$$(gofmt -l engine/peers/vcsim) && test -z "$$files" || { echo "gofmt would change: $$files" >&2; exit 1; }
+	$(GO) vet ./...
 
 deny: $(CARGO_DENY)
 	$(CARGO_DENY) check bans licenses sources

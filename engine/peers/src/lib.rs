@@ -13,3 +13,4 @@ pub mod proxy;
 pub mod sas;
 mod server;
 pub mod token;
+pub mod vcsim;
