@@ -103,7 +103,7 @@ impl RawImage {
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(u64::try_from(done).expect("a length in memory fits 64 bits"));
+            let at = offset.saturating_add(done as u64);
             match self.file.read_at(rest, at) {
                 Ok(0) => {
                     let path = self.path.display().to_string();

@@ -11,23 +11,32 @@ mod datastore;
 mod devices;
 mod error;
 mod fault;
+mod guard;
+mod journal;
 mod model;
 mod place;
+pub mod preflight;
 mod privileges;
 mod properties;
+mod snapshot_name;
 mod soap;
 mod tasks;
 mod text;
 mod vm;
+mod waiting;
 mod xml;
 
 pub use client::{Pause, UuidKind, VCenter, VCenterSettings};
 pub use datastore::DatastorePath;
 pub use error::VSphereError;
 pub use fault::{Fault, FaultKind};
+pub use guard::{Consistency, Guard, GuardError, QuiescePolicy, TakeOver};
+pub use journal::Journal;
 pub use model::{
     About, Backing, BackingKind, BusSharing, ConnectionState, Controller, ControllerKind, Datacenter, MoRef,
     NetworkAdapter, Power, ServerTime, SnapshotNode, VirtualDisk, VmInfo, VmSnapshot,
 };
 pub use place::{PlaceError, VSpherePlace, VmPlace};
+pub use snapshot_name::SnapshotName;
 pub use tasks::{AttachDisk, Quiescing, Task, TaskState};
+pub use waiting::{WaitError, Waiter};

@@ -139,6 +139,19 @@ impl VCenter {
         self.change_device(vm, "add", device)
     }
 
+    /// The tasks that were or are at work on a VM lately, as far as the server remembers them.
+    ///
+    /// # Errors
+    /// If the question is not answered.
+    pub fn recent_tasks(&self, vm: &MoRef) -> Result<Vec<Task>, VSphereError> {
+        const PATH: &str = "recentTask";
+        let properties = self.properties(vm, &[PATH])?;
+        let tasks = |list: &Element| list.all("ManagedObjectReference").map(Element::moref).collect();
+        let tasks: Option<Vec<MoRef>> =
+            properties.read(PATH, tasks).map_err(malformed(properties::METHOD))?;
+        Ok(tasks.unwrap_or_default().into_iter().map(Task).collect())
+    }
+
     /// Looks at a task once.
     ///
     /// # Errors
