@@ -13,4 +13,5 @@ pub mod proxy;
 pub mod sas;
 mod server;
 pub mod token;
+pub mod vcenter;
 pub mod vcsim;

@@ -1,0 +1,6 @@
+//! The fake vCenter, asked by hand.
+#![expect(clippy::unwrap_used, reason = "a test fails where a call fails")]
+
+mod client;
+mod sessions;
+mod tracking;
