@@ -1,9 +1,9 @@
 // Command vcsim is a vCenter to test against: govmomi's simulator, with what it lacks of changed-block tracking.
 //
 // The simulator has sessions, inventory, properties, tasks, snapshots and files below /folder/. This program adds
-// contents to the disks, delta disks, change ids, QueryChangedDiskAreas, and refuses what a vCenter refuses without a
-// session: properties, and files. Not emulated: reverting to a snapshot, quiescing, consolidation that takes time,
-// privileges, the contents of an answer without a snapshot (QueryChangedDiskAreas wants one).
+// contents to the disks, delta disks, change ids and QueryChangedDiskAreas, and refuses files to those without a session.
+// Not emulated: reverting to a snapshot, quiescing, consolidation that takes time, privileges, and QueryChangedDiskAreas
+// without a snapshot.
 //
 // It listens on a port of 127.0.0.1 that was free, with TLS and a certificate of its own. The first line on standard
 // output says where, as JSON; then each line on standard input is a command, as JSON, which is answered with one line

@@ -13,14 +13,6 @@ import (
 
 // override is asked by the simulator before it looks for the object of a call.
 func (c *center) override(ctx *simulator.Context, method *simulator.Method) (mo.Reference, types.BaseMethodFault) {
-	if ctx.Session == nil {
-		switch method.Name {
-		case "RetrieveProperties", "RetrievePropertiesEx":
-			refusal := types.NoPermission{Object: &method.This, PrivilegeId: "System.View"}
-			return nil, &types.NotAuthenticated{NoPermission: refusal}
-		}
-		return nil, nil
-	}
 	var object mo.Reference
 	switch method.Name {
 	case "CreateSnapshot_Task", "CreateSnapshotEx_Task", "RemoveAllSnapshots_Task", "QueryChangedDiskAreas":
