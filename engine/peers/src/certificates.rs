@@ -48,7 +48,9 @@ impl Certificates {
         self.directory.join("ca.pem")
     }
 
-    pub(crate) fn server_file(&self) -> PathBuf {
+    /// Returns the file with the certificate that servers show.
+    #[must_use]
+    pub fn server_file(&self) -> PathBuf {
         self.directory.join("server.pem")
     }
 

@@ -11,6 +11,7 @@ pub mod http;
 pub mod imds;
 pub mod proxy;
 pub mod sas;
+pub mod scripted;
 mod server;
 pub mod token;
 pub mod vcenter;

@@ -22,7 +22,7 @@ pub(crate) struct Request {
     /// What stands behind the method: a path and a query, or a whole URL if it was sent to a proxy.
     pub(crate) target: String,
     /// Names in small letters.
-    headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
 }
 
@@ -39,6 +39,22 @@ pub(crate) struct Reply {
     pub(crate) body: serde_json::Value,
 }
 
+impl From<Reply> for Vec<u8> {
+    fn from(Reply { status, body }: Reply) -> Self {
+        answer(status, &[("Content-Type", "application/json")], body.to_string().as_bytes())
+    }
+}
+
+/// Returns all bytes of an answer, behind which the connection is closed.
+pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status} Answer\r\n");
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    let head = format!("{head}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
 /// A server on a port of 127.0.0.1 that was free, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -47,19 +63,20 @@ pub(crate) struct Server {
     accepting: Option<JoinHandle<()>>,
 }
 
-type Answering = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+/// Answers a request with all bytes of an answer; with none, the connection is closed.
+type Answering = Arc<dyn Fn(&Request) -> Vec<u8> + Send + Sync>;
 
 impl Server {
-    pub(crate) fn start(
+    pub(crate) fn start<A: Into<Vec<u8>>>(
         tls: Option<Arc<ServerConfig>>,
-        answering: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        answering: impl Fn(&Request) -> A + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of 127.0.0.1 is free");
         let address = listener.local_addr().expect("the listener is bound");
         let stopping = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stopping);
-        let accepting =
-            thread::spawn(move || accept(&listener, &stopped, tls.as_ref(), &Arc::new(answering)));
+        let answering: Answering = Arc::new(move |request| answering(request).into());
+        let accepting = thread::spawn(move || accept(&listener, &stopped, tls.as_ref(), &answering));
         Self { address, stopping, accepting: Some(accepting) }
     }
 
@@ -80,20 +97,18 @@ impl Drop for Server {
     }
 }
 
-fn accept<F>(
+fn accept(
     listener: &TcpListener,
     stopped: &AtomicBool,
     tls: Option<&Arc<ServerConfig>>,
-    answering: &Arc<F>,
-) where
-    F: Fn(&Request) -> Reply + Send + Sync + 'static,
-{
+    answering: &Answering,
+) {
     for stream in listener.incoming() {
         if stopped.load(Ordering::SeqCst) {
             return;
         }
         let Ok(stream) = stream else { continue };
-        let (tls, answering) = (tls.cloned(), Arc::clone(answering) as Answering);
+        let (tls, answering) = (tls.cloned(), Arc::clone(answering));
         // A client that goes away has no answer; that it misses it is for its test to find.
         thread::spawn(move || serve(stream, tls, &answering));
     }
@@ -115,15 +130,8 @@ fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, answering: &Answerin
 fn serve_one<S: Read + Write>(stream: S, answering: &Answering) -> io::Result<S> {
     let mut reader = BufReader::new(stream);
     let request = read(&mut reader)?;
-    let Reply { status, body } = answering(&request);
-    let body = body.to_string();
-    let head = format!(
-        "HTTP/1.1 {status} Answer\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
     let mut stream = reader.into_inner();
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body.as_bytes())?;
+    stream.write_all(&answering(&request))?;
     stream.flush()?;
     Ok(stream)
 }

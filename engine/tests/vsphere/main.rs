@@ -1,4 +1,12 @@
-//! Virtual machines of a vCenter, against simulators of one.
+//! Virtual machines of a vCenter: the client with answers that a test wrote, and against simulators.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod answers;
+mod changes;
+mod faults;
+mod folder;
+mod identity;
+mod peer;
+mod sessions;
+mod tasks;
 mod vcsim;
