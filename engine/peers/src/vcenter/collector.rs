@@ -18,7 +18,7 @@ pub(super) fn retrieve(state: &mut State, call: &Element) -> Result<Value, Fault
             }
             let id = named.text_of("obj").ok_or_else(|| Fault::invalid_argument("specSet"))?;
             let Some(reference) = resolve(state, id) else {
-                return Err(Fault::not_found(Reference::new("ManagedObject", id)));
+                return Err(Fault::not_found(Reference::new(kind(id), id)));
             };
             contents.push(content(state, &reference, filter)?);
         }
@@ -35,6 +35,16 @@ pub(super) fn continue_retrieve(state: &mut State, call: &Element) -> Result<Val
     // The token says how many objects an answer holds, as the first answer did.
     let max = token.rsplit('-').next().and_then(|max| max.parse().ok());
     Ok(page(state, rest, max.unwrap_or(usize::MAX)))
+}
+
+/// Returns the type that the id of an object tells which is not there.
+fn kind(id: &str) -> &'static str {
+    match id.split('-').next() {
+        Some("vm") => "VirtualMachine",
+        Some("snapshot") => "VirtualMachineSnapshot",
+        Some("task") => "Task",
+        _ => "ManagedEntity",
+    }
 }
 
 fn page(state: &mut State, mut contents: Vec<Value>, max: usize) -> Value {

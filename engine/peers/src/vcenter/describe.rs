@@ -4,6 +4,7 @@ use super::devices::devices;
 use super::machine::{Disk, Machine, Snapshot};
 use super::spec::Power;
 use super::state::{Place, State};
+use super::tasks::recent;
 use super::value::{
     Object, Reference, Value, boolean, derived, int, object, one_of, optional, reference, string, time,
 };
@@ -157,7 +158,7 @@ fn machine(state: &State, id: &str, vm: &Machine) -> Object {
     });
     let all = state.snapshots.iter().filter(|(_, snapshot)| snapshot.vm == id && !snapshot.removed);
     let all = all.map(|(id, _)| reference("VirtualMachineSnapshot", id)).collect();
-    let tasks = state.tasks.iter().filter(|(_, task)| task.is_of(id)).map(|(id, _)| reference("Task", id));
+    let tasks = recent(state, id).into_iter().map(|task| reference("Task", task));
     let mut fields = vec![
         ("parent", reference("Folder", &vm.parent)),
         ("name", string(escaped(&vm.name))),

@@ -3,12 +3,15 @@
 use super::calls::check_privilege;
 use super::element::Element;
 use super::fault::Fault;
-use super::machine::{Disk, File};
+use super::machine::{Controller, Disk, File};
 use super::proxy;
-use super::spec::DiskMode;
+use super::spec::{ControllerKind, DiskMode};
 use super::state::{State, Violation};
 use super::tasks::{Work, start};
 use super::value::Value;
+
+/// How many controllers of a kind a virtual machine can have.
+const BUSES: i32 = 4;
 
 /// Answers `ReconfigVM_Task`.
 pub(super) fn reconfigure(state: &mut State, vm: &str, call: &Element) -> Result<Value, Fault> {
@@ -84,7 +87,11 @@ fn track(state: &mut State, vm: &str, wanted: bool) -> Result<(), Fault> {
 }
 
 fn attach(state: &mut State, vm: &str, index: usize, device: &Element) -> Result<(), Fault> {
-    if device.type_name() != Some("VirtualDisk") {
+    let type_name = device.type_name().unwrap_or_default();
+    if let Some(kind) = ControllerKind::of_type(type_name) {
+        return add_controller(state, vm, index, device, kind);
+    }
+    if type_name != "VirtualDisk" {
         return Err(invalid_device(index, "device"));
     }
     let backing = device.child("backing").ok_or_else(|| invalid_device(index, "device.backing"))?;
@@ -133,6 +140,23 @@ fn attach(state: &mut State, vm: &str, index: usize, device: &Element) -> Result
     };
     machine.disks.push(disk);
     proxy::show_devices(state, vm);
+    Ok(())
+}
+
+fn add_controller(
+    state: &mut State,
+    vm: &str,
+    index: usize,
+    device: &Element,
+    kind: ControllerKind,
+) -> Result<(), Fault> {
+    let bus: i32 = device.number_of("busNumber").ok_or_else(|| invalid_device(index, "device.busNumber"))?;
+    let machine = state.machine(vm)?;
+    let key = kind.first_key() + bus;
+    if !(0..BUSES).contains(&bus) || machine.controller(key).is_some() {
+        return Err(invalid_device(index, "device.busNumber"));
+    }
+    machine.controllers.push(Controller { kind, key, bus, bus_sharing: false });
     Ok(())
 }
 

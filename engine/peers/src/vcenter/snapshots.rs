@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::machine::{Disk, File, Snapshot};
 use super::spec::Power;
 use super::state::{State, Violation};
-use super::tasks::{Work, is_consolidating, start};
+use super::tasks::{Busy, Work, busy, poll_consolidation, start};
 use super::value::{Reference, Value, reference};
 
 /// What a snapshot is to be.
@@ -32,16 +32,18 @@ pub(super) fn create_task(state: &mut State, vm: &str, method: &str, call: &Elem
         return Err(Fault::invalid_argument("quiesce"));
     }
     let (consolidation_needed, vm_name) = (machine.consolidation_needed, machine.name.clone());
-    let running = is_consolidating(state, vm);
-    if running || consolidation_needed {
+    let busy = busy(state, vm);
+    // The attempt takes its time, whether or not it succeeds.
+    poll_consolidation(state, vm);
+    if busy == Busy::Merging || consolidation_needed {
         state.violations.push(Violation::SnapshotDuringConsolidation { vm: vm_name });
     }
     let description = call.text_of("description").unwrap_or_default();
-    let outcome = if running {
-        Err(Fault::new("TaskInProgress", "The operation is not allowed while another task is in progress."))
-    } else {
+    let outcome = if busy == Busy::No {
         let snapshot = NewSnapshot { name, description, quiesce, foreign: false };
         create(state, vm, &snapshot).map(|id| reference("VirtualMachineSnapshot", &id))
+    } else {
+        Err(Fault::new("TaskInProgress", "The operation is not allowed while another task is in progress."))
     };
     Ok(start(state, method, vm, Work::Done(outcome)))
 }

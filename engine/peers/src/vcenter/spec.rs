@@ -58,6 +58,12 @@ impl ControllerKind {
         }
     }
 
+    pub(super) fn of_type(name: &str) -> Option<Self> {
+        [Self::ParaVirtualScsi, Self::LsiLogicSas, Self::Nvme, Self::Ahci, Self::Ide]
+            .into_iter()
+            .find(|kind| kind.type_name() == name)
+    }
+
     pub(super) fn is_scsi(self) -> bool {
         matches!(self, Self::ParaVirtualScsi | Self::LsiLogicSas)
     }

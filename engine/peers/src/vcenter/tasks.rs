@@ -7,9 +7,16 @@ use super::snapshots::merge;
 use super::state::State;
 use super::value::{Object, Reference, Value, boolean, int, one_of, optional, reference, string, time};
 
+/// The method of tasks that somebody else started.
+const OTHER: &str = "RelocateVM_Task";
+
+/// How many tasks that ended a virtual machine's `recentTask` still names.
+const ENDED_REMEMBERED: usize = 5;
+
 /// A task.
 #[derive(Debug)]
 pub(super) struct Task {
+    number: usize,
     method: String,
     entity: Reference,
     entity_name: String,
@@ -17,6 +24,8 @@ pub(super) struct Task {
     /// How many times it is still found running; `u64::MAX` for ever.
     polls_left: u64,
     polls: u64,
+    /// Whether anybody could know that it ended.
+    ended: bool,
     work: Work,
 }
 
@@ -45,12 +54,14 @@ pub(super) fn start(state: &mut State, method: &str, vm: &str, work: Work) -> Va
     };
     let entity_name = state.machines.get(vm).map(|vm| vm.name.clone()).unwrap_or_default();
     let task = Task {
+        number: state.tasks.len(),
         method: method.to_owned(),
         entity: Reference::new("VirtualMachine", vm),
         entity_name,
         started: Timestamp::now(),
         polls_left: slow.unwrap_or(1),
         polls: 0,
+        ended: false,
         work,
     };
     let id = state.new_id("task");
@@ -58,40 +69,78 @@ pub(super) fn start(state: &mut State, method: &str, vm: &str, work: Work) -> Va
     reference("Task", &id)
 }
 
+/// Starts a task that somebody else wants, which lasts for so many polls.
+pub(super) fn start_other(state: &mut State, vm: &str, polls: u64) {
+    let task = start(state, OTHER, vm, Work::Done(Ok(Value::Unset)));
+    let Value::Reference(task) = task else { return };
+    if let Some(task) = state.tasks.get_mut(&task.id) {
+        task.polls_left = polls;
+    }
+}
+
 /// Goes on with a task, as time does between two questions.
 pub(super) fn poll(state: &mut State, id: &str) {
     let Some(task) = state.tasks.get_mut(id) else { return };
     task.polls += 1;
-    if task.polls_left == u64::MAX {
-        return;
-    }
-    if task.polls_left > 0 {
-        task.polls_left -= 1;
-        return;
-    }
-    if let Work::Merge { vm } = &task.work {
-        let vm = vm.clone();
-        task.work = Work::Done(Ok(Value::Unset));
-        merge(state, &vm);
+    match task.polls_left {
+        u64::MAX => {}
+        0 => {
+            task.ended = true;
+            if let Work::Merge { vm } = &task.work {
+                let vm = vm.clone();
+                task.work = Work::Done(Ok(Value::Unset));
+                merge(state, &vm);
+            }
+        }
+        _ => task.polls_left -= 1,
     }
 }
 
 /// Goes on with the consolidation of a virtual machine, as time does between two questions.
 pub(super) fn poll_consolidation(state: &mut State, vm: &str) {
-    let running: Vec<String> = consolidations(state, vm).map(str::to_owned).collect();
+    let merges = |task: &Task| task.is_of(vm) && !task.ended && task.merges();
+    let running: Vec<String> =
+        state.tasks.iter().filter(|(_, task)| merges(task)).map(|(id, _)| id.clone()).collect();
     for task in running {
         poll(state, &task);
     }
 }
 
-/// Tells whether files of a virtual machine are being merged.
-pub(super) fn is_consolidating(state: &State, vm: &str) -> bool {
-    consolidations(state, vm).next().is_some()
+/// What goes on with a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    /// Files of removed snapshots are merged, as far as anybody was told.
+    Merging,
+    /// Somebody else's task runs.
+    Otherwise,
+    /// Nothing does that stands in the way of a snapshot.
+    No,
 }
 
-fn consolidations<'a>(state: &'a State, vm: &'a str) -> impl Iterator<Item = &'a str> {
-    let merges = move |task: &Task| matches!(&task.work, Work::Merge { vm: merged } if merged == vm);
-    state.tasks.iter().filter(move |(_, task)| merges(task)).map(|(id, _)| id.as_str())
+/// Tells what goes on with a virtual machine.
+pub(super) fn busy(state: &State, vm: &str) -> Busy {
+    let mut running = state.tasks.values().filter(|task| task.is_of(vm) && !task.ended);
+    if running.clone().any(Task::merges) {
+        Busy::Merging
+    } else if running.any(|task| task.method == OTHER) {
+        Busy::Otherwise
+    } else {
+        Busy::No
+    }
+}
+
+/// Returns the tasks of a virtual machine that the server still remembers: those that run, and the last that ended.
+pub(super) fn recent<'a>(state: &'a State, vm: &str) -> Vec<&'a str> {
+    let mut own: Vec<_> = state.tasks.iter().filter(|(_, task)| task.is_of(vm)).collect();
+    own.sort_by_key(|(_, task)| task.number);
+    let ended = own.iter().filter(|(_, task)| task.ended).count();
+    let mut forgotten = ended.saturating_sub(ENDED_REMEMBERED);
+    own.retain(|(_, task)| {
+        let forget = task.ended && forgotten > 0;
+        forgotten -= usize::from(forget);
+        !forget
+    });
+    own.into_iter().map(|(id, _)| id.as_str()).collect()
 }
 
 impl Task {
@@ -100,9 +149,13 @@ impl Task {
         self.entity.id == id
     }
 
+    fn merges(&self) -> bool {
+        matches!(self.method.as_str(), "RemoveSnapshot_Task" | "ConsolidateVMDisks_Task")
+    }
+
     fn outcome(&self) -> Option<&Result<Value, Fault>> {
         match &self.work {
-            Work::Done(outcome) if self.polls_left == 0 && self.polls > 0 => Some(outcome),
+            Work::Done(outcome) if self.ended => Some(outcome),
             _ => None,
         }
     }
@@ -112,7 +165,7 @@ impl Task {
         let state = match self.outcome() {
             Some(Ok(_)) => "success",
             Some(Err(_)) => "error",
-            None if self.polls <= 1 && self.polls_left > 1 => "queued",
+            None if self.polls <= 1 && self.polls_left > 0 => "queued",
             None => "running",
         };
         let done = self.outcome().is_some();

@@ -2,5 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where a call fails")]
 
 mod client;
+mod failures;
+mod hotadd;
+mod lies;
 mod sessions;
+mod snapshots;
 mod tracking;
