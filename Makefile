@@ -45,7 +45,8 @@ test: unit smoke ## all tests, and a short run of the demo; installs the Debian 
 
 unit: azurite vcsim
 	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3 \
-	  cryptography.py:python3-cryptography argon2.py:python3-argon2
+	  cryptography.py:python3-cryptography argon2.py:python3-argon2 \
+	  setpriv:util-linux qemu-img:qemu-utils qemu-storage-daemon:qemu-system-common nbdkit:nbdkit
 	cargo test $(LOCKED) --workspace
 	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 

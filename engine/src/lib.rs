@@ -16,6 +16,7 @@ pub mod extent;
 mod frames;
 pub mod index;
 mod map;
+pub mod nbd;
 pub mod observer;
 mod pack;
 pub mod rechunk;

@@ -23,16 +23,27 @@ impl Certificates {
     /// If the files cannot be written.
     #[must_use]
     pub fn make_in(directory: &Path) -> Self {
+        Self::make_with_keys(directory, || KeyPair::generate().expect("a key can be made"))
+    }
+
+    /// Makes them with RSA keys, for servers that do not read others.
+    pub(crate) fn make_with_rsa_in(directory: &Path) -> Self {
+        Self::make_with_keys(directory, || {
+            KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key can be made")
+        })
+    }
+
+    fn make_with_keys(directory: &Path, key: impl Fn() -> KeyPair) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "authority of a test");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key can be made");
-        let authority = params.self_signed(&key).expect("the parameters are complete");
-        let issuer = Issuer::new(params, key);
+        let authority_key = key();
+        let authority = params.self_signed(&authority_key).expect("the parameters are complete");
+        let issuer = Issuer::new(params, authority_key);
 
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let params = CertificateParams::new(names).expect("the names are well formed");
-        let key = KeyPair::generate().expect("a key can be made");
+        let key = key();
         let server = params.signed_by(&key, &issuer).expect("the parameters are complete");
 
         let made = Self { directory: directory.to_owned() };

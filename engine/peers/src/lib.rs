@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod entra;
 pub mod http;
 pub mod imds;
+pub mod nbd;
 pub mod proxy;
 pub mod sas;
 pub mod scripted;

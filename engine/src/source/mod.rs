@@ -2,10 +2,12 @@
 
 mod changes;
 mod memory;
+mod nbd;
 mod raw;
 
 pub use changes::{ChangesError, ChangesFile, WithChanges};
 pub use memory::MemoryDisk;
+pub use nbd::NbdDisk;
 pub use raw::{ImageError, RawImage};
 
 use crate::Extent;
