@@ -1,6 +1,7 @@
 //! The client against govmomi's simulator, which shares no code with it.
 
 mod disks;
+mod guard;
 
 use std::fs;
 use std::path::PathBuf;
