@@ -5,6 +5,7 @@ mod answers;
 mod changes;
 mod faults;
 mod folder;
+mod guard;
 mod identity;
 mod peer;
 mod sessions;
