@@ -322,7 +322,8 @@ fn not_authenticated(method: &'static str) -> VSphereError {
     VSphereError::Fault { method, kind: FaultKind::NotAuthenticated, message }
 }
 
-fn read_content(response: &Element) -> Result<(Content, About), Wrong> {
+/// Reads what a server is and offers.
+pub(super) fn read_content(response: &Element) -> Result<(Content, About), Wrong> {
     let content = response.need("returnval")?;
     let about = content.need("about")?;
     Ok((

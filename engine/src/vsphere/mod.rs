@@ -4,6 +4,7 @@
 //! [`VCenter::task`] as often as the caller likes. What changed between two snapshots is decided by [`changes`],
 //! which is pure.
 
+mod any;
 pub mod changes;
 mod client;
 mod connection;
@@ -26,6 +27,8 @@ mod vm;
 mod waiting;
 mod xml;
 
+#[doc(hidden)]
+pub use any::{AnyAnswer, read_any_answer};
 pub use client::{Pause, UuidKind, VCenter, VCenterSettings};
 pub use datastore::DatastorePath;
 pub use error::VSphereError;

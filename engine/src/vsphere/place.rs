@@ -197,3 +197,118 @@ fn uuid_text(text: &str) -> Option<String> {
         [digits.get(..8)?, digits.get(8..12)?, digits.get(12..16)?, digits.get(16..20)?, digits.get(20..)?];
     valid.then(|| parts.join("-"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(names: &[&str]) -> VmPlace {
+        VmPlace::Path(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_place_is_read_with_all_its_parts() {
+        let place =
+            VSpherePlace::parse("vsphere://backup%40vsphere.local@vc-1.example:8443/DC%201/vm/Team/web/");
+        let expected = VSpherePlace {
+            host: "vc-1.example".to_owned(),
+            port: 8443,
+            user: Some("backup@vsphere.local".to_owned()),
+            vm: path(&["DC 1", "vm", "Team", "web"]),
+        };
+        assert_eq!(place, Ok(expected));
+    }
+
+    #[test]
+    fn a_user_may_hold_an_at_sign() {
+        let place = VSpherePlace::parse("vsphere://backup@vsphere.local@vc/DC/vm/web").unwrap();
+        assert_eq!((place.user.as_deref(), place.host.as_str()), (Some("backup@vsphere.local"), "vc"));
+    }
+
+    #[test]
+    fn hosts_are_names_and_addresses_with_and_without_ports() {
+        let cases = [
+            ("vc", "vc", 443),
+            ("10.0.0.1:1", "10.0.0.1", 1),
+            ("[fd00::1]", "fd00::1", 443),
+            ("[fd00::1]:65535", "fd00::1", 65535),
+        ];
+        for (address, host, port) in cases {
+            let place = VSpherePlace::parse(&format!("vsphere://{address}/DC/vm/web")).unwrap();
+            assert_eq!((place.host.as_str(), place.port, place.user), (host, port, None));
+        }
+    }
+
+    #[test]
+    fn names_are_written_to_the_inventory_as_it_escapes_them() {
+        let place = VSpherePlace::parse("vsphere://vc/Europe/DC/vm/a%2fb/50%25%5coff%20%c3%a9").unwrap();
+        assert_eq!(place.vm, path(&["Europe", "DC", "vm", "a/b", "50%\\off \u{e9}"]));
+        assert_eq!(place.inventory_path().as_deref(), Some("Europe/DC/vm/a%2fb/50%25%5coff \u{e9}"));
+        assert_eq!(place.vm.to_string(), "Europe/DC/vm/a/b/50%\\off \u{e9}");
+    }
+
+    #[test]
+    fn an_instance_uuid_is_read_in_any_spelling() {
+        let expected = VmPlace::InstanceUuid("5025f0b2-1111-2222-3333-444455556666".to_owned());
+        let spellings = [
+            "5025F0B2-1111-2222-3333-444455556666",
+            "5025f0b2111122223333444455556666",
+            "5025f0b21111-22223333444455556666",
+        ];
+        for uuid in spellings {
+            let place = VSpherePlace::parse(&format!("vsphere://vc/?uuid={uuid}")).unwrap();
+            assert_eq!((&place.vm, place.inventory_path()), (&expected, None));
+        }
+        assert_eq!(VSpherePlace::parse(&format!("vsphere://vc?uuid={}", spellings[0])).unwrap().vm, expected);
+    }
+
+    #[test]
+    fn each_mistake_has_its_error() {
+        let cases = [
+            ("https://vc/DC/vm/web", PlaceError::NotVSphere),
+            ("vsphere:///DC/vm/web", PlaceError::NoHost),
+            ("vsphere://me@/DC/vm/web", PlaceError::NoHost),
+            ("vsphere://v c/DC/vm/web", PlaceError::BadHost),
+            ("vsphere://[vc]/DC/vm/web", PlaceError::BadHost),
+            ("vsphere://[fd00::1/DC/vm/web", PlaceError::BadHost),
+            ("vsphere://[fd00::1]1/DC/vm/web", PlaceError::BadHost),
+            ("vsphere://vc:/DC/vm/web", PlaceError::BadPort),
+            ("vsphere://vc:0/DC/vm/web", PlaceError::BadPort),
+            ("vsphere://vc:+1/DC/vm/web", PlaceError::BadPort),
+            ("vsphere://vc:65536/DC/vm/web", PlaceError::BadPort),
+            ("vsphere://fd00::1/DC/vm/web", PlaceError::BadPort),
+            ("vsphere://vc", PlaceError::NoVm),
+            ("vsphere://vc/", PlaceError::NoVm),
+            ("vsphere://vc/DC", PlaceError::NoVm),
+            ("vsphere://vc/DC/vm", PlaceError::NoVm),
+            ("vsphere://vc/DC/web", PlaceError::NoVm),
+            ("vsphere://vc/Europe/DC/vm", PlaceError::NoVm),
+            ("vsphere://vc/DC/host/web", PlaceError::NoVmFolder),
+            ("vsphere://vc/DC/vm//web", PlaceError::BadName),
+            ("vsphere://vc/DC/vm/%", PlaceError::BadName),
+            ("vsphere://vc/DC/vm/%2", PlaceError::BadName),
+            ("vsphere://vc/DC/vm/%zz", PlaceError::BadName),
+            ("vsphere://vc/DC/vm/%ff", PlaceError::BadName),
+            ("vsphere://vc/?uuid=5025", PlaceError::BadUuid),
+            ("vsphere://vc/?uuid=5025f0b2111122223333\u{e9}44455556666", PlaceError::BadUuid),
+            ("vsphere://vc/?name=web", PlaceError::BadQuery),
+            ("vsphere://vc/DC/vm/web?uuid=5025f0b2111122223333444455556666", PlaceError::BadQuery),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(VSpherePlace::parse(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_refused_and_repeated_by_no_error() {
+        for text in [
+            "vsphere://me:hunter2@vc/DC/vm/web",
+            "vsphere://me:hunter2/@vc/DC/vm/web",
+            "vsphere://me:hunter2?@vc",
+        ] {
+            let refused = VSpherePlace::parse(text).unwrap_err();
+            assert!(!format!("{refused} {refused:?}").contains("hunter2"), "{text}");
+        }
+        assert_eq!(VSpherePlace::parse("vsphere://me:@vc/DC/vm/web"), Err(PlaceError::Password));
+    }
+}

@@ -19,6 +19,11 @@ pub(super) struct Properties {
 }
 
 impl Properties {
+    /// Takes values that were read.
+    pub(super) fn new(values: Vec<(String, Element)>) -> Self {
+        Self { values }
+    }
+
     pub(super) fn get(&self, path: &str) -> Option<&Element> {
         self.values.iter().find(|(found, _)| found == path).map(|(_, value)| value)
     }
@@ -82,7 +87,7 @@ impl VCenter {
                 return Err(VSphereError::Fault { method: question.method, kind, message });
             }
             values.extend(part.values);
-            let Some(token) = part.token else { return Ok(Properties { values }) };
+            let Some(token) = part.token else { return Ok(Properties::new(values)) };
             question = Question::new("ContinueRetrievePropertiesEx", collector).with("token", token);
         }
         Err(malformed(question.method)(Wrong(format!("it comes in more than {PARTS_MAX} parts"))))

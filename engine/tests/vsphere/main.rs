@@ -10,4 +10,5 @@ mod identity;
 mod peer;
 mod sessions;
 mod tasks;
+mod vcenter;
 mod vcsim;

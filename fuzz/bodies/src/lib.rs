@@ -18,6 +18,7 @@ mod objects;
 mod packs;
 mod samples;
 mod seeds;
+mod soap;
 mod text;
 #[path = "../../../repo-format/tests/specification/vector.rs"]
 mod vector;
@@ -28,6 +29,7 @@ pub use maps::{node, page};
 pub use model::model;
 pub use objects::{decision, index, intent, sealed_object, session_objects};
 pub use packs::{chunk_frame, pack, pack_directory, pack_header};
+pub use soap::soap_answer;
 pub use text::{blob_name, changes_file, config, key_slot};
 pub use vectors::{VectorInput, vectors};
 
@@ -45,7 +47,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     Target { name: "config", body: config, seeds: seeds::config, short_run: 20_000 },
     Target { name: "key_slot", body: key_slot, seeds: seeds::key_slot, short_run: 5000 },
     Target { name: "intent", body: intent, seeds: seeds::intent, short_run: 10_000 },
@@ -67,5 +69,6 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "blob_name", body: blob_name, seeds: seeds::blob_name, short_run: 20_000 },
     Target { name: "changes_file", body: changes_file, seeds: seeds::changes_file, short_run: 20_000 },
     Target { name: "cache_table", body: cache_table, seeds: seeds::cache_table, short_run: 300 },
+    Target { name: "soap_answer", body: soap_answer, seeds: soap::seeds, short_run: 10_000 },
     Target { name: "model", body: model, seeds: model::seeds, short_run: 40 },
 ];
