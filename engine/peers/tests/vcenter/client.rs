@@ -48,11 +48,20 @@ impl Client {
     /// Connects and logs in.
     pub fn login(vcenter: &VCenter) -> Self {
         let mut client = Self::connect(vcenter);
+        client.log_in();
+        client
+    }
+
+    /// Ends all sessions, logs in to a new one on the same connection, and returns the answer.
+    pub fn relogin(&mut self, vcenter: &VCenter) -> String {
+        vcenter.expire_sessions();
+        self.log_in()
+    }
+
+    fn log_in(&mut self) -> String {
         let password = PASSWORD.replace('&', "&amp;").replace('<', "&lt;");
         let arguments = format!("<userName>{USER}</userName><password>{password}</password>");
-        let answer = client.call("Login", "SessionManager", "SessionManager", &arguments);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        client
+        self.ok("Login", "SessionManager", "SessionManager", &arguments)
     }
 
     /// Sends a request on the connection; none if it is cut instead of answered.

@@ -2,7 +2,7 @@
 
 use keepstone_peers::vcenter::{Call, DiskSpec, Failure, Fault, VCenter, Vm, VmSpec};
 
-use crate::client::Client;
+use crate::client::{Client, between};
 
 const FIND: &str = "<inventoryPath>DC0</inventoryPath>";
 const CREATE: &str = "<name>mine</name><memory>false</memory><quiesce>false</quiesce>";
@@ -92,6 +92,17 @@ fn a_denied_privilege_is_told_and_missed() {
     let told = client.ok("FetchUserPrivilegeOnEntities", manager, manager, &arguments);
     assert!(told.contains("<privileges>VirtualMachine.State.RemoveSnapshot</privileges>"), "{told}");
     assert!(!told.contains("CreateSnapshot<"), "{told}");
+    let login = client.relogin(&vcenter);
+    let key = between(&login, "<key>", "<").unwrap();
+    let arguments = format!(
+        "<entity type=\"VirtualMachine\">{}</entity><sessionId>{key}</sessionId>\
+         <privId>VirtualMachine.State.CreateSnapshot</privId><privId>Datastore.Browse</privId>",
+        vm.id()
+    );
+    let told = client.ok("HasPrivilegeOnEntities", manager, manager, &arguments);
+    let expected = "<privAvailability><privId>VirtualMachine.State.CreateSnapshot</privId><isGranted>false</isGranted>\
+                    </privAvailability><privAvailability><privId>Datastore.Browse</privId><isGranted>true</isGranted>";
+    assert!(told.contains(expected), "{told}");
     vcenter.deny("Datastore.FileManagement");
     let target = "/folder/web/web-flat.vmdk?dcPath=DC0&dsName=datastore1";
     assert_eq!(client.send("HEAD", target, &[], "").unwrap().status, 403);

@@ -3,6 +3,7 @@
 
 mod client;
 mod failures;
+mod folder;
 mod hotadd;
 mod lies;
 mod sessions;
