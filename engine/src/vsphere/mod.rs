@@ -23,6 +23,7 @@ mod snapshot_name;
 mod soap;
 mod tasks;
 mod text;
+mod transport;
 mod vm;
 mod waiting;
 mod xml;
@@ -42,4 +43,8 @@ pub use model::{
 pub use place::{PlaceError, VSpherePlace, VmPlace};
 pub use snapshot_name::SnapshotName;
 pub use tasks::{AttachDisk, Quiescing, Task, TaskState};
+pub use transport::{
+    AddController, DataPath, FolderError, NoTransport, NotFlat, ProxyVm, Reader, Transport, TransportChoice,
+    TransportError, TransportSettings,
+};
 pub use waiting::{WaitError, Waiter};

@@ -10,5 +10,6 @@ mod identity;
 mod peer;
 mod sessions;
 mod tasks;
+mod transport;
 mod vcenter;
 mod vcsim;
