@@ -17,7 +17,7 @@ const AREAS_MAX: usize = 4 << 20;
 /// States that are read for one context, of eight or sixteen bytes each.
 const STATES_MAX: u64 = 32 << 20;
 /// Questions for one disk. One of 62 TiB takes 16 thousand of the largest.
-const QUESTIONS_MAX: u32 = 256 << 10;
+const QUESTIONS_MAX: u32 = 64 << 10;
 /// What is asked for at once, where a length has 32 bits: the longest that is a whole number of any blocks.
 const QUESTION_LEN_MAX: u64 = (1 << 32) - (64 << 10);
 /// Chunks in the answer to one question: one for each of two contexts, and some that tell nothing.
