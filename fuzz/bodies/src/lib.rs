@@ -14,6 +14,7 @@ mod cache;
 mod fields;
 mod maps;
 mod model;
+mod nbd;
 mod objects;
 mod packs;
 mod samples;
@@ -27,6 +28,7 @@ mod vectors;
 pub use cache::cache_table;
 pub use maps::{node, page};
 pub use model::model;
+pub use nbd::nbd_client;
 pub use objects::{decision, index, intent, sealed_object, session_objects};
 pub use packs::{chunk_frame, pack, pack_directory, pack_header};
 pub use soap::soap_answer;
@@ -47,7 +49,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "config", body: config, seeds: seeds::config, short_run: 20_000 },
     Target { name: "key_slot", body: key_slot, seeds: seeds::key_slot, short_run: 5000 },
     Target { name: "intent", body: intent, seeds: seeds::intent, short_run: 10_000 },
@@ -70,5 +72,6 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "changes_file", body: changes_file, seeds: seeds::changes_file, short_run: 20_000 },
     Target { name: "cache_table", body: cache_table, seeds: seeds::cache_table, short_run: 300 },
     Target { name: "soap_answer", body: soap_answer, seeds: soap::seeds, short_run: 10_000 },
+    Target { name: "nbd_client", body: nbd_client, seeds: nbd::seeds, short_run: 5000 },
     Target { name: "model", body: model, seeds: model::seeds, short_run: 40 },
 ];
