@@ -185,14 +185,21 @@ fn attach(
     }
 }
 
-/// Starts to attach a disk, and waits until that is over in any case.
+/// Starts to attach a disk, and waits until that is over in any case. What came of it is seen at the proxy.
 fn start(reader: &Reader<'_, '_>, proxy: &VmInfo, disk: &AttachDisk) -> Result<(), WaitError> {
     let vcenter = reader.waiter.vcenter;
     let started = vcenter.attach_disk(&proxy.vm, disk);
     let task = started.as_ref().ok().cloned();
     let done = reader.waiter.task(ATTACH, started);
-    if let (Err(WaitError::Interrupted { .. } | WaitError::Late { .. }), Some(task)) = (&done, task) {
-        // What came of it is seen at the proxy.
+    let may_go_on = match (&done, task) {
+        (Err(WaitError::Interrupted { .. } | WaitError::Late { .. }), Some(task)) => vec![task],
+        // Without an answer nobody knows which task it is, or whether there is one.
+        (Err(WaitError::Asking { source, .. }), _) if source.fault().is_none() => {
+            vcenter.recent_tasks(&proxy.vm).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    for task in may_go_on {
         let _over = reader.cleaning.task(ATTACH, Ok(task));
     }
     done.map(drop)

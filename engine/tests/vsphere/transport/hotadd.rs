@@ -2,8 +2,8 @@
 
 use super::{MIB, World, at_once, read_all, refused, with_disks};
 use keepstone_engine::vsphere::{
-    AddController, AttachDisk, MoRef, Quiescing, Reader, Transport, TransportError, TransportSettings,
-    VirtualDisk, WaitError,
+    AddController, AttachDisk, MoRef, Quiescing, Reader, TaskState, Transport, TransportError,
+    TransportSettings, VirtualDisk, WaitError,
 };
 use keepstone_peers::vcenter::{ControllerKind, ControllerSpec, DiskMode, DiskSpec, Failure, Fault, VmSpec};
 use std::fs;
@@ -225,12 +225,19 @@ fn a_place_that_another_disk_takes_meanwhile_is_left_to_it() {
 fn a_disk_that_was_attached_without_an_answer_is_detached() {
     let world = World::with_disks(&[MIB]);
     let frozen = world.freeze();
+    // Nobody knows which of the proxy's tasks it is, so all are waited for.
+    world.proxy.start_other_task(20);
     world.fake.fail("ReconfigVM_Task", 1, Failure::AnswerLost);
     let settings = world.only(Transport::HotAdd);
     let error = world.reader(&frozen, &settings).open(&frozen.snapshot.disks[0]).unwrap_err();
     assert!(matches!(error, TransportError::Waiting(WaitError::Asking { .. })), "{error:?}");
     assert_eq!(world.fake.count("ReconfigVM_Task"), 2);
     assert_eq!(world.proxy.attached(), Vec::<String>::new());
+    let proxy = MoRef::new("VirtualMachine", world.proxy.id());
+    for task in world.vcenter.recent_tasks(&proxy).unwrap() {
+        let state = world.vcenter.task(&task).unwrap();
+        assert!(matches!(state, TaskState::Success { .. }), "{state:?}");
+    }
     world.end(&frozen);
 }
 
