@@ -11,7 +11,7 @@ use keepstone_engine::contents::{ContentPiece, contents};
 use keepstone_engine::extent::{normalized, total_length};
 use keepstone_engine::observer::{Phase, Quiet};
 use keepstone_engine::snapshots::Snapshot;
-use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since, read_each};
+use keepstone_engine::source::{ChangedAreas, MemoryDisk, Outside, ReadPart, Since, read_each};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{DiskSource, EngineError, Entropy, Event, Extent, Observer, Repository, extent};
 use proptest::prelude::*;
@@ -511,6 +511,55 @@ fn each_disk_is_audited_and_reported_by_itself() {
     for (key, disk) in [("lying", &lying.disk), ("honest", &honest.disk), ("untracked", &untracked)] {
         assert!(restored(&repository, &snapshot, key).unwrap() == disk.bytes, "{key} differs");
     }
+}
+
+/// A disk of which something doubtful says what is allocated.
+struct SaidAllocated {
+    disk: MemoryDisk,
+    allocated: Vec<Extent>,
+}
+
+impl DiskSource for SaidAllocated {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn changed_areas(&self, _: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        let outside = Outside::SaidZero { full_reason: None };
+        Ok(ChangedAreas { areas: self.allocated.clone(), outside, change_id: None })
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        self.disk.read(parts)
+    }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_was_wrongly_said_to_be_unallocated_is_found_and_stored() {
+    let mut bytes = vec![0; (20 * REGION) as usize];
+    bytes[..100_000].copy_from_slice(&noise(1, 100_000));
+    let place = 12 * REGION as usize + 777;
+    let allocated = vec![Extent { start: 0, length: 2 * REGION }];
+    let report_of = |bytes: Vec<u8>, audit| {
+        let store = MemoryStore::new();
+        let repository = create(&store, small_geometry());
+        let disk = SaidAllocated { disk: MemoryDisk::new(bytes.clone()), allocated: allocated.clone() };
+        let report = Run::new(1, audit).of(&repository, &[("disk0", &disk)]);
+        let found = restored(&repository, &latest(&repository, "vm"), "disk0").unwrap();
+        (report, found == bytes)
+    };
+    let (honest, is_right) = report_of(bytes.clone(), ALL);
+    assert_eq!((audit_of(&honest).mismatches.len(), audit_of(&honest).of_regions, is_right), (0, 18, true));
+    bytes[place..place + 50].copy_from_slice(&noise(2, 50));
+    let (found, is_right) = report_of(bytes.clone(), ALL);
+    assert_eq!(regions_of(&audit_of(&found).mismatches), [12]);
+    assert!(is_right, "what differs is stored");
+    let (believed, is_right) = report_of(bytes, Audit::Off);
+    assert_eq!((only(&believed).mode, &only(&believed).audit, is_right), ("full", &None, false));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Checks a part of what a source said to be unchanged, so that change tracking is not just believed.
+//! Checks a part of what a source said to be unchanged, so that change tracking is not just believed. What something
+//! doubtful said to be zero in a disk that is read in full is checked in the same way, against zeros.
 //!
 //! The unit is a region. Regions of which anything was said to be unchanged are chosen at random, as many as the share
 //! says. What the parent's map has of a chosen region is compared with the source: chunks by their ids, holes with
@@ -20,7 +21,7 @@
 //! audited region, and 16 bytes for each range that differs: [`RANGES_MAX`], and one more for each region.
 
 use super::feed::{REGIONS_READ, stored_pieces};
-use super::plan::DiskPlan;
+use super::plan::{AuditAgainst, DiskPlan};
 use super::report::AuditReport;
 use super::sample::{Candidates, Sampler, WHOLE_PPM, sample_len};
 use crate::Extent;
@@ -80,9 +81,11 @@ impl Audit {
     }
 }
 
-/// The audit of one disk that is backed up incrementally.
+/// The audit of one disk: of what was said to be unchanged, or zero.
 pub(super) struct DiskAudit<'a, 'f, 'r, 's> {
     pub(super) audit: Audit,
+    /// What is compared with.
+    pub(super) against: AuditAgainst,
     pub(super) seed: u64,
     pub(super) keys: &'a Keys,
     /// What the parent has of the disk.
@@ -180,8 +183,11 @@ impl DiskAudit<'_, '_, '_, '_> {
         send: &SyncSender<Result<Vec<Vec<StoredPiece>>, EngineError>>,
     ) {
         for batch in regions.chunks(REGIONS_READ) {
-            // Only of what is not read in full.
-            if send.send(stored_pieces(plan, self.base, batch)).is_err() {
+            let expected = match self.against {
+                AuditAgainst::Parent => stored_pieces(plan, self.base, batch),
+                AuditAgainst::Zeros => Ok(batch.iter().map(|region| one_hole(plan, *region)).collect()),
+            };
+            if send.send(expected).is_err() {
                 return;
             }
         }
@@ -234,6 +240,11 @@ impl Compared {
             _ => self.differing.extend(other.differing),
         }
     }
+}
+
+/// A region that should be zero.
+fn one_hole(plan: &DiskPlan<'_>, region: u64) -> Vec<StoredPiece> {
+    vec![StoredPiece { start: 0, len: plan.shape.region_bytes(region), at: None }]
 }
 
 /// Makes the first of some pieces present, and with it those that follow it without a gap, as far as one request goes.

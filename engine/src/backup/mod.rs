@@ -330,10 +330,9 @@ impl Attempt<'_, '_, '_> {
         base: &MapReader<'_, '_, '_>,
         observer: &dyn Observer,
     ) -> Result<(), EngineError> {
-        if plan.mode == DiskMode::Full || self.job.audit.is_off() {
-            return Ok(());
-        }
+        let Some(against) = plan.audited.filter(|_| !self.job.audit.is_off()) else { return Ok(()) };
         let audit = DiskAudit {
+            against,
             audit: self.job.audit,
             seed: self.job.audit.seed().unwrap_or_else(|| self.drawn_audit_seed()),
             keys: self.repository.keys(),

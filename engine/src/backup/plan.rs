@@ -25,8 +25,19 @@ pub(crate) struct DiskPlan<'a> {
     pub(crate) areas: Vec<Extent>,
     /// The disk before, if there was one: its size.
     pub(crate) base_size: Option<u64>,
+    /// Whether an audit compares what lies outside the areas, and with what.
+    pub(crate) audited: Option<AuditAgainst>,
     /// What checking the areas gave, if it was done.
     pub(crate) audit: Option<AuditReport>,
+}
+
+/// What should be outside of the areas of a plan, if that can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuditAgainst {
+    /// What the parent has there.
+    Parent,
+    /// Zeros.
+    Zeros,
 }
 
 /// What a source is asked about.
@@ -78,13 +89,18 @@ impl<'a> DiskPlan<'a> {
         reason: FullReason,
     ) -> Self {
         let changed_bytes = total_length(&changed.areas);
-        let (mode, full_reason, mut areas) = match changed.outside {
-            Outside::Unchanged => (DiskMode::Incremental, None, changed.areas),
-            Outside::Zero { full_reason } => {
+        let audited = match changed.outside {
+            Outside::Unchanged => Some(AuditAgainst::Parent),
+            Outside::Zero { .. } => None,
+            Outside::SaidZero { .. } => Some(AuditAgainst::Zeros),
+        };
+        let mut areas = changed.areas;
+        let (mode, full_reason) = match changed.outside {
+            Outside::Unchanged => (DiskMode::Incremental, None),
+            Outside::Zero { full_reason } | Outside::SaidZero { full_reason } => {
                 // Where nothing was asked of the source, what it says of its changes is beside the point.
                 let asked = reason == FullReason::NoChangeTracking;
-                let reason = full_reason.filter(|_| asked).unwrap_or(reason);
-                (DiskMode::Full, Some(reason), changed.areas)
+                (DiskMode::Full, Some(full_reason.filter(|_| asked).unwrap_or(reason)))
             }
         };
         if let (DiskMode::Incremental, Some(base_size)) = (mode, base_size) {
@@ -101,6 +117,7 @@ impl<'a> DiskPlan<'a> {
             changed_bytes,
             areas,
             base_size,
+            audited,
             audit: None,
         }
     }

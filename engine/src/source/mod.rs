@@ -11,6 +11,7 @@ pub use nbd::NbdDisk;
 pub use raw::{ImageError, RawImage};
 
 use crate::Extent;
+use crate::vsphere::changes::Doubt;
 use repo_format::SessionId;
 use std::fmt;
 use std::io;
@@ -34,6 +35,11 @@ pub enum Outside {
     /// They are zero (unallocated): the answer to a question without `since`, or to one that could not be
     /// answered, with the reason if it was asked.
     Zero {
+        /// Why changes since the point asked for are not known.
+        full_reason: Option<FullReason>,
+    },
+    /// The same, as something tells that may be wrong: a part of it is looked at.
+    SaidZero {
         /// Why changes since the point asked for are not known.
         full_reason: Option<FullReason>,
     },
@@ -101,6 +107,8 @@ pub enum FullReason {
         /// Its size now.
         after: u64,
     },
+    /// What vSphere tells of the changes cannot be trusted.
+    ChangeTracking(Doubt),
     /// The server does not offer the dirty bitmap that was named.
     NoBitmap {
         /// The bitmap's name.
@@ -143,6 +151,7 @@ impl fmt::Display for FullReason {
             Self::Resized { before, after } => {
                 write!(formatter, "the disk had {before} bytes in the last snapshot and has {after} now")
             }
+            Self::ChangeTracking(doubt) => doubt.fmt(formatter),
             Self::NoBitmap { bitmap } => write!(formatter, "the server has no dirty bitmap {bitmap:?}"),
         }
     }

@@ -5,6 +5,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod counted;
 mod decisions;
 mod hits;
 mod inheritance;
