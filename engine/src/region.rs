@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(disk.requests(), [8192..9728, 15_872..16_384]);
         assert_eq!((region.present_until(0), region.present_until(1536)), (1536, 1536));
         region.load(0, 8192).expect("the disk can be read");
-        assert_eq!(disk.requests()[2..], [9728..15_872]);
+        assert_eq!(disk.requests()[2..], vec![Range { start: 9728, end: 15_872 }]);
         assert_eq!((region.read_bytes(), region.bytes(0, 8192)), (8192, &[1; 8192][..]));
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`VCenter`] asks, one blocking request at a time, and waits for nothing: tasks are looked at with
 //! [`VCenter::task`] as often as the caller likes. What changed between two snapshots is decided by [`changes`],
-//! which is pure.
+//! which is pure. [`Machine`] is a VM while it is backed up, and the order in which all of this happens.
 
 mod any;
 pub mod changes;
@@ -10,10 +10,12 @@ mod client;
 mod connection;
 mod datastore;
 mod devices;
+mod disk;
 mod error;
 mod fault;
 mod guard;
 mod journal;
+mod machine;
 mod model;
 mod place;
 pub mod preflight;
@@ -36,6 +38,9 @@ pub use error::VSphereError;
 pub use fault::{Fault, FaultKind};
 pub use guard::{Consistency, Guard, GuardError, QuiescePolicy, TakeOver};
 pub use journal::Journal;
+pub use machine::{
+    Enabling, Failed, Machine, MachineError, MachineJob, Problem, Told, Unallocated, privileges, property,
+};
 pub use model::{
     About, Backing, BackingKind, BusSharing, ConnectionState, Controller, ControllerKind, Datacenter, MoRef,
     NetworkAdapter, Power, ServerTime, SnapshotNode, VirtualDisk, VmInfo, VmSnapshot,

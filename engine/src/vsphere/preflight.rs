@@ -1,12 +1,22 @@
 //! What stands against a backup of a VM, found before anything is done to it. Pure.
 
-use super::model::{BackingKind, BusSharing, ConnectionState, Power, VirtualDisk, VmInfo};
+use super::model::{BackingKind, BusSharing, ConnectionState, Controller, Power, VirtualDisk, VmInfo};
 use super::snapshot_name::SnapshotName;
 use repo_format::limits::DISK_SIZE_MAX;
 use std::fmt;
 
 /// The oldest virtual hardware whose changes can be tracked.
 const TRACKED_HARDWARE: u32 = 7;
+
+/// What a user needs on a VM to back it up, whichever way its disks are read.
+pub const PRIVILEGES: [&str; 4] = [
+    "System.Read",
+    "VirtualMachine.State.CreateSnapshot",
+    "VirtualMachine.State.RemoveSnapshot",
+    "VirtualMachine.Provisioning.DiskRandomRead",
+];
+/// What a user needs to switch change tracking on.
+pub const PRIVILEGE_TO_TRACK: &str = "VirtualMachine.Config.ChangeTracking";
 
 /// How much a finding stands against a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,16 +231,18 @@ fn connection(state: &ConnectionState) -> &str {
     }
 }
 
-/// The key of a disk: where it is attached, or what the VM calls it where that is not known.
+/// The key of a disk: where it is attached, as `scsi0-1` for what vSphere writes `scsi0:1` (keys have no colons), or its
+/// number where that is not known.
 #[must_use]
-pub fn disk_key(vm: &VmInfo, disk: &VirtualDisk) -> String {
-    disk.address(&vm.controllers).unwrap_or_else(|| format!("device{}", disk.key))
+pub fn disk_key(disk: &VirtualDisk, controllers: &[Controller]) -> String {
+    disk.address(controllers)
+        .map_or_else(|| format!("device{}", disk.key), |address| address.replace(':', "-"))
 }
 
 /// The disks of a VM that are backed up, with their keys.
 #[must_use]
 pub fn chosen_disks<'a>(vm: &'a VmInfo, left_out: &[String]) -> Vec<(String, &'a VirtualDisk)> {
-    let keyed = vm.disks.iter().map(|disk| (disk_key(vm, disk), disk));
+    let keyed = vm.disks.iter().map(|disk| (disk_key(disk, &vm.controllers), disk));
     keyed.filter(|(key, _)| !left_out.contains(key)).collect()
 }
 
@@ -277,7 +289,7 @@ pub fn findings(vm: &VmInfo, left_out: &[String], name: &SnapshotName) -> Vec<Fi
 }
 
 fn of_disks(vm: &VmInfo, left_out: &[String], found: &mut Vec<Finding>) {
-    let keys: Vec<String> = vm.disks.iter().map(|disk| disk_key(vm, disk)).collect();
+    let keys: Vec<String> = vm.disks.iter().map(|disk| disk_key(disk, &vm.controllers)).collect();
     for key in left_out {
         found.push(if keys.contains(key) {
             Finding::LeftOut { disk: key.clone() }

@@ -1,6 +1,7 @@
 //! The guard of snapshots against the fake vCenter: whatever happens, nothing is left behind and nothing of others is
 //! touched.
 
+use keepstone_engine::Entropy;
 use keepstone_engine::tls::Trust;
 use keepstone_engine::vsphere::{
     Consistency, Guard, GuardError, Journal, MoRef, Power, QuiescePolicy, SnapshotName, TakeOver, VCenter,
@@ -85,7 +86,11 @@ fn settings(peer: &vcenter::VCenter) -> VCenterSettings {
 }
 
 fn name(number: u8) -> SnapshotName {
-    SnapshotName::new(RepositoryId([0xab; 16]), &WriterId::new("backup-host").unwrap(), [number; 16])
+    SnapshotName::new(
+        RepositoryId([0xab; 16]),
+        &WriterId::new("backup-host").unwrap(),
+        &Entropy::new([number; 32]),
+    )
 }
 
 const NONE: [String; 0] = [];

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use keepstone_engine::Entropy;
 use keepstone_engine::vsphere::{
     Consistency, Guard, GuardError, Journal, QuiescePolicy, Quiescing, SnapshotName, TakeOver, Waiter,
 };
@@ -15,7 +16,7 @@ use super::{MIB, World};
 const PATIENCE: Duration = Duration::from_hours(1_000_000);
 
 fn name(writer: &str, number: u8) -> SnapshotName {
-    SnapshotName::new(RepositoryId([5; 16]), &WriterId::new(writer).unwrap(), [number; 16])
+    SnapshotName::new(RepositoryId([5; 16]), &WriterId::new(writer).unwrap(), &Entropy::new([number; 32]))
 }
 
 impl World {
