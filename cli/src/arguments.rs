@@ -71,7 +71,8 @@ pub(crate) struct GlobalArguments {
     /// It may hold repository, password-file, password-command, writer, cache-dir, index-budget and compression; for
     /// Azure auth, sas-token-file, key-file, connection-string-file, tenant-id, client-id, client-secret-file,
     /// client-certificate, federated-token-file, authority-host, tier, content-md5, limit-upload, limit-download and a
-    /// table of prices. Relative paths in it count from its directory.
+    /// table of prices; for vSphere vsphere-user, vsphere-password-file, vsphere-password-command, vsphere-ca,
+    /// vsphere-thumbprint, transport, proxy-vm, vddk-dir, nbdkit and task-timeout. Relative paths in it count from its directory.
     #[arg(long, global = true, value_name = "FILE", env = "KEEPSTONE_PROFILE", hide_env_values = true)]
     pub(crate) profile: Option<PathBuf>,
 

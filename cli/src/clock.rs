@@ -1,7 +1,9 @@
 //! The only clock of the program.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Returns the time, in milliseconds since 1970; a clock before that counts as 1970.
 pub(crate) fn now_millis() -> u64 {
@@ -47,5 +49,23 @@ impl EveryMinute {
             self.told.store(now, Ordering::Relaxed);
         }
         is_due
+    }
+}
+
+/// How long a pause goes on after an interruption at most.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Waits for so long, or until `is_stopped` says so.
+pub(crate) fn pause(duration: Duration, is_stopped: &dyn Fn() -> bool) -> ControlFlow<()> {
+    let start = Instant::now();
+    loop {
+        if is_stopped() {
+            return ControlFlow::Break(());
+        }
+        let left = duration.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return ControlFlow::Continue(());
+        }
+        thread::sleep(left.min(SLICE));
     }
 }

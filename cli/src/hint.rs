@@ -1,5 +1,10 @@
 //! What to do next after a failure.
 
+mod nbd;
+mod vsphere;
+
+pub(crate) use vsphere::finding;
+
 use crate::exit::Usage;
 use crate::running::AlreadyRunning;
 use keepstone_engine::EngineError;
@@ -36,13 +41,23 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = cause.downcast_ref::<ChangesError>() {
         return Some(changes(error).to_owned());
     }
+    if let Some(error) = cause.downcast_ref() {
+        return nbd::advice(error).map(str::to_owned);
+    }
+    if let Some(advice) = vsphere::advice(cause) {
+        return Some(advice.to_owned());
+    }
     let error = cause.downcast_ref::<io::Error>()?;
     // The errors of sources and targets come wrapped in those of the operating system.
-    let wrapped = error.get_ref();
-    let advice = match (wrapped.and_then(|it| it.downcast_ref()), wrapped.and_then(|it| it.downcast_ref())) {
-        (Some(error), _) => target(error),
-        (None, Some(error)) => image(error),
-        (None, None) => system(error),
+    let Some(wrapped) = error.get_ref() else { return system(error).map(str::to_owned) };
+    let advice = if let Some(error) = wrapped.downcast_ref() {
+        target(error)
+    } else if let Some(error) = wrapped.downcast_ref() {
+        image(error)
+    } else if let Some(error) = wrapped.downcast_ref() {
+        nbd::advice(error)
+    } else {
+        vsphere::advice(wrapped).or_else(|| system(error))
     };
     advice.map(str::to_owned)
 }

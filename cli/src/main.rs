@@ -26,6 +26,7 @@ mod selector;
 mod settings;
 mod times;
 mod unsupported;
+mod vsphere;
 
 use arguments::Arguments;
 use clap::Parser;

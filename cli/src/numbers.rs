@@ -1,6 +1,7 @@
 //! Sizes and counts, for people.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 /// Units of 1024, the smallest first.
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -30,6 +31,26 @@ pub(crate) fn duration(millis: u64) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
+}
+
+/// Reads a duration: a number with s, min, h or d.
+///
+/// # Errors
+/// Anything else, or none at all.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no duration: write 90s, 30min, 2h or 1d");
+    let digits = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(bad)?;
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit.trim_start() {
+        "s" => 1,
+        "min" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(bad()),
+    };
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let seconds = number.checked_mul(seconds).filter(|seconds| *seconds > 0).ok_or_else(bad)?;
+    Ok(Duration::from_secs(seconds))
 }
 
 /// Writes a count with its noun, which takes an `s` in the plural.

@@ -3,16 +3,22 @@
 use crate::azure::parse_tier;
 use crate::credentials::AuthKind;
 use crate::exit::Usage;
-use crate::numbers::{parse_rate, parse_size};
+use crate::numbers::{parse_duration, parse_rate, parse_size};
 use crate::prices::Prices;
 use crate::settings::Compression;
+use crate::vsphere::VSphereArguments;
 use anyhow::Context as _;
 use keepstone_engine::store::azure::Tier;
+use keepstone_engine::tls::Thumbprint;
+use keepstone_engine::vsphere::{ProxyVm, TransportChoice};
 use repo_format::WriterId;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use std::fmt;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 /// What a profile may hold.
 #[derive(Debug, Default, Deserialize)]
@@ -67,6 +73,30 @@ pub(crate) struct Profile {
     /// The most bytes a second to receive.
     #[serde(default, deserialize_with = "rate")]
     pub(crate) limit_download: Option<NonZeroU64>,
+    /// The user to log in to vCenter as.
+    pub(crate) vsphere_user: Option<String>,
+    /// A file with the user's password.
+    pub(crate) vsphere_password_file: Option<PathBuf>,
+    /// A command that prints it.
+    pub(crate) vsphere_password_command: Option<String>,
+    /// A file with the authorities to trust.
+    pub(crate) vsphere_ca: Option<PathBuf>,
+    /// The certificate to trust.
+    #[serde(default, deserialize_with = "parsed")]
+    pub(crate) vsphere_thumbprint: Option<Thumbprint>,
+    /// How disks are read.
+    #[serde(default, deserialize_with = "parsed")]
+    pub(crate) transport: Option<TransportChoice>,
+    /// The virtual machine that disks are attached to.
+    #[serde(default, deserialize_with = "parsed")]
+    pub(crate) proxy_vm: Option<ProxyVm>,
+    /// Where VMware's VDDK is.
+    pub(crate) vddk_dir: Option<PathBuf>,
+    /// The nbdkit to run.
+    pub(crate) nbdkit: Option<PathBuf>,
+    /// How long vCenter may take for one task.
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) task_timeout: Option<Duration>,
     /// What requests and storage cost.
     #[serde(default)]
     pub(crate) prices: Prices,
@@ -95,7 +125,29 @@ impl Profile {
         if profile.password_file.is_some() && profile.password_command.is_some() {
             return Err("it has both password-file and password-command".to_owned());
         }
+        if profile.vsphere_password_file.is_some() && profile.vsphere_password_command.is_some() {
+            return Err("it has both vsphere-password-file and vsphere-password-command".to_owned());
+        }
+        if profile.vsphere_ca.is_some() && profile.vsphere_thumbprint.is_some() {
+            return Err("it has both vsphere-ca and vsphere-thumbprint".to_owned());
+        }
         Ok(profile)
+    }
+
+    /// What it says of a vCenter.
+    pub(crate) fn vsphere(&self) -> VSphereArguments {
+        VSphereArguments {
+            vsphere_user: self.vsphere_user.clone(),
+            vsphere_password_file: self.vsphere_password_file.clone(),
+            vsphere_password_command: self.vsphere_password_command.clone(),
+            vsphere_ca: self.vsphere_ca.clone(),
+            vsphere_thumbprint: self.vsphere_thumbprint,
+            transport: self.transport,
+            proxy_vm: self.proxy_vm.clone(),
+            vddk_dir: self.vddk_dir.clone(),
+            nbdkit: self.nbdkit.clone(),
+            task_timeout: self.task_timeout,
+        }
     }
 
     /// Makes relative paths count from the profile's directory.
@@ -109,6 +161,9 @@ impl Profile {
             &mut self.client_secret_file,
             &mut self.client_certificate,
             &mut self.federated_token_file,
+            &mut self.vsphere_password_file,
+            &mut self.vsphere_ca,
+            &mut self.vddk_dir,
         ];
         for path in paths.into_iter().flatten() {
             *path = dir.join(&*path);
@@ -157,6 +212,16 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
 fn compression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Compression>, D::Error> {
     let text = NumberOrText::deserialize(deserializer)?.text();
     text.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map(Some).map_err(D::Error::custom)
 }
 
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {

@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The longest file that is read: the ids of two thousand sessions.
 const FILE_LEN_MAX: u64 = 64 << 10;
@@ -28,6 +28,8 @@ pub(crate) struct AlreadyRunning {
 
 /// A running backup, as other processes of this host see it; an observer that notes the sessions.
 pub(crate) struct Running<'a> {
+    /// Where it is noted, and for which writer and VM.
+    place: Option<(PathBuf, String)>,
     /// Nothing if there is no cache directory that can be written: then nobody sees this backup.
     file: Option<File>,
     ended: Vec<SessionId>,
@@ -47,11 +49,12 @@ impl<'a> Running<'a> {
     ) -> Result<Self, AlreadyRunning> {
         let unseen = |reason: io::Error| {
             tracing::info!(%reason, "other processes do not see this backup");
-            Ok(Self { file: None, ended: Vec::new(), progress })
+            Ok(Self { place: None, file: None, ended: Vec::new(), progress })
         };
         let Some(cache) = settings.cache_dir() else { return unseen(io::ErrorKind::NotFound.into()) };
-        let name = format!("running-{}-{}", settings.writer, repository.keys().vm_tag(vm));
-        let opened = open(&cache.join(repository.config().repository.to_string()), &name);
+        let directory = cache.join(repository.config().repository.to_string());
+        let of = format!("{}-{}", settings.writer, repository.keys().vm_tag(vm));
+        let opened = open(&directory, &format!("running-{of}"));
         let file = match opened {
             Ok(file) => file,
             Err(error) => return unseen(error),
@@ -64,7 +67,7 @@ impl<'a> Running<'a> {
             Err(TryLockError::Error(error)) => return unseen(error),
         }
         match sessions(&file) {
-            Ok(ended) => Ok(Self { file: Some(file), ended, progress }),
+            Ok(ended) => Ok(Self { place: Some((directory, of)), file: Some(file), ended, progress }),
             Err(error) => unseen(error),
         }
     }
@@ -72,6 +75,11 @@ impl<'a> Running<'a> {
     /// What the backup may take for granted about unfinished sessions.
     pub(crate) fn unfinished(&self) -> Unfinished<'_> {
         Unfinished::MayRun { ended: &self.ended }
+    }
+
+    /// The path of a file that only this backup uses, and the next one of the same writer and VM after it.
+    pub(crate) fn beside(&self, what: &str) -> Option<PathBuf> {
+        self.place.as_ref().map(|(directory, of)| directory.join(format!("{what}-{of}")))
     }
 
     /// Notes that the backup has ended with a decision, and that all earlier sessions have one.

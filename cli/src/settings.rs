@@ -9,6 +9,7 @@ use crate::location::Location;
 use crate::password::Origin;
 use crate::profile::Profile;
 use crate::progress::Screen;
+use crate::vsphere::VSphereArguments;
 use repo_format::WriterId;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -84,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) interrupt: Interrupt,
     /// Where progress is drawn.
     pub(crate) screen: Screen,
+    /// What the profile says of a vCenter.
+    pub(crate) vsphere: VSphereArguments,
     /// What only a repository in Azure needs.
     pub(crate) azure: AzureOptions,
     repository: Option<String>,
@@ -121,6 +124,7 @@ impl Settings {
             cache_dir: arguments.cache_dir.or_else(|| profile.cache_dir.clone()),
             index_budget: profile.index_budget,
             compression: profile.compression,
+            vsphere: profile.vsphere(),
             azure: AzureOptions {
                 auth: arguments.auth,
                 limit_upload: arguments.limit_upload,

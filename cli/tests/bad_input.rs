@@ -117,7 +117,7 @@ fn an_empty_image_is_refused_and_one_that_was_cut_off_is_told() {
         (odd.code, odd.stderr.as_str()),
         (
             Some(4),
-            "keepstone: warning: odd.raw has 1048676 bytes, which is not a whole number of sectors of 512: it may have \
+            "keepstone: warning: disk disk0 has 1048676 bytes, which is not a whole number of sectors of 512: it may have \
              been cut off\n"
         )
     );

@@ -64,9 +64,9 @@ fn failures_say_what_why_and_what_next() {
         ("a limit in a directory", &["--limit-upload", "1MiB", "snapshots"]),
         ("a credential for a directory", &["--auth", "sas", "snapshots"]),
         ("another scheme", &["-r", "s3://bucket", "snapshots"]),
-        ("NBD source", &["backup", "--vm", "web", "nbd://host/export"]),
+        ("NBD source", &["backup", "--vm", "web", "nbd://127.0.0.1:1/export"]),
         ("vSphere source", &["backup", "--vm", "web", "vsphere://host/dc/vm/web"]),
-        ("NBD target", &["restore", "web@latest", "--to", "nbd://host/export"]),
+        ("NBD target", &["restore", "web@latest", "--to", "nbd://127.0.0.1:1/export"]),
     ];
     let told = cases.iter().fold(String::new(), |told, (name, arguments)| {
         let mut command = world.bare(PROGRAM);

@@ -12,6 +12,7 @@ mod show;
 mod snapshots;
 mod stats;
 mod verify;
+mod vsphere;
 
 use crate::arguments::Arguments;
 use crate::exit::Exit;
@@ -20,6 +21,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use keepstone_engine::EngineError;
 use keepstone_engine::store::azure::ServiceError;
+use keepstone_engine::vsphere::MachineError;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Restore(restore::Arguments),
     /// Check that snapshots are whole
     Verify(verify::Arguments),
+    /// Look at a VM in vSphere, and tell what stands against a backup of it
+    Vsphere(vsphere::Arguments),
     /// Make again what can be made from the rest of the repository
     Repair(repair::Arguments),
     /// List, add and remove the passwords of the repository
@@ -71,7 +75,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let settings = Settings::resolve(arguments.global)?;
     let outcome = dispatch(&settings, arguments.command);
     outcome.map_err(|error| {
-        if settings.interrupt.is_raised() && gave_up_waiting(&error) {
+        let was_waiting = error.downcast_ref().is_some_and(MachineError::is_interruption);
+        if settings.interrupt.is_raised() && (was_waiting || gave_up_waiting(&error)) {
             anyhow::Error::new(EngineError::Cancelled)
         } else {
             error
@@ -89,6 +94,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Stats(arguments) => stats::run(settings, &arguments),
         Command::Restore(arguments) => restore::run(settings, &arguments),
         Command::Verify(arguments) => verify::run(settings, &arguments),
+        Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),
         Command::Key(arguments) => key::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(settings, &arguments),

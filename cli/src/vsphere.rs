@@ -1,0 +1,259 @@
+//! Talking to a vCenter: who asks, whom is trusted, and how long is waited.
+
+use crate::clock;
+use crate::exit::Usage;
+use crate::interrupt::Interrupt;
+use crate::numbers::parse_duration;
+use crate::password::{Asking, Origin};
+use crate::settings::Settings;
+use anyhow::Context as _;
+use keepstone_engine::tls::{Thumbprint, Trust};
+use keepstone_engine::vsphere::{
+    AddController, MoRef, ProxyVm, TransportChoice, TransportSettings, VCenter, VCenterSettings,
+    VSpherePlace, VmInfo,
+};
+use std::fs::DirBuilder;
+use std::ops::ControlFlow;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The password's environment variable.
+const PASSWORD_VARIABLE: &str = "KEEPSTONE_VSPHERE_PASSWORD";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// vCenter may think for a while about a VM with many snapshots.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
+/// How long one task of vCenter may take: large deltas are merged for tens of minutes.
+const PATIENCE: Duration = Duration::from_hours(1);
+/// Where `dev` and `sys` of this machine are, for a container that has them elsewhere.
+const ROOT_VARIABLE: &str = "KEEPSTONE_DEVICE_ROOT";
+/// What a program that is started must not find in its environment.
+const SECRET_VARIABLES: [&str; 7] = [
+    PASSWORD_VARIABLE,
+    crate::settings::PASSWORD_VARIABLE,
+    "KEEPSTONE_NEW_PASSWORD",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_CLIENT_SECRET",
+];
+/// The program that reads disks with VMware's library.
+const NBDKIT: &str = "nbdkit";
+
+/// What is said about a vCenter on the command line. The profile can hold all of it, under the same names.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Options for vSphere")]
+pub(crate) struct VSphereArguments {
+    /// Log in to vCenter as this user
+    #[arg(long, value_name = "USER", env = "KEEPSTONE_VSPHERE_USER", hide_env_values = true)]
+    pub(crate) vsphere_user: Option<String>,
+
+    /// Read the user's password from a file
+    ///
+    /// It is taken from the first of --vsphere-password-file, --vsphere-password-command, the environment variable
+    /// KEEPSTONE_VSPHERE_PASSWORD, the profile, and a question at the terminal.
+    #[arg(long, value_name = "FILE", conflicts_with = "vsphere_password_command")]
+    pub(crate) vsphere_password_file: Option<PathBuf>,
+
+    /// Take the user's password from what a shell command prints
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) vsphere_password_command: Option<String>,
+
+    /// Trust the authorities in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE", conflicts_with = "vsphere_thumbprint")]
+    pub(crate) vsphere_ca: Option<PathBuf>,
+
+    /// Trust the one certificate with this SHA-256 thumbprint
+    #[arg(long, value_name = "SHA256")]
+    pub(crate) vsphere_thumbprint: Option<Thumbprint>,
+
+    /// How to read disks: hotadd, nbd, folder, or auto for the first of them that can be used [default: auto]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) transport: Option<TransportChoice>,
+
+    /// The virtual machine that disks are attached to for hotadd, by path or UUID [default: this machine]
+    #[arg(long, value_name = "VM")]
+    pub(crate) proxy_vm: Option<ProxyVm>,
+
+    /// Where VMware's VDDK is, for nbd: the directory with lib64 in it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vddk_dir: Option<PathBuf>,
+
+    /// The nbdkit to run, for nbd [default: nbdkit]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nbdkit: Option<PathBuf>,
+
+    /// How long vCenter may take for one task, such as removing a snapshot [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) task_timeout: Option<Duration>,
+}
+
+/// A directory that nobody else can look into, until it is dropped.
+struct RunDir(PathBuf);
+
+impl RunDir {
+    fn make() -> anyhow::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).context("could not get random bytes from the system")?;
+        let name = format!("keepstone-{:016x}", u64::from_le_bytes(random));
+        let path = std::env::temp_dir().join(name);
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("could not make the directory {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::info!(%error, path = %self.0.display(), "a directory stays");
+        }
+    }
+}
+
+/// A session with the vCenter of a VM.
+pub(crate) struct Center {
+    pub(crate) vcenter: VCenter,
+    pub(crate) vm: MoRef,
+    /// The VM as it was found.
+    pub(crate) info: VmInfo,
+    pub(crate) transport: TransportSettings,
+    _run_dir: RunDir,
+    /// How long one task may take.
+    pub(crate) patience: Duration,
+    interrupt: Interrupt,
+}
+
+impl Center {
+    /// Logs in and finds the VM.
+    ///
+    /// # Errors
+    /// Settings that contradict each other or are missing, and whatever the server refuses.
+    pub(crate) fn connect(
+        settings: &Settings,
+        arguments: &VSphereArguments,
+        place: &VSpherePlace,
+    ) -> anyhow::Result<Self> {
+        let given = arguments.or(&settings.vsphere);
+        let user = given.vsphere_user.clone().or_else(|| place.user.clone()).ok_or_else(|| {
+            Usage::new(format!("no user was named for {}", place.host)).hint(
+                "name it with --vsphere-user, in KEEPSTONE_VSPHERE_USER, or as in vsphere://USER@HOST/...",
+            )
+        })?;
+        let password = password(arguments, &settings.vsphere, &user, place)?;
+        let interrupt = settings.interrupt.clone();
+        let stopped = interrupt.clone();
+        let server = VCenterSettings {
+            host: place.host.clone(),
+            port: place.port,
+            user,
+            password,
+            trust: given.trust(),
+            connect_timeout: CONNECT_TIMEOUT,
+            answer_timeout: ANSWER_TIMEOUT,
+            pause: Arc::new(move |repetition| {
+                // The question is asked once more all the same, and whoever asked looks whether to stop.
+                let _stop =
+                    clock::pause(Duration::from_secs(1 << repetition.min(4)), &|| stopped.is_raised());
+            }),
+        };
+        let run_dir = RunDir::make()?;
+        let vcenter = VCenter::connect(&server)?;
+        let vm = vcenter.find_vm(place)?;
+        let info = vcenter.vm(&vm)?;
+        tracing::info!(server = ?vcenter.about(), %vm, name = info.name, "the virtual machine is found");
+        let transport = given.transport_settings(server, &run_dir);
+        let patience = given.task_timeout.unwrap_or(PATIENCE);
+        Ok(Self { vcenter, vm, info, transport, _run_dir: run_dir, patience, interrupt })
+    }
+
+    /// The VM's name, as users see it.
+    pub(crate) fn vm_name(&self) -> String {
+        // vSphere escapes three characters in names.
+        ["/", "\\", "%"].into_iter().zip(["%2f", "%5c", "%25"]).fold(
+            self.info.name.clone(),
+            |name, (character, escaped)| {
+                name.replace(escaped, character).replace(&escaped.to_uppercase(), character)
+            },
+        )
+    }
+
+    /// Waits until the user wants to stop.
+    pub(crate) fn pause(&self, duration: Duration) -> ControlFlow<()> {
+        clock::pause(duration, &|| self.interrupt.is_raised())
+    }
+
+    /// Waits whatever the user wants; who wants to stop at once interrupts twice.
+    pub(crate) fn pause_to_clean(duration: Duration) -> ControlFlow<()> {
+        clock::pause(duration, &|| false)
+    }
+}
+
+impl VSphereArguments {
+    /// What was said here, and where nothing was, there.
+    fn or(&self, other: &Self) -> Self {
+        let has_trust = self.vsphere_ca.is_some() || self.vsphere_thumbprint.is_some();
+        let trust = if has_trust { self } else { other };
+        Self {
+            vsphere_user: self.vsphere_user.clone().or_else(|| other.vsphere_user.clone()),
+            // The environment comes between the two.
+            vsphere_password_file: None,
+            vsphere_password_command: None,
+            vsphere_ca: trust.vsphere_ca.clone(),
+            vsphere_thumbprint: trust.vsphere_thumbprint,
+            transport: self.transport.or(other.transport),
+            proxy_vm: self.proxy_vm.clone().or_else(|| other.proxy_vm.clone()),
+            vddk_dir: self.vddk_dir.clone().or_else(|| other.vddk_dir.clone()),
+            nbdkit: self.nbdkit.clone().or_else(|| other.nbdkit.clone()),
+            task_timeout: self.task_timeout.or(other.task_timeout),
+        }
+    }
+
+    /// Where the password is, if it was said here.
+    fn origin(&self) -> Option<Origin> {
+        let file = self.vsphere_password_file.clone().map(Origin::File);
+        file.or_else(|| self.vsphere_password_command.clone().map(Origin::Command))
+    }
+
+    fn transport_settings(&self, server: VCenterSettings, run_dir: &RunDir) -> TransportSettings {
+        TransportSettings {
+            choice: self.transport.unwrap_or(TransportChoice::Auto),
+            proxy_vm: self.proxy_vm.clone(),
+            add_controller: AddController::IfNeeded,
+            root: std::env::var_os(ROOT_VARIABLE).map_or_else(|| PathBuf::from("/"), PathBuf::from),
+            nbdkit: self.nbdkit.clone().unwrap_or_else(|| PathBuf::from(NBDKIT)),
+            vddk_dir: self.vddk_dir.clone(),
+            run_dir: run_dir.0.clone(),
+            server,
+            hidden_variables: SECRET_VARIABLES.map(ToOwned::to_owned).to_vec(),
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        match (&self.vsphere_ca, self.vsphere_thumbprint) {
+            (Some(file), _) => Trust::CaFile(file.clone()),
+            (None, Some(thumbprint)) => Trust::Thumbprint(thumbprint),
+            (None, None) => Trust::System,
+        }
+    }
+}
+
+fn password(
+    flags: &VSphereArguments,
+    profile: &VSphereArguments,
+    user: &str,
+    place: &VSpherePlace,
+) -> anyhow::Result<Zeroizing<String>> {
+    let environment = || std::env::var_os(PASSWORD_VARIABLE).map(|_| Origin::Environment(PASSWORD_VARIABLE));
+    let origin = flags.origin().or_else(environment).or_else(|| profile.origin()).unwrap_or(Origin::Terminal);
+    let question = format!("Password of {user} at {}", place.host);
+    let bytes = origin
+        .password(&question, Asking::Once)
+        .with_context(|| format!("there is no password of {user} at {}", place.host))?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Usage::new(format!("the password of {user} at {} is not UTF-8", place.host)).into()),
+    }
+}
