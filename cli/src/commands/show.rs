@@ -99,6 +99,16 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
+/// Longer values, such as the configuration of a VM, are for programs.
+const VALUE_LEN_MAX: usize = 200;
+
+fn shown_value(value: &str) -> String {
+    match value.len() {
+        0..=VALUE_LEN_MAX => one_line(value),
+        len => format!("{len} bytes, which --json prints"),
+    }
+}
+
 fn text(report: &Report, time: u64) -> String {
     let none = || "none".to_owned();
     let tags = if report.line.tags.is_empty() { none() } else { report.line.tags.join(", ") };
@@ -124,7 +134,7 @@ fn text(report: &Report, time: u64) -> String {
             ),
         ),
     ];
-    let properties = report.properties.iter().map(|(key, value)| (one_line(key), one_line(value)));
+    let properties = report.properties.iter().map(|(key, value)| (one_line(key), shown_value(value)));
     let properties: Vec<_> = properties.collect();
     shown.extend(properties.iter().map(|(key, value)| (key.as_str(), value.clone())));
     let rows = report.line.disks.iter().zip(&report.reading).map(|(disk, reading)| {
