@@ -6,7 +6,7 @@
 use super::error::TransportError;
 use super::process::Running;
 use super::{Reader, TransportSettings, certificate, descriptor};
-use crate::nbd::{NbdPlace, NbdSettings};
+use crate::nbd::{Holes, NbdPlace, NbdSettings};
 use crate::source::{ChangedAreas, DiskSource, NbdDisk, ReadPart, Since};
 use crate::vsphere::client::VCenterSettings;
 use crate::vsphere::model::{MoRef, VirtualDisk};
@@ -120,7 +120,13 @@ pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<Served
         Waited::Late(after) => return Err(TransportError::NbdkitLate { after, said: running.last_words() }),
     }
     files.remove_password()?;
-    let settings = NbdSettings { timeout: SILENCE, reconnects: RECONNECTS, ..NbdSettings::default() };
+    // What the library calls unallocated may be incomplete, and an audit through it could not tell.
+    let settings = NbdSettings {
+        holes: Holes::Read,
+        timeout: SILENCE,
+        reconnects: RECONNECTS,
+        ..NbdSettings::default()
+    };
     let opened = NbdDisk::open(&files.place(), settings);
     let opened = opened.map_err(|source| TransportError::Nbd {
         file: file.to_owned(),
