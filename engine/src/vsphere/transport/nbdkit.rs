@@ -28,6 +28,8 @@ const TRANSPORTS: &str = "nbdssl:nbd";
 const SILENCE: Duration = Duration::from_mins(3);
 /// How often a lost connection is made anew: nbdkit is on this machine, so it is there or it is gone.
 const RECONNECTS: u32 = 1;
+/// How long nbdkit may take to start, which contacts nobody.
+const START_PATIENCE: Duration = Duration::from_mins(2);
 /// How long nbdkit may take to end by itself.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 /// Disks that are open at once in one directory; more than a VM has.
@@ -239,6 +241,7 @@ fn wait(
     is_done: impl Fn(&Running) -> Result<bool, TransportError>,
 ) -> Result<Waited, TransportError> {
     let mut seen: Option<Result<Waited, TransportError>> = None;
+    let waiter = Waiter { patience: waiter.patience.min(START_PATIENCE), ..*waiter };
     let looked = waiter.until(what, || {
         seen = match (is_done(running), running.exited()) {
             (Err(error), _) => Some(Err(error)),
