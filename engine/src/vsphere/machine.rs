@@ -6,7 +6,7 @@
 
 use super::changes::Tracking;
 use super::client::VCenter;
-use super::disk::{MachineDisk, Origin};
+use super::disk::{MachineDisk, Origin, tracking};
 use super::error::VSphereError;
 use super::guard::{Consistency, Guard, GuardError, QuiescePolicy, TakeOver};
 use super::journal::Journal;
@@ -350,6 +350,10 @@ impl<'a> Machine<'a> {
         let vcenter = job.waiter.vcenter;
         let frozen = vcenter.snapshot_config(snapshot).map_err(MachineError::Asking)?;
         let info = self.info.clone();
+        let older: Result<Vec<VmSnapshot>, _> =
+            info.snapshots.iter().map(|older| vcenter.snapshot_config(&older.snapshot)).collect();
+        let older = older.map_err(MachineError::Asking)?;
+        let enabled = if info.change_tracking_enabled { Tracking::On } else { Tracking::Off };
         let reader = Reader {
             waiter: job.waiter,
             cleaning: job.cleaning,
@@ -373,7 +377,7 @@ impl<'a> Machine<'a> {
                 vm: info.vm.clone(),
                 snapshot: snapshot.clone(),
                 host_build: self.host_build.clone(),
-                tracking: if info.change_tracking_enabled { Tracking::On } else { Tracking::Off },
+                tracking: tracking(enabled, disk, &older),
                 unallocated: job.unallocated,
             };
             self.disks.push(MachineDisk::new(key.clone(), disk.clone(), path, origin));
