@@ -8,7 +8,7 @@ use super::changes::Tracking;
 use super::client::VCenter;
 use super::disk::{MachineDisk, Origin, tracking};
 use super::error::VSphereError;
-use super::guard::{Consistency, Guard, GuardError, QuiescePolicy, TakeOver};
+use super::guard::{Consistency, Guard, GuardError, NotMade, QuiescePolicy, TakeOver};
 use super::journal::Journal;
 use super::model::{Datacenter, MoRef, VirtualDisk, VmInfo, VmSnapshot};
 use super::preflight::{Finding, PRIVILEGE_TO_TRACK, PRIVILEGES, Severity, chosen_disks, disk_key, findings};
@@ -116,6 +116,9 @@ pub enum MachineError {
     /// Change tracking could not be switched on.
     #[error("could not switch changed block tracking on")]
     Enabling(#[source] WaitError),
+    /// Disks are attached to the proxy, and cannot be detached.
+    #[error("could not detach the disks that an earlier backup left attached")]
+    Leftovers(#[source] TransportError),
     /// A disk that the VM has is not in its snapshot, or is another one there.
     #[error("disk {disk} of the virtual machine is not in its snapshot")]
     DiskNotInSnapshot {
@@ -149,6 +152,7 @@ impl MachineError {
         match self {
             Self::Snapshot(GuardError::Wait(error))
             | Self::Enabling(error)
+            | Self::Leftovers(TransportError::Waiting(error))
             | Self::Transport { source: TransportError::Waiting(error), .. } => {
                 matches!(error, WaitError::Interrupted { .. })
             }
@@ -262,8 +266,12 @@ impl<'a> Machine<'a> {
         let host_build = host_build(&guard, &info).map_err(none_left)?;
         let datacenter =
             guard.waiter.vcenter.datacenter_of(vm).map_err(MachineError::Asking).map_err(none_left)?;
-        let made = guard.make(info.power, job.quiesce).map_err(MachineError::Snapshot).map_err(none_left)?;
-        let (snapshot, consistency) = made;
+        let not_made = |NotMade { error, left }| {
+            let name = job.name.to_string();
+            let left = left.map(|source| Problem::SnapshotLeft { name, source: *source });
+            Failed { error: MachineError::Snapshot(error), left: left.into_iter().collect() }
+        };
+        let (snapshot, consistency) = guard.make(info.power, job.quiesce).map_err(not_made)?;
         tell(Told::Snapshot { name: job.name.to_string(), consistency });
         let mut machine =
             Self { guard, info, consistency, host_build, left_out: job.left_out, disks: Vec::new() };
@@ -417,8 +425,7 @@ fn prepare(
     found.extend(privileges(vcenter, guard.vm, job.enabling)?);
     refuse_unfit(&found)?;
     let detached = Reader::detach_leftovers(&job.waiter, &before, job.transport);
-    let detached =
-        detached.map_err(|source| MachineError::Transport { disk: "left attached".to_owned(), source })?;
+    let detached = detached.map_err(MachineError::Leftovers)?;
     if detached > 0 {
         tell(Told::Detached { count: detached });
     }
