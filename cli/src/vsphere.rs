@@ -13,7 +13,7 @@ use keepstone_engine::vsphere::{
     VSpherePlace, VmInfo,
 };
 use std::fs::DirBuilder;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,9 +113,28 @@ impl Drop for RunDir {
     }
 }
 
+/// A session that is ended when it is dropped.
+pub(crate) struct LoggedIn(VCenter);
+
+impl Deref for LoggedIn {
+    type Target = VCenter;
+
+    fn deref(&self) -> &VCenter {
+        &self.0
+    }
+}
+
+impl Drop for LoggedIn {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.logout() {
+            tracing::info!(%error, "the session with vCenter was left to end by itself");
+        }
+    }
+}
+
 /// A session with the vCenter of a VM.
 pub(crate) struct Center {
-    pub(crate) vcenter: VCenter,
+    pub(crate) vcenter: LoggedIn,
     pub(crate) vm: MoRef,
     /// The VM as it was found.
     pub(crate) info: VmInfo,
@@ -160,7 +179,7 @@ impl Center {
             }),
         };
         let run_dir = RunDir::make()?;
-        let vcenter = VCenter::connect(&server)?;
+        let vcenter = LoggedIn(VCenter::connect(&server)?);
         let vm = vcenter.find_vm(place)?;
         let info = vcenter.vm(&vm)?;
         tracing::info!(server = ?vcenter.about(), %vm, name = info.name, "the virtual machine is found");

@@ -80,9 +80,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let place = parse_place(&check.place)?;
     let center = Center::connect(settings, &check.vsphere, &place)?;
     let (report, exit) = look(settings, check, &center)?;
-    if let Err(error) = center.vcenter.logout() {
-        tracing::info!(%error, "the session with vCenter was left to end by itself");
-    }
+    drop(center);
     settings.console.report(&report, text)?;
     Ok(exit)
 }

@@ -139,9 +139,6 @@ pub(super) fn back_up(
 ) -> (anyhow::Result<BackupReport>, MachineReport) {
     let mut told = Telling::new(run.settings);
     let outcome = with_machine(run, index, center, &mut told);
-    if let Err(error) = center.vcenter.logout() {
-        tracing::info!(%error, "the session with vCenter was left to end by itself");
-    }
     (outcome, told.report)
 }
 
@@ -204,7 +201,10 @@ fn journal(run: &Run<'_>) -> Journal {
     match opened {
         Some(Ok(journal)) => journal,
         Some(Err(error)) => {
-            tracing::info!(%error, "the journal of snapshots in vSphere cannot be read");
+            warn(&format!(
+                "what this host noted of its snapshots of the VM cannot be read: {error}; if this backup is killed, a later \
+                 one is refused until its snapshot is a day old, or --take-over is given"
+            ));
             Journal::nowhere()
         }
         None => Journal::nowhere(),
