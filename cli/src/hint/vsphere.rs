@@ -81,7 +81,7 @@ pub(crate) fn finding(finding: &Finding) -> Option<&'static str> {
 fn server(error: &VSphereError) -> Option<&'static str> {
     Some(match error {
         VSphereError::Connection { .. } => {
-            "check the host and the port, the network, and whether a proxy (HTTPS_PROXY, NO_PROXY) is in between"
+            "check the host and the port, and the network; proxies of the environment are not used"
         }
         VSphereError::Tls { .. } => {
             "give the authority of the server's certificate with --vsphere-ca, or its thumbprint with \
@@ -125,7 +125,7 @@ fn guard(error: &GuardError) -> Option<&'static str> {
             "wait until it is done; if no backup of this VM runs on any host, add --take-over"
         }
         GuardError::Wait(error) => return waiting(error),
-        GuardError::NotConsolidated => {
+        GuardError::Remains { .. } | GuardError::NotConsolidated => {
             "look at the VM's snapshots and disks in vCenter, and consolidate them there"
         }
         GuardError::Journal(_) => "make room or name another directory with --cache-dir",
