@@ -17,19 +17,19 @@ use std::io;
 #[derive(Clone)]
 struct Dirty {
     bytes: Vec<u8>,
-    dirty: Vec<Extent>,
+    written: Vec<Extent>,
     is_broken: bool,
 }
 
 impl Dirty {
     fn new() -> Self {
-        Self { bytes: mixed(1, 300_000), dirty: Vec::new(), is_broken: false }
+        Self { bytes: mixed(1, 300_000), written: Vec::new(), is_broken: false }
     }
 
     fn write(&mut self, start: u64, byte: u8) {
         self.bytes[start as usize..][..512].fill(byte);
-        self.dirty = keepstone_engine::extent::normalized(
-            self.dirty.iter().copied().chain([Extent { start, length: 512 }]).collect(),
+        self.written = keepstone_engine::extent::normalized(
+            self.written.iter().copied().chain([Extent { start, length: 512 }]).collect(),
         );
     }
 }
@@ -42,7 +42,7 @@ impl DiskSource for Dirty {
     fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let everything = || Extent::between(0, self.size()).into_iter().collect();
         let (areas, outside) = match since {
-            Some(_) => (self.dirty.clone(), Outside::Unchanged),
+            Some(_) => (self.written.clone(), Outside::Unchanged),
             None => (everything(), Outside::Zero { full_reason: None }),
         };
         Ok(ChangedAreas { areas, outside, change_id: None })
@@ -112,7 +112,7 @@ fn changes_since_the_newest_snapshot_count_until_a_session_fails() {
     disk.write(9000, 2);
     let broken = Dirty { is_broken: true, ..disk.clone() };
     back_up(&repository, 3, &broken, CountedFrom::Newest).unwrap_err();
-    disk.dirty.clear();
+    disk.written.clear();
     let third = back_up(&repository, 4, &disk, CountedFrom::Newest).unwrap();
     let reason = full_reason(&repository, &third, &disk);
     assert!(matches!(reason, Some(FullReason::LaterSession { .. })), "{reason:?}");
@@ -146,7 +146,7 @@ fn changes_may_count_from_a_session_of_another_writer_that_did_not_end() {
 
     disk.write(9000, 2);
     let session = killed_elsewhere(&repository, "vm", seq + 2, 9);
-    disk.dirty.clear();
+    disk.written.clear();
     let third = back_up(&repository, 3, &disk, CountedFrom::Newest).unwrap();
     assert_eq!(full_reason(&repository, &third, &disk), Some(FullReason::LaterSession { session }));
     // That one had the same number, so which of the two came first is not known before there is a later one.
@@ -165,7 +165,7 @@ fn changes_since_a_snapshot_that_was_forgotten_do_not_count_from_the_one_before(
     back_up(&repository, 1, &disk, CountedFrom::Newest).unwrap();
     disk.write(5000, 1);
     let second = back_up(&repository, 2, &disk, CountedFrom::Newest).unwrap();
-    disk.dirty.clear();
+    disk.written.clear();
     forget(&repository, &snapshot(&repository, second.snapshot).name);
     let third = back_up(&repository, 3, &disk, CountedFrom::Newest).unwrap();
     let expected = FullReason::LaterSession { session: second.snapshot };
