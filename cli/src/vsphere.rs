@@ -54,6 +54,7 @@ pub(crate) struct VSphereArguments {
     ///
     /// It is taken from the first of --vsphere-password-file, --vsphere-password-command, the environment variable
     /// KEEPSTONE_VSPHERE_PASSWORD, the profile, and a question at the terminal.
+    #[expect(clippy::doc_markdown, reason = "it is shown as a help text, as it is")]
     #[arg(long, value_name = "FILE", conflicts_with = "vsphere_password_command")]
     pub(crate) vsphere_password_file: Option<PathBuf>,
 

@@ -76,6 +76,7 @@ impl MachineArguments {
 ///
 /// # Errors
 /// None.
+#[expect(clippy::unnecessary_wraps, reason = "clap takes parsers that may fail")]
 pub(in crate::commands) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.replace(':', "-"))
 }
