@@ -54,7 +54,6 @@ pub(crate) struct VSphereArguments {
     ///
     /// It is taken from the first of --vsphere-password-file, --vsphere-password-command, the environment variable
     /// KEEPSTONE_VSPHERE_PASSWORD, the profile, and a question at the terminal.
-    #[expect(clippy::doc_markdown, reason = "it is shown as a help text, as it is")]
     #[arg(long, value_name = "FILE", conflicts_with = "vsphere_password_command")]
     pub(crate) vsphere_password_file: Option<PathBuf>,
 
@@ -114,10 +113,10 @@ impl Drop for RunDir {
     }
 }
 
-/// A session that is ended when it is dropped.
-pub(crate) struct LoggedIn(VCenter);
+/// A session with a vCenter, which is logged out of however the command ends.
+pub(crate) struct Session(VCenter);
 
-impl Deref for LoggedIn {
+impl Deref for Session {
     type Target = VCenter;
 
     fn deref(&self) -> &VCenter {
@@ -125,7 +124,7 @@ impl Deref for LoggedIn {
     }
 }
 
-impl Drop for LoggedIn {
+impl Drop for Session {
     fn drop(&mut self) {
         if let Err(error) = self.0.logout() {
             tracing::info!(%error, "the session with vCenter was left to end by itself");
@@ -133,9 +132,9 @@ impl Drop for LoggedIn {
     }
 }
 
-/// A session with the vCenter of a VM.
+/// A VM, and a session with its vCenter.
 pub(crate) struct Center {
-    pub(crate) vcenter: LoggedIn,
+    pub(crate) vcenter: Session,
     pub(crate) vm: MoRef,
     /// The VM as it was found.
     pub(crate) info: VmInfo,
@@ -180,7 +179,7 @@ impl Center {
             }),
         };
         let run_dir = RunDir::make()?;
-        let vcenter = LoggedIn(VCenter::connect(&server)?);
+        let vcenter = Session(VCenter::connect(&server)?);
         let vm = vcenter.find_vm(place)?;
         let info = vcenter.vm(&vm)?;
         tracing::info!(server = ?vcenter.about(), %vm, name = info.name, "the virtual machine is found");
