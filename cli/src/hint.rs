@@ -50,11 +50,11 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     let error = cause.downcast_ref::<io::Error>()?;
     // The errors of sources and targets come wrapped in those of the operating system.
     let Some(wrapped) = error.get_ref() else { return system(error).map(str::to_owned) };
-    let advice = if let Some(error) = wrapped.downcast_ref() {
+    let advice = if let Some(error) = wrapped.downcast_ref::<TargetError>() {
         target(error)
-    } else if let Some(error) = wrapped.downcast_ref() {
+    } else if let Some(error) = wrapped.downcast_ref::<ImageError>() {
         image(error)
-    } else if let Some(error) = wrapped.downcast_ref() {
+    } else if let Some(error) = wrapped.downcast_ref::<keepstone_engine::nbd::NbdError>() {
         nbd::advice(error)
     } else {
         vsphere::advice(wrapped).or_else(|| system(error))

@@ -54,6 +54,7 @@ pub(crate) struct VSphereArguments {
     ///
     /// It is taken from the first of --vsphere-password-file, --vsphere-password-command, the environment variable
     /// KEEPSTONE_VSPHERE_PASSWORD, the profile, and a question at the terminal.
+    #[expect(clippy::doc_markdown, reason = "it is shown as a help text, as it is")]
     #[arg(long, value_name = "FILE", conflicts_with = "vsphere_password_command")]
     pub(crate) vsphere_password_file: Option<PathBuf>,
 
@@ -113,10 +114,10 @@ impl Drop for RunDir {
     }
 }
 
-/// A session with a vCenter, which is logged out of however the command ends.
-pub(crate) struct Session(VCenter);
+/// A session that is ended when it is dropped.
+pub(crate) struct LoggedIn(VCenter);
 
-impl Deref for Session {
+impl Deref for LoggedIn {
     type Target = VCenter;
 
     fn deref(&self) -> &VCenter {
@@ -124,7 +125,7 @@ impl Deref for Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for LoggedIn {
     fn drop(&mut self) {
         if let Err(error) = self.0.logout() {
             tracing::info!(%error, "the session with vCenter was left to end by itself");
@@ -132,9 +133,9 @@ impl Drop for Session {
     }
 }
 
-/// A VM, and a session with its vCenter.
+/// A session with the vCenter of a VM.
 pub(crate) struct Center {
-    pub(crate) vcenter: Session,
+    pub(crate) vcenter: LoggedIn,
     pub(crate) vm: MoRef,
     /// The VM as it was found.
     pub(crate) info: VmInfo,
@@ -179,7 +180,7 @@ impl Center {
             }),
         };
         let run_dir = RunDir::make()?;
-        let vcenter = Session(VCenter::connect(&server)?);
+        let vcenter = LoggedIn(VCenter::connect(&server)?);
         let vm = vcenter.find_vm(place)?;
         let info = vcenter.vm(&vm)?;
         tracing::info!(server = ?vcenter.about(), %vm, name = info.name, "the virtual machine is found");

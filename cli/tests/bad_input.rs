@@ -3,6 +3,7 @@
 
 mod world;
 
+use keepstone_peers::vcenter::{DiskSpec, PASSWORD, USER, VCenter, VmSpec};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -303,4 +304,29 @@ fn a_cache_that_cannot_be_written_is_told_and_done_without() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stderr.contains("the index is held in memory"), "{ended:?}");
     assert_eq!(fs::read_dir(world.path("sealed")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_session_with_vcenter_is_ended_also_where_nothing_is_backed_up() {
+    let world = monday();
+    fs::create_dir(world.path("vcenter")).unwrap();
+    let vcenter = VCenter::start(&world.path("vcenter"));
+    let spec = VmSpec { disks: vec![DiskSpec::of(1 << 20)], ..VmSpec::default() };
+    let _vm = vcenter.add_vm("DC/vm/web", &spec);
+    world.write("vcenter-password", PASSWORD.as_bytes());
+    let place = |vm: &str| format!("vsphere://{}/DC/vm/{vm}", vcenter.host());
+    let trust = ["--vsphere-user", USER, "--vsphere-password-file", "vcenter-password"];
+    let trust = [&trust[..], &["--vsphere-thumbprint", vcenter.thumbprint()]].concat();
+    let fails = |command: &[&str], place: &str, why: &str| {
+        let ended = world.run(&[command, &[place], &trust].concat());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let said = ended.told();
+        assert!(said.contains(why), "{command:?}: {said}");
+        assert_eq!(vcenter.open_sessions(), 0, "{command:?}");
+    };
+    fails(&["backup"], &place("nothing"), "there is no virtual machine");
+    fails(&["vsphere", "check"], &place("nothing"), "there is no virtual machine");
+    fs::rename(world.path("repo"), world.path("moved")).unwrap();
+    fails(&["backup"], &place("web"), "repo");
+    assert_eq!(vcenter.count("Login"), 3);
 }

@@ -27,6 +27,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is to be done.
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a new, empty repository

@@ -80,6 +80,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let place = parse_place(&check.place)?;
     let center = Center::connect(settings, &check.vsphere, &place)?;
     let (report, exit) = look(settings, check, &center)?;
+    drop(center);
     settings.console.report(&report, text)?;
     Ok(exit)
 }

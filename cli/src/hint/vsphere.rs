@@ -81,13 +81,12 @@ pub(crate) fn finding(finding: &Finding) -> Option<&'static str> {
 fn server(error: &VSphereError) -> Option<&'static str> {
     Some(match error {
         VSphereError::Connection { .. } => {
-            "check the host and the port, the network, and whether a proxy (HTTPS_PROXY, NO_PROXY) is in between"
+            "check the host and the port, and the network; proxies of the environment are not used"
         }
         VSphereError::Tls { .. } => {
             "give the authority of the server's certificate with --vsphere-ca, or its thumbprint with \
              --vsphere-thumbprint"
         }
-        VSphereError::TlsSetup(_) => "check the file of --vsphere-ca: authorities in PEM",
         VSphereError::WrongThumbprint { .. } => {
             "if the certificate was renewed, ask who runs the server for the new thumbprint before you trust it"
         }
@@ -126,11 +125,8 @@ fn guard(error: &GuardError) -> Option<&'static str> {
             "wait until it is done; if no backup of this VM runs on any host, add --take-over"
         }
         GuardError::Wait(error) => return waiting(error),
-        GuardError::NotConsolidated => {
+        GuardError::Remains { .. } | GuardError::NotConsolidated => {
             "look at the VM's snapshots and disks in vCenter, and consolidate them there"
-        }
-        GuardError::NotQuiesced => {
-            "look at VMware Tools in the guest: they must run; --quiesce preferred goes on without"
         }
         GuardError::Journal(_) => "make room or name another directory with --cache-dir",
         _ => return None,

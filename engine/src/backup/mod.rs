@@ -110,7 +110,8 @@ pub enum CountedFrom {
     ChangeId,
     /// A snapshot, as whoever keeps count says. It must be the parent, or one that the parent was built on.
     Snapshot(DecisionName),
-    /// The VM's newest snapshot, if every later session is one too: a session that failed may have reset the count.
+    /// The VM's newest snapshot, if every later session is one too: a session that failed, or that another writer began
+    /// and did not end, may have reset the count.
     Newest,
 }
 
@@ -174,12 +175,13 @@ fn plan<'a>(
     session: &Session,
 ) -> Result<Vec<DiskPlan<'a>>, EngineError> {
     let mut plans = Vec::with_capacity(job.disks.len());
+    let later = later(repository, job, session)?;
     for disk in &job.disks {
         let since = match (&session.parent, session.recorded(disk.key), job.reading) {
             (None, _, _) | (_, None, _) => Asking::Nothing(FullReason::NoParent),
             (_, _, Reading::Everything) => Asking::Nothing(FullReason::Requested),
             (Some(parent), Some(recorded), Reading::Changes) => {
-                match not_counted(repository, session, parent, disk, recorded)? {
+                match not_counted(repository, later, parent, disk, recorded)? {
                     Some(reason) => Asking::Nothing(reason),
                     None => Asking::Since { recorded, properties: &parent.commit.properties },
                 }
@@ -190,17 +192,32 @@ fn plan<'a>(
     Ok(plans)
 }
 
+/// A session that may have reset what is counted from the newest snapshot, if anything is.
+fn later(
+    repository: &Repository<'_>,
+    job: &BackupJob<'_>,
+    session: &Session,
+) -> Result<Option<SessionId>, EngineError> {
+    let is_asked = job.disks.iter().any(|disk| disk.counted == CountedFrom::Newest);
+    match &session.parent {
+        Some(parent) if is_asked && session.later.is_none() => {
+            unfinished::begun_by_others(repository, job, parent.name.seq)
+        }
+        _ => Ok(session.later),
+    }
+}
+
 /// Why the changes that a source tells do not count from the parent, if they do not.
 fn not_counted(
     repository: &Repository<'_>,
-    session: &Session,
+    later: Option<SessionId>,
     parent: &Snapshot,
     disk: &JobDisk<'_>,
     recorded: &Disk,
 ) -> Result<Option<FullReason>, EngineError> {
     Ok(match &disk.counted {
         CountedFrom::ChangeId => recorded.change_id.is_none().then_some(FullReason::NoChangeTracking),
-        CountedFrom::Newest => session.later.map(|session| FullReason::LaterSession { session }),
+        CountedFrom::Newest => later.map(|session| FullReason::LaterSession { session }),
         CountedFrom::Snapshot(since) if snapshots::descends(repository, parent, since)? => None,
         CountedFrom::Snapshot(since) => Some(FullReason::NotAncestor { since: since.session }),
     })

@@ -11,8 +11,8 @@ use crate::repository::{Repository, get_sealed};
 use crate::session;
 use crate::store::{BlobInfo, Put};
 use repo_format::{
-    BlobKind, BlobName, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, PackKind, SessionId, decisions_prefix,
-    indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
+    BlobKind, BlobName, Intent, PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_TOMBSTONES, PackKind, SessionId,
+    decisions_prefix, indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
 };
 use std::collections::BTreeSet;
 
@@ -121,6 +121,34 @@ fn unfinished(
         }
     }
     Ok(unfinished)
+}
+
+/// A session that another writer began for the job's VM with a number of `seq` or more, and that has not ended: it runs or
+/// was killed. One that cannot be read may be of this VM.
+pub(super) fn begun_by_others(
+    repository: &Repository<'_>,
+    job: &BackupJob<'_>,
+    seq: u32,
+) -> Result<Option<SessionId>, EngineError> {
+    let vm = repository.keys().vm_tag(job.vm);
+    // In this order: a session that ends meanwhile is seen to have ended.
+    let begun = repository.list(PREFIX_INTENTS)?;
+    let mut decided = BTreeSet::new();
+    for prefix in [PREFIX_DECISIONS, PREFIX_TOMBSTONES] {
+        decided.extend(repository.list(prefix)?.iter().filter_map(|info| decided_by(&info.name)));
+    }
+    for info in &begun {
+        let Some(BlobKind::Intent { writer, session }) = info.name.kind() else { continue };
+        if writer == *job.writer || decided.contains(&session) {
+            continue;
+        }
+        let bytes = get_sealed(repository.store(), &info.name)?;
+        match Intent::open(repository.keys(), &info.name, &bytes) {
+            Ok(intent) if intent.decision.vm != vm || intent.decision.seq < seq => {}
+            Ok(_) | Err(_) => return Ok(Some(session)),
+        }
+    }
+    Ok(None)
 }
 
 /// The session that a decision or a tombstone ends, by its name alone: that is enough to leave a session in peace.

@@ -5,7 +5,7 @@ use super::connection::{Connection, Piece};
 use super::error::NbdError;
 use super::handshake::Agreed;
 use super::place::NbdPlace;
-use super::settings::NbdSettings;
+use super::settings::{Holes, NbdSettings};
 use super::status::Areas;
 use super::tls::Tls;
 use super::wire::{BlockSizes, ExportInfo, STATE_DIRTY, STATE_ZERO, Style};
@@ -110,14 +110,17 @@ impl Client {
             settings,
         };
         let bitmap = client.settings.bitmap.as_ref().map(|name| format!("{BITMAP_PREFIX}{name}"));
-        let contexts: Vec<&str> = [ALLOCATION].into_iter().chain(bitmap.as_deref()).collect();
+        let allocation = (client.settings.holes == Holes::Skipped).then_some(ALLOCATION);
+        let contexts: Vec<&str> = allocation.into_iter().chain(bitmap.as_deref()).collect();
         let mut connection = client.connect(&contexts, client.settings.timeout)?;
         let Agreed { style, info, blocks, contexts } = connection.agreed().clone();
         if info.size == 0 {
             return Err(NbdError::Empty { place: client.place.to_string() });
         }
         (client.info, client.blocks) = (info, blocks);
-        let told = client.ask(&mut connection, style, &contexts)?;
+        let mut ids = contexts.into_iter();
+        let allocation = allocation.and_then(|_| ids.next()).flatten();
+        let told = client.ask(&mut connection, style, (allocation, ids.next().flatten()))?;
         let limit = client.limit();
         *client.lock() = Connections { idle: vec![connection], open: 1, limit };
         Ok((client, told))
@@ -127,14 +130,12 @@ impl Client {
         &self,
         connection: &mut Connection,
         style: Style,
-        contexts: &[Option<u32>],
+        (allocation, bitmap): (Option<u32>, Option<u32>),
     ) -> Result<Told, NbdError> {
         let size = self.info.size;
         let is_data: fn(u64) -> bool = |state| state & STATE_ZERO == 0;
         let is_dirty: fn(u64) -> bool = |state| state & STATE_DIRTY != 0;
         let mut wanted: Vec<(u32, Areas)> = Vec::new();
-        let allocation = contexts.first().copied().flatten();
-        let bitmap = contexts.get(1).copied().flatten();
         wanted.extend(allocation.map(|id| (id, Areas::unknown(size, is_data))));
         wanted.extend(bitmap.map(|id| (id, Areas::unknown(size, is_dirty))));
         debug_assert!(wanted.is_empty() || style != Style::Simple, "contexts need structured replies");

@@ -23,5 +23,5 @@ pub(crate) use client::{Bitmap, Client, Told};
 pub(crate) use connection::Piece;
 pub use error::{NbdError, Refusal, ServerError};
 pub use place::{NbdPlace, PlaceError};
-pub use settings::NbdSettings;
+pub use settings::{Holes, NbdSettings};
 pub use wire::WireError;

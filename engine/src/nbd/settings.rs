@@ -2,11 +2,22 @@
 
 use std::time::Duration;
 
+/// What is done with ranges that a server says to read as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holes {
+    /// They are taken for zeros.
+    Skipped,
+    /// They are read: for a server that repeats what somebody doubtful told it.
+    Read,
+}
+
 /// How to read an export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NbdSettings {
     /// The dirty bitmap that counts what changed, by its name without `qemu:dirty-bitmap:`.
     pub bitmap: Option<String>,
+    /// What is done with ranges that the server says to read as zeros.
+    pub holes: Holes,
     /// The most connections at a time, where the server says that several see the same; at least one.
     pub connections: usize,
     /// How long a server may be silent while it has something to answer. Not zero.
@@ -20,10 +31,11 @@ pub struct NbdSettings {
 }
 
 impl Default for NbdSettings {
-    /// No bitmap, 4 connections, a minute of silence, 20 s to connect, 5 more connections with 2 s between them.
+    /// No bitmap, holes skipped, 4 connections, a minute of silence, 20 s to connect, 5 more connections with 2 s between them.
     fn default() -> Self {
         Self {
             bitmap: None,
+            holes: Holes::Skipped,
             connections: 4,
             timeout: Duration::from_mins(1),
             connect_timeout: Duration::from_secs(20),

@@ -95,7 +95,8 @@ pub enum FullReason {
         /// The snapshot that they count from.
         since: SessionId,
     },
-    /// Changes that should count from the newest snapshot may count from a later session, which failed or was forgotten.
+    /// Changes that should count from the newest snapshot may count from a later session, which failed, was forgotten or
+    /// has not ended.
     LaterSession {
         /// The session.
         session: SessionId,
@@ -145,8 +146,8 @@ impl fmt::Display for FullReason {
             }
             Self::LaterSession { session } => write!(
                 formatter,
-                "session {session} came after the last snapshot and failed or was forgotten, so the changes may count \
-                 from it"
+                "session {session} came after the last snapshot and failed, was forgotten or has not ended, so the \
+                 changes may count from it"
             ),
             Self::Resized { before, after } => {
                 write!(formatter, "the disk had {before} bytes in the last snapshot and has {after} now")

@@ -4,7 +4,7 @@ use super::changes::{CurrentDisk, RecordedDisk, Tracking, collect_changes, plan_
 use super::client::VCenter;
 use super::error::VSphereError;
 use super::machine::{Unallocated, property};
-use super::model::{MoRef, VirtualDisk};
+use super::model::{MoRef, VirtualDisk, VmSnapshot};
 use super::transport::{DataPath, Transport, TransportError};
 use super::waiting::Waiter;
 use crate::source::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Since};
@@ -13,6 +13,16 @@ use std::io;
 
 /// The change id that asks for what is allocated.
 const ALLOCATED: &str = "*";
+
+/// Whether a disk's changes are tracked, of a VM where that is `enabled`, or not. A snapshot among the `older` ones that
+/// has the disk without a change id was there before tracking began.
+pub(super) fn tracking(enabled: Tracking, disk: &VirtualDisk, older: &[VmSnapshot]) -> Tracking {
+    let mut before = older.iter().flat_map(|snapshot| &snapshot.disks).filter(|old| old.key == disk.key);
+    if enabled == Tracking::On && before.any(|old| old.backing.change_id.is_none()) {
+        return Tracking::BegunWithSnapshots;
+    }
+    enabled
+}
 
 /// What a disk's changes are asked of.
 pub(super) struct Origin<'a> {
@@ -143,5 +153,48 @@ impl DiskSource for MachineDisk<'_> {
             io::ErrorKind::InvalidData,
             "the virtual machine's snapshot changed while it was read",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vsphere::model::{Backing, BackingKind};
+
+    fn disk(key: i32, change_id: Option<&str>) -> VirtualDisk {
+        VirtualDisk {
+            key,
+            label: String::new(),
+            controller_key: None,
+            unit_number: None,
+            capacity_bytes: 1 << 20,
+            backing: Backing {
+                kind: BackingKind::FlatVer2,
+                file: None,
+                uuid: None,
+                change_id: change_id.map(ToOwned::to_owned),
+                mode: None,
+                sharing: false,
+                thin: None,
+                parent_file: None,
+            },
+        }
+    }
+
+    fn snapshot(disks: Vec<VirtualDisk>) -> VmSnapshot {
+        let snapshot = MoRef::new("VirtualMachineSnapshot", "snapshot-1");
+        VmSnapshot { snapshot, disks, controllers: Vec::new() }
+    }
+
+    #[test]
+    fn tracking_is_doubtful_if_an_older_snapshot_has_the_disk_without_a_change_id() {
+        let tracked = disk(2000, Some("id/2"));
+        let before = snapshot(vec![disk(2000, None), disk(2001, Some("id/1"))]);
+        let since = snapshot(vec![disk(2000, Some("id/1")), disk(2001, None)]);
+        assert_eq!(tracking(Tracking::On, &tracked, &[]), Tracking::On);
+        assert_eq!(tracking(Tracking::On, &tracked, std::slice::from_ref(&since)), Tracking::On);
+        let both = [since, before];
+        assert_eq!(tracking(Tracking::On, &tracked, &both), Tracking::BegunWithSnapshots);
+        assert_eq!(tracking(Tracking::Off, &tracked, &both), Tracking::Off);
     }
 }

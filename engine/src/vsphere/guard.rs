@@ -41,18 +41,39 @@ pub enum GuardError {
     /// The disks of removed snapshots are still not merged.
     #[error("the disks of the virtual machine still need consolidation after it was tried")]
     NotConsolidated,
-    /// The guest had to come to rest, and vCenter made the snapshot without that.
-    #[error("vCenter made the snapshot without bringing the guest to rest")]
-    NotQuiesced,
     /// The journal cannot be written.
     #[error("could not note the snapshot that is about to be made")]
     Journal(#[source] io::Error),
+    /// vCenter says that it removed the snapshot, and the virtual machine still has it.
+    #[error("vCenter removed the snapshot {name:?}, and the virtual machine still has it")]
+    Remains {
+        /// The snapshot's name.
+        name: String,
+    },
     /// The task that made the snapshot says that it did, and the VM has none of that name.
     #[error("vCenter made the snapshot {name:?}, and the virtual machine does not have it")]
     Vanished {
         /// The snapshot's name.
         name: String,
     },
+}
+
+/// A snapshot that was not made.
+#[derive(Debug)]
+pub struct NotMade {
+    /// Why.
+    pub error: GuardError,
+    /// Why what was made all the same could not be removed.
+    pub left: Option<Box<GuardError>>,
+}
+
+/// What it means that a snapshot is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Absence {
+    /// It will not come any more.
+    Lasts,
+    /// It may come: nobody knows whether the server was asked for it.
+    MayEnd,
 }
 
 /// Whether the guest has to come to rest before the snapshot.
@@ -117,6 +138,12 @@ impl Guard<'_> {
         let info = self.look()?;
         let left: Vec<SnapshotNode> =
             info.snapshots.iter().filter(|snapshot| self.name.is_sibling(&snapshot.name)).cloned().collect();
+        // What is not there by now does not come any more.
+        for name in self.journal.names() {
+            if !left.iter().any(|snapshot| snapshot.name == name) {
+                self.forget(&name);
+            }
+        }
         if take_over == TakeOver::No {
             self.refuse_what_may_run(&left)?;
         }
@@ -135,16 +162,17 @@ impl Guard<'_> {
     /// Makes the snapshot.
     ///
     /// # Errors
-    /// Whatever fails; what was made all the same has been removed then, if that was possible.
-    pub fn make(&mut self, power: Power, policy: QuiescePolicy) -> Result<(MoRef, Consistency), GuardError> {
+    /// Whatever fails; what was made all the same has been removed then, if that was possible. What may come later stays
+    /// noted.
+    pub fn make(&mut self, power: Power, policy: QuiescePolicy) -> Result<(MoRef, Consistency), NotMade> {
         let name = self.name.to_string();
-        self.journal.note(&name).map_err(GuardError::Journal)?;
-        let made = self.try_to_make(&name, power, policy);
-        if made.is_err() {
-            // Its failure is what is reported; the next backup finds what is left.
-            let _left = self.remove_by_name(&name);
-        }
-        made
+        let noted = self.journal.note(&name).map_err(GuardError::Journal);
+        noted.map_err(|error| NotMade { error, left: None })?;
+        self.try_to_make(&name, power, policy).map_err(|error| {
+            let absence = if is_unanswered(&error) { Absence::MayEnd } else { Absence::Lasts };
+            let left = self.remove_by_name(&name, absence).err().map(Box::new);
+            NotMade { error, left }
+        })
     }
 
     /// Removes the snapshot, whether or not it is there, and waits until the disks are merged.
@@ -153,7 +181,7 @@ impl Guard<'_> {
     /// Whatever fails; the journal keeps the name then, and the next backup tries again.
     pub fn remove(&mut self) -> Result<(), GuardError> {
         let name = self.name.to_string();
-        self.remove_by_name(&name)
+        self.remove_by_name(&name, Absence::Lasts)
     }
 
     fn try_to_make(
@@ -169,10 +197,7 @@ impl Guard<'_> {
         };
         for tries in 1..=if may_quiesce { QUIESCE_TRIES } else { 0 } {
             match self.begin(name, Quiescing::Guest) {
-                // Without VMware Tools the wish is passed over in silence.
-                Ok(snapshot) if self.is_quiesced(&snapshot)? => return Ok((snapshot, Consistency::Quiesced)),
-                Ok(_) if policy == QuiescePolicy::Required => return Err(GuardError::NotQuiesced),
-                Ok(snapshot) => return Ok((snapshot, unquiesced)),
+                Ok(snapshot) => return Ok((snapshot, Consistency::Quiesced)),
                 Err(error) if !is_about_quiescing(&error) => return Err(error),
                 Err(error) if tries == QUIESCE_TRIES && policy == QuiescePolicy::Required => {
                     return Err(error);
@@ -194,17 +219,20 @@ impl Guard<'_> {
         }
     }
 
-    /// Whether vCenter says that the guest came to rest for a snapshot.
-    fn is_quiesced(&self, snapshot: &MoRef) -> Result<bool, GuardError> {
-        let made = self.look()?.snapshots.into_iter().find(|found| found.snapshot == *snapshot);
-        Ok(made.is_some_and(|made| made.quiesced))
-    }
-
-    fn remove_by_name(&mut self, name: &str) -> Result<(), GuardError> {
+    fn remove_by_name(&mut self, name: &str, absence: Absence) -> Result<(), GuardError> {
         // It may be under way although nobody was told.
         match self.quiet(self.cleaning).and_then(|()| self.find(name)) {
-            Ok(Some(snapshot)) => remove_one(&snapshot, self.cleaning)?,
-            Ok(None) => {}
+            Ok(Some(snapshot)) => {
+                remove_one(&snapshot, self.cleaning)?;
+                self.quiet(self.cleaning)?;
+                // A server that restarts forgets its tasks, whatever became of them.
+                if self.find(name)?.is_some() {
+                    return Err(GuardError::Remains { name: name.to_owned() });
+                }
+                self.forget(name);
+            }
+            Ok(None) if absence == Absence::MayEnd => {}
+            Ok(None) => self.forget(name),
             // With the VM its snapshots have gone.
             Err(error) if is_gone(&error) => {
                 self.forget(name);
@@ -212,11 +240,7 @@ impl Guard<'_> {
             }
             Err(error) => return Err(error),
         }
-        self.forget(name);
-        match self.settle_with(self.cleaning) {
-            Err(error) if is_gone(&error) => Ok(()),
-            settled => settled,
-        }
+        self.settle_with(self.cleaning)
     }
 
     fn forget(&mut self, name: &str) {
@@ -309,6 +333,16 @@ fn is_about_quiescing(error: &GuardError) -> bool {
         _ => None,
     };
     matches!(kind, Some(FaultKind::ApplicationQuiesce | FaultKind::FilesystemQuiesce))
+}
+
+/// Whether nobody knows what the server did.
+fn is_unanswered(error: &GuardError) -> bool {
+    match error {
+        GuardError::Asking(source) | GuardError::Wait(WaitError::Asking { source, .. }) => {
+            source.fault().is_none()
+        }
+        _ => false,
+    }
 }
 
 fn is_gone(error: &GuardError) -> bool {

@@ -48,6 +48,11 @@ impl Journal {
         self.names.iter().any(|found| found == name)
     }
 
+    /// The snapshots that are noted.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
     /// Notes a snapshot that is about to be made.
     ///
     /// # Errors
@@ -55,7 +60,8 @@ impl Journal {
     pub fn note(&mut self, name: &str) -> io::Result<()> {
         if let Some(path) = &self.path {
             let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-            file.write_all(format!("{name}\n").as_bytes())?;
+            // Before it may be what a crash left of a line.
+            file.write_all(format!("\n{name}\n").as_bytes())?;
             file.sync_all()?;
         }
         self.names.push(name.to_owned());
@@ -111,8 +117,11 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal");
         fs::write(&path, "a 1\n\na 2").unwrap();
-        let journal = Journal::open(&path).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
         assert_eq!((journal.has("a 1"), journal.has("a 2"), journal.has("")), (true, false, false));
+        journal.note("a 3").unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!((journal.has("a 1"), journal.has("a 3")), (true, true));
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 use super::changes::Tracking;
 use super::client::VCenter;
-use super::disk::{MachineDisk, Origin};
+use super::disk::{MachineDisk, Origin, tracking};
 use super::error::VSphereError;
-use super::guard::{Consistency, Guard, GuardError, QuiescePolicy, TakeOver};
+use super::guard::{Consistency, Guard, GuardError, NotMade, QuiescePolicy, TakeOver};
 use super::journal::Journal;
 use super::model::{Datacenter, MoRef, VirtualDisk, VmInfo, VmSnapshot};
 use super::preflight::{Finding, PRIVILEGE_TO_TRACK, PRIVILEGES, Severity, chosen_disks, disk_key, findings};
@@ -116,6 +116,9 @@ pub enum MachineError {
     /// Change tracking could not be switched on.
     #[error("could not switch changed block tracking on")]
     Enabling(#[source] WaitError),
+    /// Disks are attached to the proxy, and cannot be detached.
+    #[error("could not detach the disks that an earlier backup left attached")]
+    Leftovers(#[source] TransportError),
     /// A disk that the VM has is not in its snapshot, or is another one there.
     #[error("disk {disk} of the virtual machine is not in its snapshot")]
     DiskNotInSnapshot {
@@ -149,6 +152,7 @@ impl MachineError {
         match self {
             Self::Snapshot(GuardError::Wait(error))
             | Self::Enabling(error)
+            | Self::Leftovers(TransportError::Waiting(error))
             | Self::Transport { source: TransportError::Waiting(error), .. } => {
                 matches!(error, WaitError::Interrupted { .. })
             }
@@ -172,18 +176,6 @@ pub enum Problem {
         name: String,
         /// Why.
         source: GuardError,
-    },
-    /// The snapshot may be there, or come to be: making it failed, and so did looking for it.
-    #[error("the snapshot {name:?} may be left on the virtual machine")]
-    SnapshotMayBeLeft {
-        /// Its name.
-        name: String,
-    },
-    /// The snapshot was not removed, because one of its disks is still attached elsewhere.
-    #[error("the snapshot {name:?} stays on the virtual machine until its disk is detached")]
-    SnapshotInUse {
-        /// Its name.
-        name: String,
     },
     /// A disk is still in use.
     #[error("disk {disk} could not be closed")]
@@ -247,13 +239,6 @@ pub enum Told {
     },
 }
 
-/// Whether a disk of the snapshot is known to be attached to another machine.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attached {
-    No,
-    Yes,
-}
-
 /// A VM with a snapshot whose disks are open.
 pub struct Machine<'a> {
     guard: Guard<'a>,
@@ -281,31 +266,18 @@ impl<'a> Machine<'a> {
         let host_build = host_build(&guard, &info).map_err(none_left)?;
         let datacenter =
             guard.waiter.vcenter.datacenter_of(vm).map_err(MachineError::Asking).map_err(none_left)?;
-        let (snapshot, consistency) = match guard.make(info.power, job.quiesce) {
-            Ok(made) => made,
-            Err(error) => {
-                let name = job.name.to_string();
-                // The journal forgets it once it is known that there is none.
-                let may_be_left = guard.journal.has(&name);
-                let left = may_be_left.then_some(Problem::SnapshotMayBeLeft { name });
-                let error = MachineError::Snapshot(error);
-                return Err(Failed { error, left: left.into_iter().collect() });
-            }
+        let not_made = |NotMade { error, left }| {
+            let name = job.name.to_string();
+            let left = left.map(|source| Problem::SnapshotLeft { name, source: *source });
+            Failed { error: MachineError::Snapshot(error), left: left.into_iter().collect() }
         };
+        let (snapshot, consistency) = guard.make(info.power, job.quiesce).map_err(not_made)?;
         tell(Told::Snapshot { name: job.name.to_string(), consistency });
         let mut machine =
             Self { guard, info, consistency, host_build, left_out: job.left_out, disks: Vec::new() };
         match machine.open_disks(&snapshot, &datacenter, job, tell) {
             Ok(()) => Ok(machine),
-            Err(error) => {
-                let attached = match &error {
-                    MachineError::Transport { source: TransportError::StillAttached { .. }, .. } => {
-                        Attached::Yes
-                    }
-                    _ => Attached::No,
-                };
-                Err(Failed { error, left: machine.close_all(attached) })
-            }
+            Err(error) => Err(Failed { error, left: machine.close() }),
         }
     }
 
@@ -361,25 +333,17 @@ impl<'a> Machine<'a> {
 
     /// Closes the disks and removes the snapshot. Returns what could not be undone.
     #[must_use]
-    pub fn close(self) -> Vec<Problem> {
-        self.close_all(Attached::No)
-    }
-
-    fn close_all(mut self, mut attached: Attached) -> Vec<Problem> {
+    pub fn close(mut self) -> Vec<Problem> {
         let mut left = Vec::new();
         for disk in self.disks {
             let key = disk.key().to_owned();
             if let Err(source) = disk.close(&self.guard.cleaning) {
-                attached = Attached::Yes;
                 left.push(Problem::DiskLeft { disk: key, source });
             }
         }
-        let name = self.guard.name.to_string();
-        // Its files cannot be merged while a disk is attached elsewhere; the next backup detaches that first.
-        if attached == Attached::Yes {
-            left.push(Problem::SnapshotInUse { name });
-        } else if let Err(source) = self.guard.remove() {
-            left.push(Problem::SnapshotLeft { name, source });
+        // Also while a disk is in use: vSphere refuses if that cannot be.
+        if let Err(source) = self.guard.remove() {
+            left.push(Problem::SnapshotLeft { name: self.guard.name.to_string(), source });
         }
         left
     }
@@ -394,6 +358,10 @@ impl<'a> Machine<'a> {
         let vcenter = job.waiter.vcenter;
         let frozen = vcenter.snapshot_config(snapshot).map_err(MachineError::Asking)?;
         let info = self.info.clone();
+        let older: Result<Vec<VmSnapshot>, _> =
+            info.snapshots.iter().map(|older| vcenter.snapshot_config(&older.snapshot)).collect();
+        let older = older.map_err(MachineError::Asking)?;
+        let enabled = if info.change_tracking_enabled { Tracking::On } else { Tracking::Off };
         let reader = Reader {
             waiter: job.waiter,
             cleaning: job.cleaning,
@@ -417,7 +385,7 @@ impl<'a> Machine<'a> {
                 vm: info.vm.clone(),
                 snapshot: snapshot.clone(),
                 host_build: self.host_build.clone(),
-                tracking: if info.change_tracking_enabled { Tracking::On } else { Tracking::Off },
+                tracking: tracking(enabled, disk, &older),
                 unallocated: job.unallocated,
             };
             self.disks.push(MachineDisk::new(key.clone(), disk.clone(), path, origin));
@@ -457,8 +425,7 @@ fn prepare(
     found.extend(privileges(vcenter, guard.vm, job.enabling)?);
     refuse_unfit(&found)?;
     let detached = Reader::detach_leftovers(&job.waiter, &before, job.transport);
-    let detached =
-        detached.map_err(|source| MachineError::Transport { disk: "left attached".to_owned(), source })?;
+    let detached = detached.map_err(MachineError::Leftovers)?;
     if detached > 0 {
         tell(Told::Detached { count: detached });
     }

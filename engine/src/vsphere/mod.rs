@@ -36,7 +36,7 @@ pub use client::{Pause, UuidKind, VCenter, VCenterSettings};
 pub use datastore::DatastorePath;
 pub use error::VSphereError;
 pub use fault::{Fault, FaultKind};
-pub use guard::{Consistency, Guard, GuardError, QuiescePolicy, TakeOver};
+pub use guard::{Consistency, Guard, GuardError, NotMade, QuiescePolicy, TakeOver};
 pub use journal::Journal;
 pub use machine::{
     Enabling, Failed, Machine, MachineError, MachineJob, Problem, Told, Unallocated, privileges, property,

@@ -169,8 +169,7 @@ fn doubt(error: VSphereError) -> Result<Doubt, VSphereError> {
                 kind @ (FaultKind::File { .. }
                 | FaultKind::InvalidArgument { .. }
                 | FaultKind::NotSupported { .. }
-                | FaultKind::InvalidState { .. }
-                | FaultKind::Other { .. }),
+                | FaultKind::InvalidState { .. }),
             message,
             ..
         } => Ok(Doubt::Refused { fault: kind.name().to_owned(), message }),

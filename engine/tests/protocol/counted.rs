@@ -10,26 +10,26 @@ use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::source::{ChangedAreas, FullReason, Outside, ReadPart, Since, read_each};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{DiskSource, EngineError, Entropy, Extent, Repository};
-use repo_format::{SessionId, WriterId};
+use repo_format::{DecisionName, Intent, SessionId, WriterId};
 use std::io;
 
 /// A disk with a bitmap of what was written since somebody cleared it.
 #[derive(Clone)]
 struct Dirty {
     bytes: Vec<u8>,
-    dirty: Vec<Extent>,
+    written: Vec<Extent>,
     is_broken: bool,
 }
 
 impl Dirty {
     fn new() -> Self {
-        Self { bytes: mixed(1, 300_000), dirty: Vec::new(), is_broken: false }
+        Self { bytes: mixed(1, 300_000), written: Vec::new(), is_broken: false }
     }
 
     fn write(&mut self, start: u64, byte: u8) {
         self.bytes[start as usize..][..512].fill(byte);
-        self.dirty = keepstone_engine::extent::normalized(
-            self.dirty.iter().copied().chain([Extent { start, length: 512 }]).collect(),
+        self.written = keepstone_engine::extent::normalized(
+            self.written.iter().copied().chain([Extent { start, length: 512 }]).collect(),
         );
     }
 }
@@ -42,7 +42,7 @@ impl DiskSource for Dirty {
     fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
         let everything = || Extent::between(0, self.size()).into_iter().collect();
         let (areas, outside) = match since {
-            Some(_) => (self.dirty.clone(), Outside::Unchanged),
+            Some(_) => (self.written.clone(), Outside::Unchanged),
             None => (everything(), Outside::Zero { full_reason: None }),
         };
         Ok(ChangedAreas { areas, outside, change_id: None })
@@ -112,13 +112,49 @@ fn changes_since_the_newest_snapshot_count_until_a_session_fails() {
     disk.write(9000, 2);
     let broken = Dirty { is_broken: true, ..disk.clone() };
     back_up(&repository, 3, &broken, CountedFrom::Newest).unwrap_err();
-    disk.dirty.clear();
+    disk.written.clear();
     let third = back_up(&repository, 4, &disk, CountedFrom::Newest).unwrap();
     let reason = full_reason(&repository, &third, &disk);
     assert!(matches!(reason, Some(FullReason::LaterSession { .. })), "{reason:?}");
     disk.write(20_000, 3);
     let fourth = back_up(&repository, 5, &disk, CountedFrom::Newest).unwrap();
     assert_eq!(full_reason(&repository, &fourth, &disk), None);
+}
+
+/// As if another writer had been killed while it backed up a VM.
+fn killed_elsewhere(repository: &Repository<'_>, vm: &str, seq: u32, session: u8) -> SessionId {
+    let session = SessionId([session; 16]);
+    let (vm, writer) = (repository.keys().vm_tag(vm), WriterId::new("host-b").unwrap());
+    let decision = DecisionName { vm, writer, seq, session };
+    let intent = Intent { session, decision, generation: 0, time: NOW };
+    let (name, bytes) = intent.seal(repository.keys(), [session.0[0]; 32]);
+    repository.store().put_new(&name, &bytes).unwrap();
+    session
+}
+
+#[test]
+fn changes_may_count_from_a_session_of_another_writer_that_did_not_end() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let mut disk = Dirty::new();
+    let first = back_up(&repository, 1, &disk, CountedFrom::Newest).unwrap();
+    let seq = snapshot(&repository, first.snapshot).name.seq;
+    killed_elsewhere(&repository, "another vm", seq + 1, 8);
+    disk.write(5000, 1);
+    let second = back_up(&repository, 2, &disk, CountedFrom::Newest).unwrap();
+    assert_eq!(full_reason(&repository, &second, &disk), None);
+
+    disk.write(9000, 2);
+    let session = killed_elsewhere(&repository, "vm", seq + 2, 9);
+    disk.written.clear();
+    let third = back_up(&repository, 3, &disk, CountedFrom::Newest).unwrap();
+    assert_eq!(full_reason(&repository, &third, &disk), Some(FullReason::LaterSession { session }));
+    // That one had the same number, so which of the two came first is not known before there is a later one.
+    let fourth = back_up(&repository, 4, &disk, CountedFrom::Newest).unwrap();
+    assert_eq!(full_reason(&repository, &fourth, &disk), Some(FullReason::LaterSession { session }));
+    disk.write(20_000, 3);
+    let fifth = back_up(&repository, 5, &disk, CountedFrom::Newest).unwrap();
+    assert_eq!(full_reason(&repository, &fifth, &disk), None);
 }
 
 #[test]
@@ -129,7 +165,7 @@ fn changes_since_a_snapshot_that_was_forgotten_do_not_count_from_the_one_before(
     back_up(&repository, 1, &disk, CountedFrom::Newest).unwrap();
     disk.write(5000, 1);
     let second = back_up(&repository, 2, &disk, CountedFrom::Newest).unwrap();
-    disk.dirty.clear();
+    disk.written.clear();
     forget(&repository, &snapshot(&repository, second.snapshot).name);
     let third = back_up(&repository, 3, &disk, CountedFrom::Newest).unwrap();
     let expected = FullReason::LaterSession { session: second.snapshot };

@@ -126,7 +126,9 @@ fn a_guest_that_does_not_come_to_rest_is_as_after_a_power_failure_or_a_failure()
     assert_eq!(world.peer.count("CreateSnapshot_Task"), 3);
     world.peer.fail_quiescing(2);
     let failed = world.guard(2, |guard| guard.make(Power::On, QuiescePolicy::Required)).unwrap_err();
-    assert!(matches!(failed, GuardError::Wait(WaitError::Failed { .. })), "{failed:?}");
+    assert!(matches!(failed.error, GuardError::Wait(WaitError::Failed { .. })), "{failed:?}");
+    assert!(failed.left.is_none(), "{failed:?}");
+    assert_eq!(world.noted(), "");
     assert_eq!(world.machine.snapshot_names(), NONE);
     assert_eq!(world.peer.violations(), []);
 }
@@ -216,6 +218,31 @@ fn a_virtual_machine_that_is_deleted_leaves_nothing_to_remove() {
     assert_eq!(world.peer.violations(), []);
 }
 
+#[test]
+fn a_snapshot_that_may_still_come_stays_noted_until_the_next_run() {
+    let world = World::new();
+    // The connection breaks before the server has done anything.
+    world.peer.fail("CreateSnapshot_Task", 1, Failure::Dropped);
+    let failed = world.guard(1, |guard| guard.make(Power::On, QuiescePolicy::Off)).unwrap_err();
+    assert!(matches!(failed.error, GuardError::Wait(WaitError::Asking { .. })), "{failed:?}");
+    assert!(failed.left.is_none(), "{failed:?}");
+    assert_eq!(world.noted().trim(), name(1).to_string());
+    world.machine.create_leftover_snapshot(&name(1).to_string());
+    assert_eq!(world.whole_run(2), [name(1).to_string()]);
+    assert_eq!(world.noted(), "");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_removed_after_a_failure_is_told() {
+    let world = World::new();
+    world.peer.fail("CreateSnapshot_Task", 1, Failure::AnswerLost);
+    world.peer.fail_every("RemoveSnapshot_Task", Failure::Task(Fault::new("FileLocked", "locked")));
+    let failed = world.guard(1, |guard| guard.make(Power::On, QuiescePolicy::Off)).unwrap_err();
+    assert!(matches!(failed.left.as_deref(), Some(GuardError::Wait(WaitError::Failed { .. }))), "{failed:?}");
+    world.peer.heal("RemoveSnapshot_Task");
+    assert_eq!(world.whole_run(2), [name(1).to_string()]);
+}
+
 /// A run breaks at the nth call of a method, and the next one has to find all in order.
 fn breaks_and_recovers(method: &str, nth: u64, failure: &Failure) -> bool {
     let world = World::new();
@@ -226,7 +253,7 @@ fn breaks_and_recovers(method: &str, nth: u64, failure: &Failure) -> bool {
     }
     let outcome = world.guard(1, |guard| {
         let (info, _) = guard.clean(TakeOver::No)?;
-        guard.make(info.power, QuiescePolicy::Preferred)?;
+        guard.make(info.power, QuiescePolicy::Preferred).map_err(|not_made| not_made.error)?;
         guard.remove()
     });
     world.peer.heal(method);

@@ -76,6 +76,7 @@ impl MachineArguments {
 ///
 /// # Errors
 /// None.
+#[expect(clippy::unnecessary_wraps, reason = "clap takes parsers that may fail")]
 pub(in crate::commands) fn parse_key(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(text.replace(':', "-"))
 }
@@ -201,7 +202,10 @@ fn journal(run: &Run<'_>) -> Journal {
     match opened {
         Some(Ok(journal)) => journal,
         Some(Err(error)) => {
-            tracing::info!(%error, "the journal of snapshots in vSphere cannot be read");
+            warn(&format!(
+                "what this host noted of its snapshots of the VM cannot be read: {error}; if this backup is killed, a later \
+                 one is refused until its snapshot is a day old, or --take-over is given"
+            ));
             Journal::nowhere()
         }
         None => Journal::nowhere(),
@@ -230,8 +234,7 @@ impl<'a> Telling<'a> {
                 format!("removed what earlier backups left behind: snapshot {}", names.join(", "))
             }
             Told::Detached { count } => {
-                let disks = crate::numbers::count(count as u64, "disk");
-                format!("detached what an earlier backup left attached to the proxy: {disks}")
+                format!("detached what an earlier backup left attached to the proxy: {count} disks")
             }
             Told::Enabled => "changed block tracking (CBT) is on from now".to_owned(),
             Told::Snapshot { name, consistency } => {

@@ -14,6 +14,7 @@ use crate::vsphere::model::{
 };
 use crate::vsphere::tasks::AttachDisk;
 use crate::vsphere::waiting::{WaitError, Waiter};
+use std::time::Duration;
 
 /// The mode that disks are attached in: snapshots of the proxy leave them alone, and what is written is dropped.
 pub(super) const MODE: &str = "independent_nonpersistent";
@@ -24,6 +25,9 @@ const OWN_UNIT: i32 = 7;
 const BUSES: std::ops::Range<i32> = 0..4;
 /// How often a place is chosen that another one takes meanwhile.
 const ATTEMPTS: u32 = 5;
+
+/// How long the kernel may take to notice a device: while nothing is read, the snapshot grows.
+const DEVICE_PATIENCE: Duration = Duration::from_mins(2);
 
 const ATTACH: &str = "attach the disk to this virtual machine";
 const ADD_CONTROLLER: &str = "add a SCSI controller to this virtual machine";
@@ -300,7 +304,8 @@ fn wait_for_device(
     let devices = Devices::of(&reader.settings.root);
     let mut rescan = None;
     let mut found = None;
-    let looked = reader.waiter.until("find the device of the attached disk", || {
+    let waiter = Waiter { patience: reader.waiter.patience.min(DEVICE_PATIENCE), ..reader.waiter };
+    let looked = waiter.until("find the device of the attached disk", || {
         match devices.list().map(|now| choose(wanted, before, &now)) {
             // Its file may come a moment later.
             Ok(Found::One(device)) if devices.node(&device).exists() => found = Some(Ok(device)),

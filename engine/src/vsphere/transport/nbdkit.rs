@@ -6,7 +6,7 @@
 use super::error::TransportError;
 use super::process::Running;
 use super::{Reader, TransportSettings, certificate, descriptor};
-use crate::nbd::{NbdPlace, NbdSettings};
+use crate::nbd::{Holes, NbdPlace, NbdSettings};
 use crate::source::{ChangedAreas, DiskSource, NbdDisk, ReadPart, Since};
 use crate::vsphere::client::VCenterSettings;
 use crate::vsphere::model::{MoRef, VirtualDisk};
@@ -28,6 +28,8 @@ const TRANSPORTS: &str = "nbdssl:nbd";
 const SILENCE: Duration = Duration::from_mins(3);
 /// How often a lost connection is made anew: nbdkit is on this machine, so it is there or it is gone.
 const RECONNECTS: u32 = 1;
+/// How long nbdkit may take to start, which contacts nobody.
+const START_PATIENCE: Duration = Duration::from_mins(2);
 /// How long nbdkit may take to end by itself.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 /// Disks that are open at once in one directory; more than a VM has.
@@ -120,7 +122,13 @@ pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<Served
         Waited::Late(after) => return Err(TransportError::NbdkitLate { after, said: running.last_words() }),
     }
     files.remove_password()?;
-    let settings = NbdSettings { timeout: SILENCE, reconnects: RECONNECTS, ..NbdSettings::default() };
+    // What the library calls unallocated may be incomplete, and an audit through it could not tell.
+    let settings = NbdSettings {
+        holes: Holes::Read,
+        timeout: SILENCE,
+        reconnects: RECONNECTS,
+        ..NbdSettings::default()
+    };
     let opened = NbdDisk::open(&files.place(), settings);
     let opened = opened.map_err(|source| TransportError::Nbd {
         file: file.to_owned(),
@@ -233,6 +241,7 @@ fn wait(
     is_done: impl Fn(&Running) -> Result<bool, TransportError>,
 ) -> Result<Waited, TransportError> {
     let mut seen: Option<Result<Waited, TransportError>> = None;
+    let waiter = Waiter { patience: waiter.patience.min(START_PATIENCE), ..*waiter };
     let looked = waiter.until(what, || {
         seen = match (is_done(running), running.exited()) {
             (Err(error), _) => Some(Err(error)),

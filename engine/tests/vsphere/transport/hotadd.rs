@@ -140,7 +140,7 @@ fn a_device_that_never_comes_is_detached_and_told() {
         panic!("another error: {error:?}")
     };
     assert_eq!((proxy.as_str(), file), ("proxy", base(&frozen.snapshot.disks[0])));
-    assert!(after.as_secs() >= 600, "{after:?}");
+    assert!((120..600).contains(&after.as_secs()), "{after:?}");
     // This machine has no directory of hosts.
     assert_eq!(rescan, Some(std::io::ErrorKind::NotFound));
     assert_eq!(world.proxy.attached(), Vec::<String>::new());

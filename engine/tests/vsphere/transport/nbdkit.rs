@@ -2,6 +2,7 @@
 
 use super::{Frozen, MIB, World, read_all};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use keepstone_engine::Extent;
 use keepstone_engine::source::ReadPart;
 use keepstone_engine::tls::{Thumbprint, Trust};
 use keepstone_engine::vsphere::{
@@ -126,6 +127,21 @@ fn nbdkit_is_told_which_disk_it_is_and_the_password_in_a_file_only() {
     path.close(&reader.waiter).unwrap();
     assert!(test_kill_process(nbdkit).is_err(), "nbdkit still runs");
     assert_eq!(left(&world), Vec::<PathBuf>::new());
+    world.end(&frozen);
+}
+
+#[test]
+fn what_the_library_calls_unallocated_is_read() {
+    let world = World::with_disks(&[MIB]);
+    let frozen = world.freeze();
+    let library = Library::new(&world, &frozen, 0);
+    fs::File::create(library.0.join("image")).unwrap().set_len(MIB).unwrap();
+    let settings = library.settings(&world);
+    let reader = reader(&world, &frozen, &settings);
+    let path = open(&reader, &frozen, 0);
+    let told = path.source().changed_areas(None).unwrap();
+    assert_eq!(told.areas, [Extent { start: 0, length: MIB }]);
+    path.close(&reader.waiter).unwrap();
     world.end(&frozen);
 }
 
