@@ -87,6 +87,7 @@ fn server(error: &VSphereError) -> Option<&'static str> {
             "give the authority of the server's certificate with --vsphere-ca, or its thumbprint with \
              --vsphere-thumbprint"
         }
+        VSphereError::TlsSetup(_) => "check the file of --vsphere-ca: authorities in PEM",
         VSphereError::WrongThumbprint { .. } => {
             "if the certificate was renewed, ask who runs the server for the new thumbprint before you trust it"
         }
@@ -127,6 +128,9 @@ fn guard(error: &GuardError) -> Option<&'static str> {
         GuardError::Wait(error) => return waiting(error),
         GuardError::Remains { .. } | GuardError::NotConsolidated => {
             "look at the VM's snapshots and disks in vCenter, and consolidate them there"
+        }
+        GuardError::NotQuiesced => {
+            "look at VMware Tools in the guest: they must run; --quiesce preferred goes on without"
         }
         GuardError::Journal(_) => "make room or name another directory with --cache-dir",
         _ => return None,

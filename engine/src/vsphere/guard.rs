@@ -41,6 +41,9 @@ pub enum GuardError {
     /// The disks of removed snapshots are still not merged.
     #[error("the disks of the virtual machine still need consolidation after it was tried")]
     NotConsolidated,
+    /// The guest had to come to rest, and vCenter made the snapshot without that.
+    #[error("vCenter made the snapshot without bringing the guest to rest")]
+    NotQuiesced,
     /// The journal cannot be written.
     #[error("could not note the snapshot that is about to be made")]
     Journal(#[source] io::Error),
@@ -197,7 +200,10 @@ impl Guard<'_> {
         };
         for tries in 1..=if may_quiesce { QUIESCE_TRIES } else { 0 } {
             match self.begin(name, Quiescing::Guest) {
-                Ok(snapshot) => return Ok((snapshot, Consistency::Quiesced)),
+                // Without VMware Tools the wish is passed over in silence.
+                Ok(snapshot) if self.is_quiesced(&snapshot)? => return Ok((snapshot, Consistency::Quiesced)),
+                Ok(_) if policy == QuiescePolicy::Required => return Err(GuardError::NotQuiesced),
+                Ok(snapshot) => return Ok((snapshot, unquiesced)),
                 Err(error) if !is_about_quiescing(&error) => return Err(error),
                 Err(error) if tries == QUIESCE_TRIES && policy == QuiescePolicy::Required => {
                     return Err(error);
@@ -219,10 +225,28 @@ impl Guard<'_> {
         }
     }
 
+    /// Whether vCenter says that the guest came to rest for a snapshot.
+    fn is_quiesced(&self, snapshot: &MoRef) -> Result<bool, GuardError> {
+        let made = self.look()?.snapshots.into_iter().find(|found| found.snapshot == *snapshot);
+        Ok(made.is_some_and(|made| made.quiesced))
+    }
+
     fn remove_by_name(&mut self, name: &str, absence: Absence) -> Result<(), GuardError> {
+        match self.try_to_remove(name, absence) {
+            // With the VM its snapshots have gone.
+            Err(error) if is_gone(&error) => {
+                self.forget(name);
+                Ok(())
+            }
+            removed => removed,
+        }
+    }
+
+    fn try_to_remove(&mut self, name: &str, absence: Absence) -> Result<(), GuardError> {
         // It may be under way although nobody was told.
-        match self.quiet(self.cleaning).and_then(|()| self.find(name)) {
-            Ok(Some(snapshot)) => {
+        self.quiet(self.cleaning)?;
+        match self.find(name)? {
+            Some(snapshot) => {
                 remove_one(&snapshot, self.cleaning)?;
                 self.quiet(self.cleaning)?;
                 // A server that restarts forgets its tasks, whatever became of them.
@@ -231,14 +255,8 @@ impl Guard<'_> {
                 }
                 self.forget(name);
             }
-            Ok(None) if absence == Absence::MayEnd => {}
-            Ok(None) => self.forget(name),
-            // With the VM its snapshots have gone.
-            Err(error) if is_gone(&error) => {
-                self.forget(name);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+            None if absence == Absence::MayEnd => {}
+            None => self.forget(name),
         }
         self.settle_with(self.cleaning)
     }

@@ -177,6 +177,12 @@ pub enum Problem {
         /// Why.
         source: GuardError,
     },
+    /// The snapshot was not removed, because one of its disks is still attached elsewhere.
+    #[error("the snapshot {name:?} stays on the virtual machine until its disk is detached")]
+    SnapshotInUse {
+        /// Its name.
+        name: String,
+    },
     /// A disk is still in use.
     #[error("disk {disk} could not be closed")]
     DiskLeft {
@@ -239,6 +245,13 @@ pub enum Told {
     },
 }
 
+/// Whether a disk of the snapshot is known to be attached to another machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attached {
+    No,
+    Yes,
+}
+
 /// A VM with a snapshot whose disks are open.
 pub struct Machine<'a> {
     guard: Guard<'a>,
@@ -277,7 +290,15 @@ impl<'a> Machine<'a> {
             Self { guard, info, consistency, host_build, left_out: job.left_out, disks: Vec::new() };
         match machine.open_disks(&snapshot, &datacenter, job, tell) {
             Ok(()) => Ok(machine),
-            Err(error) => Err(Failed { error, left: machine.close() }),
+            Err(error) => {
+                let attached = match &error {
+                    MachineError::Transport { source: TransportError::StillAttached { .. }, .. } => {
+                        Attached::Yes
+                    }
+                    _ => Attached::No,
+                };
+                Err(Failed { error, left: machine.close_all(attached) })
+            }
         }
     }
 
@@ -333,17 +354,25 @@ impl<'a> Machine<'a> {
 
     /// Closes the disks and removes the snapshot. Returns what could not be undone.
     #[must_use]
-    pub fn close(mut self) -> Vec<Problem> {
+    pub fn close(self) -> Vec<Problem> {
+        self.close_all(Attached::No)
+    }
+
+    fn close_all(mut self, mut attached: Attached) -> Vec<Problem> {
         let mut left = Vec::new();
         for disk in self.disks {
             let key = disk.key().to_owned();
             if let Err(source) = disk.close(&self.guard.cleaning) {
+                attached = Attached::Yes;
                 left.push(Problem::DiskLeft { disk: key, source });
             }
         }
-        // Also while a disk is in use: vSphere refuses if that cannot be.
-        if let Err(source) = self.guard.remove() {
-            left.push(Problem::SnapshotLeft { name: self.guard.name.to_string(), source });
+        let name = self.guard.name.to_string();
+        // Its files cannot be merged while a disk is attached elsewhere; the next backup detaches that first.
+        if attached == Attached::Yes {
+            left.push(Problem::SnapshotInUse { name });
+        } else if let Err(source) = self.guard.remove() {
+            left.push(Problem::SnapshotLeft { name, source });
         }
         left
     }

@@ -185,7 +185,7 @@ impl<'v> Reader<'v, '_> {
         match transport {
             Transport::HotAdd => hotadd::check(self, disk),
             Transport::Nbd => nbdkit::check(self, disk),
-            Transport::Folder => folder::open(self, disk).map(drop),
+            Transport::Folder => folder::check(self, disk),
         }
     }
 

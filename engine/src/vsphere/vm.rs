@@ -169,7 +169,8 @@ fn doubt(error: VSphereError) -> Result<Doubt, VSphereError> {
                 kind @ (FaultKind::File { .. }
                 | FaultKind::InvalidArgument { .. }
                 | FaultKind::NotSupported { .. }
-                | FaultKind::InvalidState { .. }),
+                | FaultKind::InvalidState { .. }
+                | FaultKind::Other { .. }),
             message,
             ..
         } => Ok(Doubt::Refused { fault: kind.name().to_owned(), message }),

@@ -234,7 +234,8 @@ impl<'a> Telling<'a> {
                 format!("removed what earlier backups left behind: snapshot {}", names.join(", "))
             }
             Told::Detached { count } => {
-                format!("detached what an earlier backup left attached to the proxy: {count} disks")
+                let disks = crate::numbers::count(count as u64, "disk");
+                format!("detached what an earlier backup left attached to the proxy: {disks}")
             }
             Told::Enabled => "changed block tracking (CBT) is on from now".to_owned(),
             Told::Snapshot { name, consistency } => {

@@ -8,7 +8,7 @@ use crate::source::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Sin
 use crate::vsphere::client::VCenter;
 use crate::vsphere::datastore::DatastorePath;
 use crate::vsphere::error::VSphereError;
-use crate::vsphere::model::{BackingKind, Datacenter, VirtualDisk};
+use crate::vsphere::model::{BackingKind, Datacenter, Power, VirtualDisk};
 use std::io;
 use std::sync::Mutex;
 use std::thread;
@@ -79,6 +79,16 @@ pub(super) fn open<'v>(
         return Err(TransportError::OtherSize { place: file.to_string(), found, expected });
     }
     Ok(FolderDisk { vcenter, datacenter: reader.datacenter.clone(), file, size: found })
+}
+
+/// Finds out whether a disk's file could be read. That of a disk which a VM writes to is locked until there is a snapshot:
+/// then no more is looked at than what it is called.
+pub(super) fn check(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<(), TransportError> {
+    let is_own = |own: &VirtualDisk| own.backing.file == disk.backing.file;
+    if reader.vm.power != Power::Off && reader.vm.disks.iter().any(is_own) {
+        return flat_file(disk).map(drop);
+    }
+    open(reader, disk).map(drop)
 }
 
 fn flat_file(disk: &VirtualDisk) -> Result<DatastorePath, TransportError> {
