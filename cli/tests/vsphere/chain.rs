@@ -133,7 +133,7 @@ impl Life<'_> {
 
 /// Lives through some rounds with a backup at the end of each.
 fn live(seed: u64, rounds: u64, way: &[&str]) {
-    let sizes = vec![33 * MIB, 2 * MIB, 5 * MIB];
+    let sizes = vec![17 * MIB, 2 * MIB, 5 * MIB];
     let scene = Scene::with_disks(&sizes);
     if !way.contains(&"folder") {
         scene.add_proxy();
@@ -172,9 +172,9 @@ fn live(seed: u64, rounds: u64, way: &[&str]) {
 fn whatever_a_vm_lives_through_every_backup_restores_and_reads_only_what_changed() {
     std::thread::scope(|threads| {
         for seed in 1..=2 {
-            threads.spawn(move || live(seed, 9, &["--transport", "folder"]));
+            threads.spawn(move || live(seed, 7, &["--transport", "folder"]));
             threads
-                .spawn(move || live(seed + 10, 9, &["--transport", "hotadd", "--proxy-vm", "backup/proxy"]));
+                .spawn(move || live(seed + 10, 7, &["--transport", "hotadd", "--proxy-vm", "backup/proxy"]));
         }
     });
 }

@@ -84,7 +84,7 @@ fn each_call_fails_with(failure: &Failure, shares: usize) -> usize {
 
 #[test]
 fn with_a_fault() {
-    let failed = each_call_fails_with(&Fault::new("GenericVmConfigFault", "Something is wrong.").into(), 3);
+    let failed = each_call_fails_with(&Fault::new("GenericVmConfigFault", "Something is wrong.").into(), 6);
     assert!(failed > 10, "only {failed} failed");
 }
 
@@ -126,11 +126,11 @@ fn with_an_answer_that_is_lost() {
 #[test]
 fn a_session_that_ends_at_any_call_is_replaced() {
     std::thread::scope(|threads| {
-        for share in 0..2 {
+        for share in 0..6 {
             threads.spawn(move || {
                 let (scene, mut history) = scene();
                 let calls = calls(&scene, &mut history);
-                for (number, (method, nth)) in (0..).zip(calls.iter()).skip(share).step_by(2) {
+                for (number, (method, nth)) in (0..).zip(calls.iter()).skip(share).step_by(6) {
                     scene.vm.disk(0).write(number % 40 * BLOCK, &noise(number + 100, 700));
                     let vcenter = Arc::downgrade(&scene.vcenter);
                     scene.vcenter.at(method, *nth, move || {

@@ -262,8 +262,10 @@ pub fn interrupt(program: Pid) {
 
 pub fn same_bytes(found: &[u8], expected: &[u8]) {
     assert_eq!(found.len(), expected.len());
-    let first = found.iter().zip(expected).position(|(a, b)| a != b);
-    assert_eq!(first, None, "the first byte that differs");
+    if found != expected {
+        let first = found.iter().zip(expected).position(|(a, b)| a != b);
+        panic!("the first byte that differs: {first:?}");
+    }
 }
 
 /// A repository like any other, but for the cost of its password.
