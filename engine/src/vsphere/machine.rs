@@ -10,7 +10,7 @@ use super::disk::{MachineDisk, Origin, tracking};
 use super::error::VSphereError;
 use super::guard::{Consistency, Guard, GuardError, NotMade, QuiescePolicy, TakeOver};
 use super::journal::Journal;
-use super::model::{Datacenter, MoRef, VirtualDisk, VmInfo, VmSnapshot};
+use super::model::{Datacenter, MoRef, Power, VirtualDisk, VmInfo, VmSnapshot};
 use super::preflight::{Finding, PRIVILEGE_TO_TRACK, PRIVILEGES, Severity, chosen_disks, disk_key, findings};
 use super::snapshot_name::SnapshotName;
 use super::transport::{Reader, Transport, TransportError, TransportSettings};
@@ -284,7 +284,8 @@ impl<'a> Machine<'a> {
             let left = left.map(|source| Problem::SnapshotLeft { name, source: *source });
             Failed { error: MachineError::Snapshot(error), left: left.into_iter().collect() }
         };
-        let (snapshot, consistency) = guard.make(info.power, job.quiesce).map_err(not_made)?;
+        let quiesce = possible(job.quiesce, &info).map_err(none_left)?;
+        let (snapshot, consistency) = guard.make(info.power, quiesce).map_err(not_made)?;
         tell(Told::Snapshot { name: job.name.to_string(), consistency });
         let mut machine =
             Self { guard, info, consistency, host_build, left_out: job.left_out, disks: Vec::new() };
@@ -475,6 +476,16 @@ fn prepare(
         tell(Told::Finding(finding));
     }
     Ok(info)
+}
+
+/// What can be done of what is wanted. A guest without VMware Tools is not asked: vCenter passes over that in silence, and
+/// may call the snapshot quiesced all the same.
+fn possible(wanted: QuiescePolicy, info: &VmInfo) -> Result<QuiescePolicy, MachineError> {
+    match wanted {
+        _ if info.power != Power::On || info.tools_running => Ok(wanted),
+        QuiescePolicy::Required => Err(MachineError::Unfit { found: vec![Finding::ToolsNotRunning] }),
+        QuiescePolicy::Preferred | QuiescePolicy::Off => Ok(QuiescePolicy::Off),
+    }
 }
 
 fn refuse_unfit(found: &[Finding]) -> Result<(), MachineError> {
