@@ -5,6 +5,8 @@ mod world;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use world::{Ended, MIB, World, noise};
 
@@ -34,6 +36,17 @@ fn an_interrupted_backup_commits_nothing_and_harms_nothing() {
     world.run(&["verify", "--read-data"]).done();
     world.run(&["restore", "web@latest", "--to", "out.raw"]).done();
     assert!(world.read("out.raw") == disk, "the disk is another one");
+}
+
+#[test]
+fn a_backup_that_waits_for_a_silent_nbd_server_is_ended_by_one_signal() {
+    let world = World::with_repository();
+    let server = UnixListener::bind(world.path("silent.sock")).unwrap();
+    let command = ["backup", "--vm", "web", "nbd+unix:///?socket=silent.sock"];
+    let mut child = world.command(&command).stderr(Stdio::null()).spawn().unwrap();
+    let _client = server.accept().unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
 }
 
 #[test]

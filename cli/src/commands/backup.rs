@@ -177,12 +177,17 @@ enum Ready {
 /// Backs up a VM.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
-    settings.interrupt.install()?;
     let given = Given::of(arguments)?;
     let uploads = Uploads { tier: arguments.tier, content_md5: arguments.content_md5 };
     let ready = match &given {
-        Given::Disks(disks) => Ready::Disks(disks.iter().map(Disk::open).collect::<anyhow::Result<_>>()?),
+        Given::Disks(disks) => {
+            // Until they are open a signal ends the program: nothing is to be undone, and a server may be slow or silent.
+            let sources = disks.iter().map(Disk::open).collect::<anyhow::Result<_>>()?;
+            settings.interrupt.install()?;
+            Ready::Disks(sources)
+        }
         Given::Machine(place) => {
+            settings.interrupt.install()?;
             Ready::Machine(Box::new(Center::connect(settings, &arguments.vsphere, place)?))
         }
     };
