@@ -11,6 +11,7 @@ use super::tls::Tls;
 use super::wire::{BlockSizes, ExportInfo, STATE_DIRTY, STATE_ZERO, Style};
 use crate::Extent;
 use crate::frames::lock;
+use repo_format::limits::DISK_SIZE_MAX;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -116,6 +117,10 @@ impl Client {
         let Agreed { style, info, blocks, contexts } = connection.agreed().clone();
         if info.size == 0 {
             return Err(NbdError::Empty { place: client.place.to_string() });
+        }
+        // Before all its states are asked for, which takes hours.
+        if info.size > DISK_SIZE_MAX {
+            return Err(NbdError::TooLarge { place: client.place.to_string(), size: info.size });
         }
         (client.info, client.blocks) = (info, blocks);
         let mut ids = contexts.into_iter();

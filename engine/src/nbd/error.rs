@@ -2,6 +2,7 @@
 
 use super::wire::WireError;
 use crate::tls::TlsError;
+use repo_format::limits::DISK_SIZE_MAX;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -149,6 +150,14 @@ pub enum NbdError {
         /// Which one.
         place: String,
     },
+    /// The export has more bytes than a disk in a repository can have.
+    #[error("the disk {place} has {size} bytes, and {DISK_SIZE_MAX} are allowed")]
+    TooLarge {
+        /// Which one.
+        place: String,
+        /// Its length.
+        size: u64,
+    },
     /// A later connection found another size.
     #[error("the disk {place} changed its size while it was read, from {before} to {after} bytes")]
     SizeChanged {
@@ -207,6 +216,7 @@ impl From<NbdError> for io::Error {
             NbdError::TimedOut { .. } => io::ErrorKind::TimedOut,
             NbdError::GaveUp { .. } => io::ErrorKind::ConnectionAborted,
             NbdError::Empty { .. }
+            | NbdError::TooLarge { .. }
             | NbdError::OutsideDisk { .. }
             | NbdError::TlsSetup { .. }
             | NbdError::TlsName { .. } => io::ErrorKind::InvalidInput,

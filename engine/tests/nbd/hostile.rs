@@ -59,6 +59,13 @@ fn what_is_no_nbd_server_is_told_from_one() {
 }
 
 #[test]
+fn a_disk_that_is_too_large_is_refused_before_its_states_are_asked_for() {
+    let told = opening(|peer| peer.open(Style::Structured, (4 << 60) + 1));
+    let bytes = "4611686018427387905 bytes, and 4611686018427387904 are allowed";
+    assert_eq!(told, format!(r#"the disk "disk" over a given socket has {bytes}"#));
+}
+
+#[test]
 fn a_handshake_that_cannot_be_is_refused() {
     fn first(reply: impl Fn(&mut Peer, u32) -> io::Result<()> + Send) -> String {
         opening(move |peer| {
