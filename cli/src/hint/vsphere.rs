@@ -48,6 +48,7 @@ fn transport(error: &TransportError) -> Option<&'static str> {
         TransportError::SeveralDevices { .. } | TransportError::DeviceMissing { .. } => {
             "set disk.EnableUUID to TRUE for the proxy, so that its devices tell which disk they are"
         }
+        TransportError::Privileges { .. } => "docs/vmware.md lists the privileges that the user needs",
         TransportError::StillAttached { .. } => "the next backup of this VM detaches it",
         TransportError::NoVddk | TransportError::NotVddk { .. } => "name VMware's VDDK with --vddk-dir",
         TransportError::NbdkitStart { .. } => "install nbdkit with its vddk plugin, or name it with --nbdkit",

@@ -111,6 +111,24 @@ pub enum TransportError {
         /// The VM's name.
         proxy: String,
     },
+    /// vCenter attached the disk otherwise than was asked for.
+    #[error("vCenter attached {file} to {proxy} in the mode {mode:?}, so that it could be written to")]
+    OtherMode {
+        /// The VM's name.
+        proxy: String,
+        /// The disk.
+        file: String,
+        /// The mode.
+        mode: String,
+    },
+    /// The user may not attach and detach disks.
+    #[error("the user lacks privileges on {proxy}: {}", privileges.join(", "))]
+    Privileges {
+        /// The proxy's name.
+        proxy: String,
+        /// Their ids.
+        privileges: Vec<String>,
+    },
     /// The task ended well, and the disk is not there.
     #[error("vCenter attached {file} to {proxy}, and does not list it there")]
     NotListed {
@@ -273,7 +291,13 @@ pub enum NotFlat {
 impl TransportError {
     /// Whether no other way may be tried after it.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::StillAttached { .. } | Self::Waiting(WaitError::Interrupted { .. }))
+        matches!(
+            self,
+            Self::StillAttached { .. }
+                | Self::NotListed { .. }
+                | Self::OtherMode { .. }
+                | Self::Waiting(WaitError::Interrupted { .. })
+        )
     }
 }
 

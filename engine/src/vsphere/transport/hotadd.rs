@@ -59,24 +59,39 @@ pub(super) struct Attached {
     pub(super) proxy: MoRef,
     pub(super) proxy_name: String,
     pub(super) file: String,
+    /// The file that the proxy lists: the same, or one for what is written to it.
+    listed: Option<String>,
     /// The device's key, which is its own as long as it is attached.
     pub(super) key: i32,
 }
 
 impl Attached {
-    pub(super) fn of(proxy: &VmInfo, key: i32, file: &str) -> Self {
-        let (proxy, proxy_name) = (proxy.vm.clone(), proxy.name.clone());
-        Self { proxy, proxy_name, file: file.to_owned(), key }
+    pub(super) fn of(proxy: &VmInfo, disk: &VirtualDisk, file: &str) -> Self {
+        Self {
+            proxy: proxy.vm.clone(),
+            proxy_name: proxy.name.clone(),
+            file: file.to_owned(),
+            listed: disk.backing.file.clone(),
+            key: disk.key,
+        }
     }
 
     /// Detaches the disk, and nothing else that may have its key by now.
     pub(super) fn detach(&self, waiter: &Waiter<'_>) -> Result<(), WaitError> {
-        let now =
-            waiter.vcenter.vm(&self.proxy).map_err(|source| WaitError::Asking { what: LOOK, source })?;
-        if now.disks.iter().any(|disk| disk.key == self.key && is_of(disk, &self.file)) {
+        if self.is_there(waiter)? {
             waiter.task(DETACH, waiter.vcenter.detach_disk(&self.proxy, self.key))?;
+            waiter.until(DETACH, || Ok(!self.is_there(waiter)?))?;
         }
         Ok(())
+    }
+
+    fn is_there(&self, waiter: &Waiter<'_>) -> Result<bool, WaitError> {
+        let asking = |source| WaitError::Asking { what: LOOK, source };
+        let now = waiter.vcenter.vm(&self.proxy).map_err(asking)?;
+        let is_it = |disk: &VirtualDisk| {
+            disk.key == self.key && (is_of(disk, &self.file) || disk.backing.file == self.listed)
+        };
+        Ok(now.disks.iter().any(is_it))
     }
 
     /// Says that the disk could not be detached.
@@ -170,12 +185,21 @@ fn attach(
         let there = now.disks.iter().find(|found| is_at(found, &disk));
         match (done, there) {
             (Ok(()), Some(found)) if found.backing.mode.as_deref() == Some(MODE) => {
-                return Ok((Attached::of(&now, found.key, file), found.clone()));
+                return Ok((Attached::of(&now, found, file), found.clone()));
             }
-            (Ok(()), _) => return Err(TransportError::NotListed { proxy: now.name, file: file.to_owned() }),
+            // As anything else it could be written to, and what is below it is the VM's.
+            (Ok(()), Some(found)) => {
+                let mode = found.backing.mode.clone().unwrap_or_default();
+                let error =
+                    TransportError::OtherMode { proxy: now.name.clone(), file: file.to_owned(), mode };
+                return Err(Attached::of(&now, found, file).detach_after(&reader.cleaning, error));
+            }
+            (Ok(()), None) => {
+                return Err(TransportError::NotListed { proxy: now.name, file: file.to_owned() });
+            }
             // That it failed does not mean that it was not done.
             (Err(error), Some(found)) if is_of(found, file) => {
-                let attached = Attached::of(&now, found.key, file);
+                let attached = Attached::of(&now, found, file);
                 return Err(attached.detach_after(&reader.cleaning, error.into()));
             }
             (Err(error), there) => {

@@ -38,7 +38,7 @@ fn leftovers(vm: &VmInfo, proxy: &VmInfo) -> Vec<Attached> {
     let attached = proxy.disks.iter().filter(|disk| disk.backing.mode.as_deref() == Some(MODE));
     attached
         .filter(is_left)
-        .filter_map(|disk| Some(Attached::of(proxy, disk.key, disk.backing.file.as_deref()?)))
+        .filter_map(|disk| Some(Attached::of(proxy, disk, disk.backing.file.as_deref()?)))
         .collect()
 }
 

@@ -14,6 +14,9 @@ use std::str::FromStr;
 
 const FIND: &str = "find the virtual machine to attach disks to";
 
+/// What the user needs on the proxy. Adding a controller needs one more, when it comes to that.
+const PRIVILEGES: [&str; 2] = ["VirtualMachine.Config.AddExistingDisk", "VirtualMachine.Config.RemoveDisk"];
+
 /// How the proxy is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyVm {
@@ -84,7 +87,13 @@ pub(super) fn fit(reader: &Reader<'_, '_>) -> Result<VmInfo, TransportError> {
         let snapshots = proxy.snapshots.into_iter().map(|snapshot| snapshot.name).collect();
         return Err(TransportError::ProxyHasSnapshots { proxy: name, snapshots });
     }
-    Ok(proxy)
+    let missing = reader.waiter.vcenter.missing_privileges(&proxy.vm, &PRIVILEGES);
+    let missing = missing.map_err(|source| TransportError::Asking { what: FIND, source })?;
+    match missing {
+        // A server that does not tell refuses when it is asked to attach.
+        Some(privileges) if !privileges.is_empty() => Err(TransportError::Privileges { proxy: name, privileges }),
+        _ => Ok(proxy),
+    }
 }
 
 fn find_by_path(
