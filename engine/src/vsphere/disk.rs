@@ -1,6 +1,6 @@
 //! A disk of a VM's snapshot as a source: what changed is asked of the vCenter, the bytes come by a data path.
 
-use super::changes::{CurrentDisk, RecordedDisk, Tracking, collect_changes, plan_read};
+use super::changes::{CurrentDisk, Doubt, RecordedDisk, Tracking, collect_changes, plan_read};
 use super::client::VCenter;
 use super::error::VSphereError;
 use super::machine::{Unallocated, property};
@@ -29,6 +29,7 @@ pub(super) struct Origin<'a> {
     pub(super) vcenter: &'a VCenter,
     pub(super) vm: MoRef,
     pub(super) snapshot: MoRef,
+    pub(super) vm_uuid: Option<String>,
     pub(super) host_build: Option<String>,
     pub(super) tracking: Tracking,
     pub(super) unallocated: Unallocated,
@@ -77,6 +78,10 @@ impl<'a> MachineDisk<'a> {
     /// What changed since a snapshot, or why that is not known.
     fn changes(&self, since: &Since<'_>) -> Result<Result<Vec<Extent>, FullReason>, VSphereError> {
         let property = |key: &str| since.property(key).map(ToOwned::to_owned);
+        // Another VM of the same name.
+        if property(property::VM) != self.origin.vm_uuid {
+            return Ok(Err(FullReason::ChangeTracking(Doubt::OtherDisk)));
+        }
         let recorded = RecordedDisk {
             size: since.size,
             change_id: since.change_id.map(ToOwned::to_owned),

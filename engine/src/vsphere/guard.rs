@@ -131,6 +131,19 @@ pub struct Guard<'a> {
 }
 
 impl Guard<'_> {
+    /// Looks whether an earlier backup of this job may have left something behind, on the vCenter or attached to a proxy.
+    ///
+    /// # Errors
+    /// [`GuardError::MayBeRunning`] unless `take_over`, and a VM that cannot be looked at.
+    pub fn may_have_left(&mut self, take_over: TakeOver) -> Result<bool, GuardError> {
+        let info = self.look()?;
+        let left = self.left(&info);
+        if take_over == TakeOver::No {
+            self.refuse_what_may_run(&left)?;
+        }
+        Ok(!left.is_empty() || !self.journal.names().is_empty() || info.consolidation_needed)
+    }
+
     /// Removes what earlier backups of this job left behind, and waits until nothing is going on with the VM any more.
     /// Returns the VM as it is then, and the names of what was removed.
     ///
@@ -139,8 +152,7 @@ impl Guard<'_> {
     pub fn clean(&mut self, take_over: TakeOver) -> Result<(VmInfo, Vec<String>), GuardError> {
         self.settle()?;
         let info = self.look()?;
-        let left: Vec<SnapshotNode> =
-            info.snapshots.iter().filter(|snapshot| self.name.is_sibling(&snapshot.name)).cloned().collect();
+        let left = self.left(&info);
         // What is not there by now does not come any more.
         for name in self.journal.names() {
             if !left.iter().any(|snapshot| snapshot.name == name) {
@@ -160,6 +172,11 @@ impl Guard<'_> {
         }
         self.settle()?;
         Ok((self.look()?, left.into_iter().map(|snapshot| snapshot.name).collect()))
+    }
+
+    /// The snapshots of this job.
+    fn left(&self, info: &VmInfo) -> Vec<SnapshotNode> {
+        info.snapshots.iter().filter(|snapshot| self.name.is_sibling(&snapshot.name)).cloned().collect()
     }
 
     /// Makes the snapshot.

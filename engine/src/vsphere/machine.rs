@@ -125,6 +125,12 @@ pub enum MachineError {
         /// The disk's key.
         disk: String,
     },
+    /// A disk came while the snapshot was made.
+    #[error("disk {disk} was attached to the virtual machine while its snapshot was made")]
+    DiskAppeared {
+        /// The disk's key.
+        disk: String,
+    },
     /// A disk cannot be read.
     #[error("disk {disk} cannot be read")]
     Transport {
@@ -276,7 +282,6 @@ impl<'a> Machine<'a> {
         let mut guard = Guard { waiter: job.waiter, cleaning: job.cleaning, vm, name: &job.name, journal };
         let none_left = |error| Failed { error, left: Vec::new() };
         let info = prepare(&mut guard, job, tell).map_err(none_left)?;
-        let host_build = host_build(&guard, &info).map_err(none_left)?;
         let datacenter =
             guard.waiter.vcenter.datacenter_of(vm).map_err(MachineError::Asking).map_err(none_left)?;
         let not_made = |NotMade { error, left }| {
@@ -288,7 +293,7 @@ impl<'a> Machine<'a> {
         let (snapshot, consistency) = guard.make(info.power, quiesce).map_err(not_made)?;
         tell(Told::Snapshot { name: job.name.to_string(), consistency });
         let mut machine =
-            Self { guard, info, consistency, host_build, left_out: job.left_out, disks: Vec::new() };
+            Self { guard, info, consistency, host_build: None, left_out: job.left_out, disks: Vec::new() };
         match machine.open_disks(&snapshot, &datacenter, job, tell) {
             Ok(()) => Ok(machine),
             Err(error) => {
@@ -387,7 +392,10 @@ impl<'a> Machine<'a> {
     ) -> Result<(), MachineError> {
         let vcenter = job.waiter.vcenter;
         let frozen = vcenter.snapshot_config(snapshot).map_err(MachineError::Asking)?;
+        // It may have moved to another host, or been given a disk, until the snapshot was there.
+        self.host_build = host_build(vcenter, &vcenter.vm(&self.info.vm).map_err(MachineError::Asking)?)?;
         let info = self.info.clone();
+        refuse_more_disks(&info, &frozen, job.left_out)?;
         let older: Result<Vec<VmSnapshot>, _> =
             info.snapshots.iter().map(|older| vcenter.snapshot_config(&older.snapshot)).collect();
         let older = older.map_err(MachineError::Asking)?;
@@ -414,6 +422,7 @@ impl<'a> Machine<'a> {
                 vcenter,
                 vm: info.vm.clone(),
                 snapshot: snapshot.clone(),
+                vm_uuid: info.instance_uuid.clone(),
                 host_build: self.host_build.clone(),
                 tracking: tracking(enabled, disk, &older),
                 unallocated: job.unallocated,
@@ -425,6 +434,18 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes sure that the snapshot has no disk that was not looked at.
+fn refuse_more_disks(info: &VmInfo, frozen: &VmSnapshot, left_out: &[String]) -> Result<(), MachineError> {
+    let mut keys = frozen.disks.iter().map(|disk| disk_key(disk, &frozen.controllers));
+    let is_known = |key: &String| {
+        left_out.contains(key) || info.disks.iter().any(|disk| disk_key(disk, &info.controllers) == *key)
+    };
+    match keys.find(|key| !is_known(key)) {
+        Some(disk) => Err(MachineError::DiskAppeared { disk }),
+        None => Ok(()),
     }
 }
 
@@ -454,10 +475,13 @@ fn prepare(
     let mut found = findings(&before, job.left_out, &job.name);
     found.extend(privileges(vcenter, guard.vm, job.enabling)?);
     refuse_unfit(&found)?;
-    let detached = Reader::detach_leftovers(&job.waiter, &before, job.transport);
-    let detached = detached.map_err(MachineError::Leftovers)?;
-    if detached > 0 {
-        tell(Told::Detached { count: detached });
+    // Only then: the disks that are attached may be those of another job's backup, which runs.
+    if guard.may_have_left(job.take_over).map_err(MachineError::Snapshot)? {
+        let detached = Reader::detach_leftovers(&job.waiter, &before, job.transport);
+        let detached = detached.map_err(MachineError::Leftovers)?;
+        if detached > 0 {
+            tell(Told::Detached { count: detached });
+        }
     }
     let (mut info, removed) = guard.clean(job.take_over).map_err(MachineError::Snapshot)?;
     if !removed.is_empty() {
@@ -512,25 +536,26 @@ pub fn privileges(
     })
 }
 
-fn host_build(guard: &Guard<'_>, info: &VmInfo) -> Result<Option<String>, MachineError> {
+fn host_build(vcenter: &VCenter, info: &VmInfo) -> Result<Option<String>, MachineError> {
     let Some(host) = &info.host else { return Ok(None) };
-    guard.waiter.vcenter.host_build(host).map_err(MachineError::Asking)
+    vcenter.host_build(host).map_err(MachineError::Asking)
 }
 
-/// The longest that notes about a VM may be to be kept: with them its configuration fits a property (SPEC DEC-2).
-const NOTES_LEN_MAX: usize = 16 << 10;
+/// The longest that a property may be, in bytes (SPEC DEC-2).
+const PROPERTY_LEN_MAX: usize = 0xFFFF;
 
 /// A VM's configuration as it is kept beside its disks: what it takes to make such a VM again. Disks have properties of
-/// their own; snapshots are of the moment, and no part of it.
+/// their own; snapshots are of the moment, and no part of it. Notes that are too long to be kept are left out.
 fn configuration(info: &VmInfo) -> String {
-    let annotation = info.annotation.clone().filter(|notes| notes.len() <= NOTES_LEN_MAX);
-    json(&VmInfo {
+    let bare = VmInfo {
         disks: Vec::new(),
         snapshots: Vec::new(),
         current_snapshot: None,
-        annotation,
+        annotation: None,
         ..info.clone()
-    })
+    };
+    let with_notes = json(&VmInfo { annotation: info.annotation.clone(), ..bare.clone() });
+    if with_notes.len() <= PROPERTY_LEN_MAX { with_notes } else { json(&bare) }
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -91,7 +91,9 @@ pub(super) fn fit(reader: &Reader<'_, '_>) -> Result<VmInfo, TransportError> {
     let missing = missing.map_err(|source| TransportError::Asking { what: FIND, source })?;
     match missing {
         // A server that does not tell refuses when it is asked to attach.
-        Some(privileges) if !privileges.is_empty() => Err(TransportError::Privileges { proxy: name, privileges }),
+        Some(privileges) if !privileges.is_empty() => {
+            Err(TransportError::Privileges { proxy: name, privileges })
+        }
         _ => Ok(proxy),
     }
 }
