@@ -475,6 +475,7 @@ fn prepare(
     let mut found = findings(&before, job.left_out, &job.name);
     found.extend(privileges(vcenter, guard.vm, job.enabling)?);
     refuse_unfit(&found)?;
+    Reader::check_proxy(&job.waiter, &before, job.transport).map_err(MachineError::Leftovers)?;
     // Only then: the disks that are attached may be those of another job's backup, which runs.
     if guard.may_have_left(job.take_over).map_err(MachineError::Snapshot)? {
         let detached = Reader::detach_leftovers(&job.waiter, &before, job.transport);

@@ -205,6 +205,22 @@ impl<'v> Reader<'v, '_> {
         leftovers::detach(waiter, vm, settings)
     }
 
+    /// Finds out whether the proxy is there, if one is named: what is named wrongly would be found out late, and leftovers
+    /// would stay attached to the right one.
+    ///
+    /// # Errors
+    /// [`TransportError::NoSuchProxy`], and if the server cannot be asked.
+    pub fn check_proxy(
+        waiter: &Waiter<'_>,
+        vm: &VmInfo,
+        settings: &TransportSettings,
+    ) -> Result<(), TransportError> {
+        match settings.proxy_vm {
+            Some(_) => proxy::find(waiter.vcenter, settings, &vm.vm).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn open_by(&self, transport: Transport, disk: &VirtualDisk) -> Result<DataPath<'v>, TransportError> {
         let way = match transport {
             Transport::HotAdd => Way::HotAdd(hotadd::open(self, disk)?),

@@ -507,7 +507,9 @@ fn changed_areas_of_all_pages_are_collected() {
 #[test]
 fn what_the_server_does_not_know_or_tells_strangely_is_a_doubt() {
     let refused = |fault: &str| Doubt::Refused { fault: fault.to_owned(), message: "in words".to_owned() };
-    for kind in ["FileFault", "FileNotFound", "InvalidArgument", "NotSupported", "InvalidState"] {
+    for kind in
+        ["FileFault", "FileNotFound", "InvalidArgument", "NotSupported", "InvalidState", "RuntimeFault"]
+    {
         let peer = Peer::start(move |_, _| fault(kind, ""));
         assert_eq!(collected(&peer).unwrap(), Err(refused(kind)));
     }
@@ -519,7 +521,7 @@ fn what_the_server_does_not_know_or_tells_strangely_is_a_doubt() {
 
 #[test]
 fn other_refusals_are_no_doubts() {
-    for kind in ["NoPermission", "ManagedObjectNotFound", "RuntimeFault"] {
+    for kind in ["NoPermission", "ManagedObjectNotFound"] {
         let peer = Peer::start(move |_, _| fault(kind, ""));
         assert_eq!(collected(&peer).unwrap_err().fault().map(FaultKind::name), Some(kind));
     }
