@@ -2,13 +2,17 @@
 
 use crate::azure::{Remote, Uploads};
 use crate::location::Location;
-use crate::password::{Asking, Password};
+use crate::password::{Asking, Password, Question};
 use crate::settings::Settings;
 use anyhow::Context as _;
 use keepstone_engine::store::{BlobStore, LocalStore, Page, Put, RecordingStore, StoreError};
 use keepstone_engine::{Entropy, Repository};
 use repo_format::BlobName;
 use std::ops::Range;
+
+/// How the repository's password can be given without a terminal.
+pub(crate) const PASSWORD_OTHERWISE: &str =
+    "give it with --password-file, --password-command or KEEPSTONE_PASSWORD";
 
 /// A store whose requests are counted.
 pub(crate) type Store = RecordingStore<AnyStore>;
@@ -111,7 +115,11 @@ pub(crate) fn repository<'s>(settings: &Settings, store: &'s Store) -> anyhow::R
 /// # Errors
 /// There is none.
 pub(crate) fn password(settings: &Settings) -> anyhow::Result<Password> {
-    settings.password.password("Password of the repository", Asking::Once)
+    settings.password.password(Question {
+        text: "Password of the repository",
+        asking: Asking::Once,
+        otherwise: PASSWORD_OTHERWISE,
+    })
 }
 
 /// The randomness of one operation.

@@ -38,12 +38,23 @@ pub(crate) enum Asking {
     Twice,
 }
 
+/// What is asked at the terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    /// The words, without a colon.
+    pub(crate) text: &'a str,
+    /// Once or twice.
+    pub(crate) asking: Asking,
+    /// How else the password can be given, where there is no terminal.
+    pub(crate) otherwise: &'static str,
+}
+
 impl Origin {
     /// Gets the password.
     ///
     /// # Errors
     /// A source that cannot be read, or an empty password.
-    pub(crate) fn password(&self, question: &str, asking: Asking) -> anyhow::Result<Password> {
+    pub(crate) fn password(&self, question: Question<'_>) -> anyhow::Result<Password> {
         let password = match self {
             Self::File(path) => without_line_end(read_file(path)?),
             Self::Command(command) => without_line_end(run(command)?),
@@ -51,7 +62,7 @@ impl Origin {
                 let value = std::env::var_os(name).unwrap_or_default();
                 Zeroizing::new(value.into_vec())
             }
-            Self::Terminal => ask(question, asking)?,
+            Self::Terminal => ask(question)?,
         };
         if password.is_empty() {
             bail!(Usage::new("the password is empty"));
@@ -100,13 +111,12 @@ fn without_line_end(mut password: Password) -> Password {
     password
 }
 
-fn ask(question: &str, asking: Asking) -> anyhow::Result<Password> {
+fn ask(question: Question<'_>) -> anyhow::Result<Password> {
     let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(|_| {
-        Usage::new("no password was given and there is no terminal to ask at")
-            .hint("give it with --password-file, --password-command or KEEPSTONE_PASSWORD")
+        Usage::new("no password was given and there is no terminal to ask at").hint(question.otherwise)
     })?;
-    let password = read_line(&mut terminal, &format!("{question}: "))?;
-    if asking == Asking::Twice && read_line(&mut terminal, "The same again: ")? != password {
+    let password = read_line(&mut terminal, &format!("{}: ", question.text))?;
+    if question.asking == Asking::Twice && read_line(&mut terminal, "The same again: ")? != password {
         bail!(Usage::new("the two passwords are not the same"));
     }
     Ok(password)

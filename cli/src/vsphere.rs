@@ -4,7 +4,7 @@ use crate::clock;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::numbers::parse_duration;
-use crate::password::{Asking, Origin};
+use crate::password::{Asking, Origin, Question};
 use crate::settings::Settings;
 use anyhow::Context as _;
 use keepstone_engine::tls::{Thumbprint, Trust};
@@ -12,10 +12,10 @@ use keepstone_engine::vsphere::{
     AddController, MoRef, ProxyVm, TransportChoice, TransportSettings, VCenter, VCenterSettings,
     VSpherePlace, VmInfo,
 };
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::ops::{ControlFlow, Deref};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -91,25 +91,68 @@ pub(crate) struct VSphereArguments {
     pub(crate) task_timeout: Option<Duration>,
 }
 
-/// A directory that nobody else can look into, until it is dropped.
-struct RunDir(PathBuf);
+/// A directory that nobody else can look into, until it is dropped. Those that killed processes of this user left, which
+/// may have a password in them, are removed.
+#[derive(Debug)]
+struct RunDir {
+    path: PathBuf,
+    /// Locked as long as the process lives.
+    _lock: File,
+}
+
+const RUN_DIR_PREFIX: &str = "keepstone-";
+const RUN_DIR_LOCK: &str = "lock";
 
 impl RunDir {
     fn make() -> anyhow::Result<Self> {
+        let parent = std::env::temp_dir();
+        if let Err(error) = remove_abandoned(&parent) {
+            tracing::info!(%error, "what killed processes left was not looked for");
+        }
         let mut random = [0; 8];
         getrandom::fill(&mut random).context("could not get random bytes from the system")?;
-        let name = format!("keepstone-{:016x}", u64::from_le_bytes(random));
-        let path = std::env::temp_dir().join(name);
-        let made = DirBuilder::new().mode(0o700).create(&path);
-        made.with_context(|| format!("could not make the directory {}", path.display()))?;
-        Ok(Self(path))
+        let path = parent.join(format!("{RUN_DIR_PREFIX}{:016x}", u64::from_le_bytes(random)));
+        let make = || {
+            DirBuilder::new().mode(0o700).create(&path)?;
+            // It has its name when it is locked: who finds it without a lock removes the directory.
+            let unnamed = path.join("unlocked");
+            let lock = File::create_new(&unnamed)?;
+            lock.lock()?;
+            std::fs::rename(unnamed, path.join(RUN_DIR_LOCK))?;
+            Ok(lock)
+        };
+        let lock: std::io::Result<File> = make();
+        let lock = lock.with_context(|| format!("could not make the directory {}", path.display()))?;
+        Ok(Self { path, _lock: lock })
     }
+}
+
+/// Removes the run directories of this user whose processes have ended.
+fn remove_abandoned(parent: &Path) -> std::io::Result<()> {
+    for entry in parent.read_dir()? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = name.strip_prefix(RUN_DIR_PREFIX).unwrap_or_default();
+        let is_ours = number.len() == 16 && number.bytes().all(|digit| digit.is_ascii_hexdigit());
+        // Those of other users cannot be looked into, and a file or a link of that name is none.
+        let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if !is_ours || !is_directory {
+            continue;
+        }
+        let Ok(lock) = File::open(path.join(RUN_DIR_LOCK)) else { continue };
+        if lock.try_lock().is_ok()
+            && let Err(error) = std::fs::remove_dir_all(&path)
+        {
+            tracing::info!(%error, path = %path.display(), "a directory of an ended process stays");
+        }
+    }
+    Ok(())
 }
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::info!(%error, path = %self.0.display(), "a directory stays");
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            tracing::info!(%error, path = %self.path.display(), "a directory stays");
         }
     }
 }
@@ -245,7 +288,7 @@ impl VSphereArguments {
             root: std::env::var_os(ROOT_VARIABLE).map_or_else(|| PathBuf::from("/"), PathBuf::from),
             nbdkit: self.nbdkit.clone().unwrap_or_else(|| PathBuf::from(NBDKIT)),
             vddk_dir: self.vddk_dir.clone(),
-            run_dir: run_dir.0.clone(),
+            run_dir: run_dir.path.clone(),
             server,
             hidden_variables: SECRET_VARIABLES.map(ToOwned::to_owned).to_vec(),
         }
@@ -270,10 +313,38 @@ fn password(
     let origin = flags.origin().or_else(environment).or_else(|| profile.origin()).unwrap_or(Origin::Terminal);
     let question = format!("Password of {user} at {}", place.host);
     let bytes = origin
-        .password(&question, Asking::Once)
+        .password(Question {
+            text: &question,
+            asking: Asking::Once,
+            otherwise: "give it with --vsphere-password-file, --vsphere-password-command or KEEPSTONE_VSPHERE_PASSWORD",
+        })
         .with_context(|| format!("there is no password of {user} at {}", place.host))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Zeroizing::new(text.to_owned())),
         Err(_) => Err(Usage::new(format!("the password of {user} at {} is not UTF-8", place.host)).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let parent = TempDir::new().unwrap();
+        let make = |name: &str| {
+            let path = parent.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("password"), b"secret").unwrap();
+            (File::create(path.join(RUN_DIR_LOCK)).unwrap(), path)
+        };
+        let (ended, abandoned) = make("keepstone-0123456789abcdef");
+        let (running, in_use) = make("keepstone-0123456789abcde0");
+        let (other, of_others) = make("keepstone-backup");
+        running.lock().unwrap();
+        drop((ended, other));
+        remove_abandoned(parent.path()).unwrap();
+        assert_eq!([abandoned, in_use, of_others].map(|path| path.exists()), [false, true, true]);
     }
 }

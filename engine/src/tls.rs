@@ -57,6 +57,8 @@ impl FromStr for Thumbprint {
     type Err = NotAThumbprint;
 
     fn from_str(text: &str) -> Result<Self, NotAThumbprint> {
+        // OpenSSL prints the digest's name before it.
+        let text = text.rsplit_once('=').map_or(text, |(_, digits)| digits);
         let pairs: Vec<&str> = if text.contains(':') {
             text.split(':').collect()
         } else {

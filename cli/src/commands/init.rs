@@ -4,7 +4,7 @@ use crate::clock::{self, Stopwatch};
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::open;
-use crate::password::Asking;
+use crate::password::{Asking, Question};
 use crate::settings::Settings;
 use keepstone_engine::Repository;
 use keepstone_engine::repository::{NewSlot, slots};
@@ -36,7 +36,11 @@ struct Report {
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
     let store = open::new_store(settings)?;
-    let password = settings.password.password("Password of the new repository", Asking::Twice)?;
+    let password = settings.password.password(Question {
+        text: "Password of the new repository",
+        asking: Asking::Twice,
+        otherwise: open::PASSWORD_OTHERWISE,
+    })?;
     let slot = NewSlot {
         name: &arguments.slot,
         label: &arguments.label,

@@ -5,7 +5,7 @@ use crate::console::{one_line, table, warn};
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::open;
-use crate::password::{Asking, Origin};
+use crate::password::{Asking, Origin, Question};
 use crate::settings::Settings;
 use crate::times;
 use anyhow::bail;
@@ -154,7 +154,11 @@ fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
         ));
     }
     let password = open::password(settings)?;
-    let new_password = new_password(arguments).password("Password of the new slot", Asking::Twice)?;
+    let new_password = new_password(arguments).password(Question {
+        text: "Password of the new slot",
+        asking: Asking::Twice,
+        otherwise: "give it with --new-password-file, --new-password-command or KEEPSTONE_NEW_PASSWORD",
+    })?;
     let slot = NewSlot {
         name: &arguments.slot,
         label: &arguments.label,

@@ -21,7 +21,7 @@ use std::time::Duration;
 const ALLOCATION: &str = "base:allocation";
 /// What the contexts of QEMU's dirty bitmaps begin with.
 const BITMAP_PREFIX: &str = "qemu:dirty-bitmap:";
-/// A further connection that is not made within this is done without: some servers let a client wait for its turn.
+/// A connection beside others that is not made within this is done without: some servers let a client wait for its turn.
 const FURTHER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where connections come from.
@@ -225,9 +225,14 @@ impl Client {
                 return Ok(connection);
             }
             if connections.open < connections.limit {
+                // Without any other there is nothing to do but to wait.
+                let timeout = match connections.open {
+                    0 => self.settings.timeout,
+                    _ => self.settings.timeout.min(FURTHER_TIMEOUT),
+                };
                 connections.open += 1;
                 drop(connections);
-                let made = self.connect_again();
+                let made = self.connect_again(timeout);
                 connections = self.lock();
                 match made {
                     Ok(connection) => return Ok(connection),
@@ -266,8 +271,8 @@ impl Client {
     }
 
     /// Makes a connection after the first one, to the same export as that.
-    fn connect_again(&self) -> Result<Connection, NbdError> {
-        let mut connection = self.connect(&[], self.settings.timeout.min(FURTHER_TIMEOUT))?;
+    fn connect_again(&self, timeout: Duration) -> Result<Connection, NbdError> {
+        let mut connection = self.connect(&[], timeout)?;
         connection.channel().set_timeout(self.settings.timeout)?;
         let (before, after) = (self.info, connection.agreed().info);
         let place = self.place.to_string();

@@ -13,7 +13,7 @@ use super::journal::Journal;
 use super::model::{Datacenter, MoRef, Power, VirtualDisk, VmInfo, VmSnapshot};
 use super::preflight::{Finding, PRIVILEGE_TO_TRACK, PRIVILEGES, Severity, chosen_disks, disk_key, findings};
 use super::snapshot_name::SnapshotName;
-use super::transport::{Reader, Transport, TransportError, TransportSettings};
+use super::transport::{Reader, Transport, TransportChoice, TransportError, TransportSettings};
 use super::waiting::{WaitError, Waiter};
 use crate::DiskSource;
 use serde::Serialize;
@@ -284,6 +284,7 @@ impl<'a> Machine<'a> {
         let info = prepare(&mut guard, job, tell).map_err(none_left)?;
         let datacenter =
             guard.waiter.vcenter.datacenter_of(vm).map_err(MachineError::Asking).map_err(none_left)?;
+        check_transport(job, &info, &datacenter).map_err(none_left)?;
         let not_made = |NotMade { error, left }| {
             let name = job.name.to_string();
             let left = left.map(|source| Problem::SnapshotLeft { name, source: *source });
@@ -435,6 +436,33 @@ impl<'a> Machine<'a> {
         }
         Ok(())
     }
+}
+
+/// Finds out whether the wanted way can be used, before there is a snapshot for it. Where several may be, they are tried.
+fn check_transport(
+    job: &MachineJob<'_>,
+    info: &VmInfo,
+    datacenter: &Datacenter,
+) -> Result<(), MachineError> {
+    let TransportChoice::Only(transport) = job.transport.choice else { return Ok(()) };
+    let as_it_is = VmSnapshot {
+        snapshot: info.vm.clone(),
+        disks: info.disks.clone(),
+        controllers: info.controllers.clone(),
+    };
+    let reader = Reader {
+        waiter: job.waiter,
+        cleaning: job.cleaning,
+        vm: info,
+        datacenter,
+        snapshot: &as_it_is,
+        settings: job.transport,
+    };
+    for (key, disk) in chosen_disks(info, job.left_out) {
+        let checked = reader.check(transport, disk);
+        checked.map_err(|source| MachineError::Transport { disk: key, source })?;
+    }
+    Ok(())
 }
 
 /// Makes sure that the snapshot has no disk that was not looked at.

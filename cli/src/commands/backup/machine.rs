@@ -208,7 +208,13 @@ fn journal(run: &Run<'_>) -> Journal {
             ));
             Journal::nowhere()
         }
-        None => Journal::nowhere(),
+        None => {
+            warn(
+                "there is no cache directory to note the snapshot of the VM in; if this backup is killed, a later one is \
+                 refused until the snapshot is a day old, or --take-over is given",
+            );
+            Journal::nowhere()
+        }
     }
 }
 
