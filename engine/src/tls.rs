@@ -52,7 +52,8 @@ impl fmt::Debug for Thumbprint {
     }
 }
 
-/// Takes 64 hexadecimal digits, or 32 pairs of them with colons between.
+/// Takes 64 hexadecimal digits, or 32 pairs of them with colons between; what stands before a `=` is ignored, as `openssl
+/// x509 -fingerprint` prints it.
 impl FromStr for Thumbprint {
     type Err = NotAThumbprint;
 

@@ -439,11 +439,7 @@ impl<'a> Machine<'a> {
 }
 
 /// Finds out whether the wanted way can be used, before there is a snapshot for it. Where several may be, they are tried.
-fn check_transport(
-    job: &MachineJob<'_>,
-    info: &VmInfo,
-    datacenter: &Datacenter,
-) -> Result<(), MachineError> {
+fn check_transport(job: &MachineJob<'_>, info: &VmInfo, datacenter: &Datacenter) -> Result<(), MachineError> {
     let TransportChoice::Only(transport) = job.transport.choice else { return Ok(()) };
     let as_it_is = VmSnapshot {
         snapshot: info.vm.clone(),
