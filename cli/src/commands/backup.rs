@@ -181,7 +181,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let uploads = Uploads { tier: arguments.tier, content_md5: arguments.content_md5 };
     let ready = match &given {
         Given::Disks(disks) => {
-            // Until they are open a signal ends the program: nothing is to be undone, and a server may be slow or silent.
+            // A server may be slow or silent.
+            settings.interrupt.end_at_once()?;
             let sources = disks.iter().map(Disk::open).collect::<anyhow::Result<_>>()?;
             settings.interrupt.install()?;
             Ready::Disks(sources)
