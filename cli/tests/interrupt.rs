@@ -131,8 +131,7 @@ fn before_the_disks_are_open_one_interrupt_ends_the_program() {
     let pipe = world.path("changes");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
     let mut command = world.command(&["backup", "--vm", "web", "disk.raw", "--changes", "changes"]);
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     // Opening returns when the program has opened it too.
     let writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
     interrupt(&child);
