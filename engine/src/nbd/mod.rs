@@ -6,7 +6,7 @@
 //! # Memory
 //! Whatever a server says: for each connection 8 KiB of bytes read ahead, and for each of its 16 requests in flight the
 //! ranges that came, of which there are as many as sectors at most; 64 KiB for a message; for each metadata context
-//! what [`status`] keeps; for each read of blocks in part, two blocks of at most 64 KiB for each of 32 parts.
+//! what `status` keeps; for each read of blocks in part, two blocks of at most 64 KiB for each of 32 parts.
 
 mod channel;
 mod client;

@@ -27,7 +27,7 @@ pub(super) struct FolderDisk<'v> {
     size: u64,
 }
 
-/// Why a file of a datastore cannot be read; the payload of the [`io::Error`]s of [`FolderDisk`].
+/// Why a file of a datastore cannot be read; the payload of the [`io::Error`]s of `FolderDisk`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
