@@ -9,9 +9,7 @@ use crate::settings::Settings;
 use crate::vsphere::{Center, VSphereArguments};
 use clap::Subcommand;
 use keepstone_engine::vsphere::preflight::{Finding, Severity, chosen_disks, findings};
-use keepstone_engine::vsphere::{
-    About, Enabling, MoRef, Reader, SnapshotName, Transport, VmSnapshot, Waiter, privileges,
-};
+use keepstone_engine::vsphere::{About, Enabling, Reader, SnapshotName, Transport, Waiter, privileges};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -93,11 +91,7 @@ fn look(settings: &Settings, check: &Check, center: &Center) -> anyhow::Result<(
     found.extend(privileges(vcenter, &center.vm, Enabling::No)?);
     let datacenter = vcenter.datacenter_of(&center.vm)?;
     let pause = |duration| center.pause(duration);
-    let as_it_is = VmSnapshot {
-        snapshot: MoRef::new("VirtualMachineSnapshot", "none"),
-        disks: info.disks.clone(),
-        controllers: info.controllers.clone(),
-    };
+    let as_it_is = info.as_it_is();
     let reader = Reader {
         waiter: Waiter { vcenter, pause: &pause, patience: center.patience },
         cleaning: Waiter { vcenter, pause: &Center::pause_to_clean, patience: center.patience },

@@ -39,10 +39,10 @@ use crate::observer::{Notice, Observer, Phase, begin, notify};
 use crate::repository::Repository;
 use crate::session::{Committed, Opening, Session};
 use crate::snapshots::{self, Snapshot};
-use crate::source::{DiskSource, FullReason};
+use crate::source::{DiskSource, FullReason, Since};
 use audit::DiskAudit;
 use pipeline::Stored;
-use plan::{Asking, DiskPlan};
+use plan::DiskPlan;
 use repo_format::limits::{DISK_SIZE_MAX, DISKS_MAX, PROPERTIES_MAX, TAGS_MAX};
 use repo_format::{
     Commit, DecisionName, Disk, DiskMode, Location, PackName, SessionId, WriterId, check_disk_key, check_tag,
@@ -177,17 +177,22 @@ fn plan<'a>(
     let mut plans = Vec::with_capacity(job.disks.len());
     let later = later(repository, job, session)?;
     for disk in &job.disks {
-        let since = match (&session.parent, session.recorded(disk.key), job.reading) {
-            (None, _, _) | (_, None, _) => Asking::Nothing(FullReason::NoParent),
-            (_, _, Reading::Everything) => Asking::Nothing(FullReason::Requested),
+        let recorded = session.recorded(disk.key);
+        let since = match (&session.parent, recorded, job.reading) {
+            (None, _, _) | (_, None, _) => Err(FullReason::NoParent),
+            (_, _, Reading::Everything) => Err(FullReason::Requested),
             (Some(parent), Some(recorded), Reading::Changes) => {
-                match not_counted(repository, later, parent, disk, recorded)? {
-                    Some(reason) => Asking::Nothing(reason),
-                    None => Asking::Since { recorded, properties: &parent.commit.properties },
-                }
+                let not_counted = not_counted(repository, later, parent, disk, recorded)?;
+                let since = Since {
+                    change_id: recorded.change_id.as_deref(),
+                    size: recorded.size,
+                    properties: &parent.commit.properties,
+                };
+                not_counted.map_or(Ok(since), Err)
             }
         };
-        plans.push(DiskPlan::ask(repository.config(), disk, session.recorded(disk.key), since)?);
+        let base_size = recorded.map(|recorded| recorded.size);
+        plans.push(DiskPlan::ask(repository.config(), disk, base_size, since)?);
     }
     Ok(plans)
 }

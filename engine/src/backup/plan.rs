@@ -40,34 +40,18 @@ pub(crate) enum AuditAgainst {
     Zeros,
 }
 
-/// What a source is asked about.
-pub(crate) enum Asking<'a> {
-    /// Not about changes, for this reason.
-    Nothing(FullReason),
-    /// About changes since the parent.
-    Since {
-        /// The disk in it.
-        recorded: &'a Disk,
-        /// Its properties.
-        properties: &'a [(String, String)],
-    },
-}
-
 impl<'a> DiskPlan<'a> {
-    /// Asks the source what changed. `recorded` is the disk in the parent snapshot.
+    /// Asks the source what changed since the parent, or only what is allocated, for a reason. `base_size` is the disk's
+    /// length in the parent.
     pub(crate) fn ask(
         config: &Config,
         disk: &JobDisk<'a>,
-        recorded: Option<&Disk>,
-        asking: Asking<'_>,
+        base_size: Option<u64>,
+        since: Result<Since<'_>, FullReason>,
     ) -> Result<Self, EngineError> {
-        let (since, reason) = match asking {
-            Asking::Nothing(reason) => (None, reason),
-            Asking::Since { recorded, properties } => {
-                let since =
-                    Since { change_id: recorded.change_id.as_deref(), size: recorded.size, properties };
-                (Some(since), FullReason::NoChangeTracking)
-            }
+        let (since, reason) = match since {
+            Ok(since) => (Some(since), FullReason::NoChangeTracking),
+            Err(reason) => (None, reason),
         };
         let changed = disk
             .source
@@ -77,7 +61,6 @@ impl<'a> DiskPlan<'a> {
             return Err(EngineError::BadJob("a source tells changes that nothing was said to count from"));
         }
         let shape = Shape::new(&config.geometry, disk.source.size());
-        let base_size = recorded.map(|recorded| recorded.size);
         Ok(Self::new(disk, shape, base_size, changed, reason))
     }
 
@@ -89,20 +72,17 @@ impl<'a> DiskPlan<'a> {
         reason: FullReason,
     ) -> Self {
         let changed_bytes = total_length(&changed.areas);
-        let audited = match changed.outside {
-            Outside::Unchanged => Some(AuditAgainst::Parent),
-            Outside::Zero { .. } => None,
-            Outside::SaidZero { .. } => Some(AuditAgainst::Zeros),
-        };
-        let mut areas = changed.areas;
-        let (mode, full_reason) = match changed.outside {
-            Outside::Unchanged => (DiskMode::Incremental, None),
-            Outside::Zero { full_reason } | Outside::SaidZero { full_reason } => {
-                // Where nothing was asked of the source, what it says of its changes is beside the point.
-                let asked = reason == FullReason::NoChangeTracking;
-                (DiskMode::Full, Some(full_reason.filter(|_| asked).unwrap_or(reason)))
+        // Where nothing was asked of the source, what it says of its changes is beside the point.
+        let asked = reason == FullReason::NoChangeTracking;
+        let why = |told: Option<FullReason>| Some(told.filter(|_| asked).unwrap_or(reason));
+        let (mode, full_reason, audited) = match changed.outside {
+            Outside::Unchanged => (DiskMode::Incremental, None, Some(AuditAgainst::Parent)),
+            Outside::Zero { full_reason } => (DiskMode::Full, why(full_reason), None),
+            Outside::SaidZero { full_reason } => {
+                (DiskMode::Full, why(full_reason), Some(AuditAgainst::Zeros))
             }
         };
+        let mut areas = changed.areas;
         if let (DiskMode::Incremental, Some(base_size)) = (mode, base_size) {
             areas.extend(resize_areas(base_size, shape.size, shape.region_len));
         }

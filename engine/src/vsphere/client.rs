@@ -8,9 +8,10 @@ use super::place::{VSpherePlace, VmPlace};
 use super::soap::Question;
 use super::text;
 use super::xml::{Element, Wrong};
+use crate::frames::lock;
 use crate::tls::Trust;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -259,7 +260,7 @@ impl VCenter {
 
     /// The session after one that has ended.
     fn after(&self, number: u64) -> Result<Session, VSphereError> {
-        let _one_at_a_time = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.login);
         match self.lock_session().as_ref() {
             None => return Err(not_authenticated("Logout")),
             Some(session) if session.number > number => return Ok(session.clone()),
@@ -293,7 +294,7 @@ impl VCenter {
     }
 
     fn lock_session(&self) -> MutexGuard<'_, Option<Session>> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.session)
     }
 }
 

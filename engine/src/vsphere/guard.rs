@@ -131,13 +131,13 @@ pub struct Guard<'a> {
 }
 
 impl Guard<'_> {
-    /// Looks whether an earlier backup of this job may have left something behind, on the vCenter or attached to a proxy.
+    /// Tells whether an earlier backup of this job may have left something behind, on the vCenter or attached to a proxy,
+    /// if the VM is like this.
     ///
     /// # Errors
-    /// [`GuardError::MayBeRunning`] unless `take_over`, and a VM that cannot be looked at.
-    pub fn may_have_left(&mut self, take_over: TakeOver) -> Result<bool, GuardError> {
-        let info = self.look()?;
-        let left = self.left(&info);
+    /// [`GuardError::MayBeRunning`] unless `take_over`.
+    pub fn may_have_left(&self, info: &VmInfo, take_over: TakeOver) -> Result<bool, GuardError> {
+        let left = self.left(info);
         if take_over == TakeOver::No {
             self.refuse_what_may_run(&left)?;
         }
@@ -150,8 +150,7 @@ impl Guard<'_> {
     /// # Errors
     /// [`GuardError::MayBeRunning`] before anything is removed, unless `take_over`; and whatever else fails.
     pub fn clean(&mut self, take_over: TakeOver) -> Result<(VmInfo, Vec<String>), GuardError> {
-        self.settle()?;
-        let info = self.look()?;
+        let info = self.settle(self.waiter)?;
         let left = self.left(&info);
         // What is not there by now does not come any more.
         for name in self.journal.names() {
@@ -170,8 +169,8 @@ impl Guard<'_> {
         if left.is_empty() {
             return Ok((info, Vec::new()));
         }
-        self.settle()?;
-        Ok((self.look()?, left.into_iter().map(|snapshot| snapshot.name).collect()))
+        let info = self.settle(self.waiter)?;
+        Ok((info, left.into_iter().map(|snapshot| snapshot.name).collect()))
     }
 
     /// The snapshots of this job.
@@ -225,7 +224,7 @@ impl Guard<'_> {
                 Err(error) if tries == QUIESCE_TRIES && policy == QuiescePolicy::Required => {
                     return Err(error);
                 }
-                Err(_) => self.settle()?,
+                Err(_) => drop(self.settle(self.waiter)?),
             }
         }
         Ok((self.begin(name, Quiescing::None)?, unquiesced))
@@ -275,7 +274,7 @@ impl Guard<'_> {
             None if absence == Absence::MayEnd => {}
             None => self.forget(name),
         }
-        self.settle_with(self.cleaning)
+        self.settle(self.cleaning).map(drop)
     }
 
     fn forget(&mut self, name: &str) {
@@ -283,19 +282,17 @@ impl Guard<'_> {
         let _stays = self.journal.forget(name);
     }
 
-    /// Waits until no task is at work on the VM and its disks are merged.
-    fn settle(&self) -> Result<(), GuardError> {
-        self.settle_with(self.waiter)
-    }
-
-    fn settle_with(&self, waiter: Waiter<'_>) -> Result<(), GuardError> {
+    /// Waits until no task is at work on the VM and its disks are merged, and returns the VM as it is then.
+    fn settle(&self, waiter: Waiter<'_>) -> Result<VmInfo, GuardError> {
         self.quiet(waiter)?;
-        if !self.look()?.consolidation_needed {
-            return Ok(());
+        let info = self.look()?;
+        if !info.consolidation_needed {
+            return Ok(info);
         }
         waiter.task("consolidate the disks", waiter.vcenter.consolidate(self.vm))?;
         self.quiet(waiter)?;
-        if self.look()?.consolidation_needed { Err(GuardError::NotConsolidated) } else { Ok(()) }
+        let info = self.look()?;
+        if info.consolidation_needed { Err(GuardError::NotConsolidated) } else { Ok(info) }
     }
 
     /// Waits until no task is at work on the VM.

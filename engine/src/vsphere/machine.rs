@@ -314,12 +314,6 @@ impl<'a> Machine<'a> {
         self.disks.iter().map(|disk| (disk.key(), disk as &dyn DiskSource))
     }
 
-    /// How each disk is read, by its key.
-    #[must_use]
-    pub fn transports(&self) -> Vec<(String, Transport)> {
-        self.disks.iter().map(|disk| (disk.key().to_owned(), disk.transport())).collect()
-    }
-
     /// What state of the VM is read.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
@@ -441,11 +435,7 @@ impl<'a> Machine<'a> {
 /// Finds out whether the wanted way can be used, before there is a snapshot for it. Where several may be, they are tried.
 fn check_transport(job: &MachineJob<'_>, info: &VmInfo, datacenter: &Datacenter) -> Result<(), MachineError> {
     let TransportChoice::Only(transport) = job.transport.choice else { return Ok(()) };
-    let as_it_is = VmSnapshot {
-        snapshot: info.vm.clone(),
-        disks: info.disks.clone(),
-        controllers: info.controllers.clone(),
-    };
+    let as_it_is = info.as_it_is();
     let reader = Reader {
         waiter: job.waiter,
         cleaning: job.cleaning,
@@ -501,7 +491,7 @@ fn prepare(
     refuse_unfit(&found)?;
     Reader::check_proxy(&job.waiter, &before, job.transport).map_err(MachineError::Leftovers)?;
     // Only then: the disks that are attached may be those of another job's backup, which runs.
-    if guard.may_have_left(job.take_over).map_err(MachineError::Snapshot)? {
+    if guard.may_have_left(&before, job.take_over).map_err(MachineError::Snapshot)? {
         let detached = Reader::detach_leftovers(&job.waiter, &before, job.transport);
         let detached = detached.map_err(MachineError::Leftovers)?;
         if detached > 0 {

@@ -156,6 +156,18 @@ pub struct VmInfo {
     pub current_snapshot: Option<MoRef>,
 }
 
+impl VmInfo {
+    /// The VM in the form of a snapshot, to find out what could be done with one. It is named by the VM.
+    #[must_use]
+    pub fn as_it_is(&self) -> VmSnapshot {
+        VmSnapshot {
+            snapshot: self.vm.clone(),
+            disks: self.disks.clone(),
+            controllers: self.controllers.clone(),
+        }
+    }
+}
+
 /// The disks of a VM as a snapshot keeps them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,5 +1,6 @@
 //! Where a virtual machine is, as users write it.
 
+use super::text::uuid_digits;
 use percent_encoding::percent_decode_str;
 use std::fmt;
 
@@ -190,12 +191,10 @@ fn escaped(name: &str) -> String {
 
 /// Writes a UUID in the form 8-4-4-4-12, whatever hyphens it had.
 fn uuid_text(text: &str) -> Option<String> {
-    let digits: String =
-        text.chars().filter(|letter| *letter != '-').collect::<String>().to_ascii_lowercase();
-    let valid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let digits = uuid_digits(text)?;
     let parts =
         [digits.get(..8)?, digits.get(8..12)?, digits.get(12..16)?, digits.get(16..20)?, digits.get(20..)?];
-    valid.then(|| parts.join("-"))
+    Some(parts.join("-"))
 }
 
 #[cfg(test)]

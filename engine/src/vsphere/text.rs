@@ -1,4 +1,4 @@
-//! Texts of the interface: times, and what is quoted of them in errors.
+//! Texts of the interface: times, UUIDs, and what is quoted of them in errors.
 
 /// How much of a text an error quotes.
 const EXCERPT_CHARS: usize = 60;
@@ -7,6 +7,13 @@ const EXCERPT_CHARS: usize = 60;
 pub(super) fn excerpt(text: &str) -> String {
     let short: String = text.chars().take(EXCERPT_CHARS).collect();
     if short.len() < text.len() { format!("{short:?}...") } else { format!("{short:?}") }
+}
+
+/// The 32 digits of a UUID, small, whatever hyphens and spaces are between them.
+pub(super) fn uuid_digits(uuid: &str) -> Option<String> {
+    let digits: String = uuid.chars().filter(|letter| !matches!(letter, '-' | ' ')).collect();
+    let valid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    valid.then(|| digits.to_ascii_lowercase())
 }
 
 /// Reads a time with an offset (`2026-03-01T12:30:00.5Z`, XML Schema part 2 section 3.2.7) as milliseconds since 1970.

@@ -1,6 +1,7 @@
 //! The devices of this machine, as its kernel shows them in files.
 
 use super::error::TransportError;
+use crate::vsphere::text::uuid_digits;
 use rustix::fs::{major, minor};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -86,20 +87,13 @@ fn one_of(devices: &[&BlockDevice]) -> Found {
 
 /// The id that a disk with this UUID tells the kernel: `naa.` and its digits.
 pub(super) fn wwid_of(uuid: &str) -> Option<String> {
-    digits(uuid).map(|digits| format!("naa.{digits}"))
-}
-
-/// The 32 digits of a UUID, small, whatever is between them.
-pub(super) fn digits(uuid: &str) -> Option<String> {
-    let digits: String = uuid.chars().filter(|letter| !matches!(letter, '-' | ' ')).collect();
-    let valid = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    valid.then(|| digits.to_ascii_lowercase())
+    uuid_digits(uuid).map(|digits| format!("naa.{digits}"))
 }
 
 /// The forms of a UUID that a firmware shows: the bytes of the first three groups are in the other order where the guest
 /// and the virtual firmware follow different versions of SMBIOS (from 2.6 on they are little-endian).
 pub(super) fn uuid_forms(uuid: &str) -> Option<[String; 2]> {
-    let digits = digits(uuid)?;
+    let digits = uuid_digits(uuid)?;
     let bytes: Vec<&str> = (0..16).filter_map(|byte| digits.get(byte * 2..byte * 2 + 2)).collect();
     let form = |order: [usize; 16]| {
         let mut text = String::new();

@@ -2,6 +2,7 @@
 
 use super::Transport;
 use super::proxy::ProxyVm;
+use crate::error::chain;
 use crate::nbd::NbdError;
 use crate::tls::TlsError;
 use crate::vsphere::error::VSphereError;
@@ -304,18 +305,6 @@ impl TransportError {
 fn all(refused: &[(Transport, TransportError)]) -> String {
     let one = |(transport, error): &(Transport, TransportError)| format!("{transport}: {}", chain(error));
     refused.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-/// An error with its causes, for where it is not a cause itself.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn unscanned(rescan: Option<&io::ErrorKind>) -> String {
