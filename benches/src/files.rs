@@ -22,7 +22,11 @@ impl DiskTarget for Nothing {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -92,10 +92,10 @@ pub struct RestoreReport {
 }
 
 /// Restores a disk. When this returns without an error, every byte of the target has been written, checked against
-/// its id, or made zero, and synced; what was made zero because it is lost is in the report.
+/// its id, or made zero, and is durable; what was made zero because it is lost is in the report.
 ///
 /// # Errors
-/// The first failure; damage is none with [`OnDamage::KeepGoing`]. The target is then incomplete, and has not been synced.
+/// The first failure; damage is none with [`OnDamage::KeepGoing`]. The target is then incomplete, and was not finished.
 pub fn restore(
     repository: &Repository<'_>,
     job: &RestoreJob<'_>,
@@ -127,7 +127,7 @@ pub fn restore(
         // By value: a failure drops the receiver, and with that ends the planning.
         run.windows(planned)
     })?;
-    job.target.sync().map_err(|source| EngineError::Target { offset: disk.size, source })?;
+    job.target.finish().map_err(|source| EngineError::Target { offset: disk.size, source })?;
     let (lost, lost_bytes, lost_joined) =
         run.lost.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     Ok(RestoreReport {

@@ -32,7 +32,11 @@ impl DiskTarget for Full {
         Err(io::ErrorKind::StorageFull.into())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
         Ok(())
     }
 }

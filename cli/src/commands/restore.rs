@@ -1,33 +1,22 @@
 //! `keepstone restore`
 
+mod place;
+
 use crate::clock::Stopwatch;
 use crate::console::lines;
-use crate::exit::{Exit, Usage};
+use crate::exit::Exit;
 use crate::figures::Figures;
-use crate::location::Location;
 use crate::numbers::{count, size};
 use crate::open;
 use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
-use crate::unsupported::{Role, local_path};
-use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use keepstone_engine::DiskTarget;
-use keepstone_engine::restore::{
-    LostRange, OnDamage, RestoreJob, RestoreReport, WINDOW_LEN, WINDOWS_OPEN, restore,
-};
+use keepstone_engine::restore::{LostRange, OnDamage, RestoreJob, RestoreReport, restore};
 use keepstone_engine::snapshots::{Selector, find};
-use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, StreamTarget};
+use place::{Opened, Place};
 use serde::Serialize;
-use std::fs::File;
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
 
-/// What a stream keeps in memory until it is its turn is so much for each window that is restored at a time.
-const STREAM_WINDOW_LEN: u64 = 64 << 20;
 /// Lost ranges that the text shows; the JSON report has all of them.
 const LOST_SHOWN: usize = 8;
 
@@ -69,14 +58,6 @@ enum Format {
     Raw,
 }
 
-/// Where a disk goes.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    File(PathBuf),
-    Device(PathBuf),
-    Output,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
@@ -90,14 +71,14 @@ struct Report {
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
     let Format::Raw = arguments.format;
-    let place = place(arguments)?;
-    outside_of_repository(&place, settings)?;
+    let place = Place::parse(arguments)?;
+    place.must_be_outside_of_repository(settings)?;
     settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
-    let (target, window_len) = target(&place, disk.size, arguments.overwrite)?;
+    let Opened { target, window_len } = place.open(disk.size, arguments)?;
     let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
     let session = snapshot.session();
     let job = RestoreJob { snapshot: session, disk, target: target.as_ref(), window_len, on_damage };
@@ -107,66 +88,10 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let report = Report { restore: outcome?, figures: Figures::take(stopwatch, &store) };
     let console = match place {
         Place::Output => settings.console.reporting_on_stderr(),
-        Place::File(_) | Place::Device(_) => settings.console,
+        _ => settings.console,
     };
     console.report(&report, |report| text(report, &arguments.to))?;
     Ok(if report.restore.lost.is_empty() { Exit::Done } else { Exit::Damage })
-}
-
-/// A file among those of the repository would be a foreign one there, or worse, one of them replaced.
-fn outside_of_repository(place: &Place, settings: &Settings) -> anyhow::Result<()> {
-    let Place::File(path) = place else { return Ok(()) };
-    let Location::Directory(repository) = settings.location()? else { return Ok(()) };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // What does not exist is told of when it is opened.
-    if let (Ok(repository), Ok(parent)) = (repository.canonicalize(), parent.canonicalize())
-        && parent.starts_with(repository)
-    {
-        bail!(
-            Usage::new(format!("{} is inside of the repository", path.display()))
-                .hint("name a target in another directory")
-        );
-    }
-    Ok(())
-}
-
-/// Says what `--to` names, before anything is opened.
-fn place(arguments: &Arguments) -> anyhow::Result<Place> {
-    if arguments.to == "-" {
-        if io::stdout().is_terminal() {
-            bail!(
-                Usage::new("a disk is not written to a terminal")
-                    .hint("redirect the output to a file or a pipe")
-            );
-        }
-        return Ok(Place::Output);
-    }
-    let path = PathBuf::from(local_path(&arguments.to, Role::Target)?);
-    let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-    if is_device && !arguments.overwrite {
-        bail!(
-            Usage::new(format!("{} is a block device, and what is on it would be lost", path.display()))
-                .hint("add --overwrite if that is meant")
-        );
-    }
-    Ok(if is_device { Place::Device(path) } else { Place::File(path) })
-}
-
-/// Opens the target, and tells how much may come out of order.
-fn target(place: &Place, size: u64, overwrite: bool) -> anyhow::Result<(Box<dyn DiskTarget>, u64)> {
-    let existing = if overwrite { Existing::Replace } else { Existing::Refuse };
-    let file = |path: &Path| FileTarget::create(path, size, existing);
-    Ok(match place {
-        Place::File(path) => (Box::new(file(path)?), WINDOW_LEN),
-        Place::Device(path) => (Box::new(DeviceTarget::open(path, size)?), WINDOW_LEN),
-        Place::Output => {
-            // Standard output itself would look for line ends in the disk.
-            let output =
-                io::stdout().as_fd().try_clone_to_owned().context("could not use standard output")?;
-            let kept_max = WINDOWS_OPEN * STREAM_WINDOW_LEN;
-            (Box::new(StreamTarget::new(File::from(output), size, kept_max)), STREAM_WINDOW_LEN)
-        }
-    })
 }
 
 fn text(report: &Report, to: &str) -> String {

@@ -132,7 +132,11 @@ impl DiskTarget for DeviceTarget {
         Ok(zero_range(&self.file, offset, end).map_err(|source| failed("zero", &self.path, source))?)
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        self.finish()
+    }
+
+    fn finish(&self) -> io::Result<()> {
         Ok(self.file.sync_all().map_err(|source| failed("sync", &self.path, source))?)
     }
 }

@@ -24,7 +24,7 @@ pub enum Existing {
     Replace,
 }
 
-/// A new sparse file of mode 0600. It gets its name in [`DiskTarget::sync`], and before that is called
+/// A new sparse file of mode 0600. It gets its name in [`DiskTarget::finish`], and before that is called
 /// `<name>.keepstone-partial`; if it is dropped earlier, that is removed.
 #[derive(Debug)]
 pub struct FileTarget {
@@ -158,7 +158,11 @@ impl DiskTarget for FileTarget {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        Ok(self.file.sync_data().map_err(|source| self.failed("sync", source))?)
+    }
+
+    fn finish(&self) -> io::Result<()> {
         self.file.set_len(self.size).map_err(|source| self.failed("write", source))?;
         self.file.sync_all().map_err(|source| self.failed("sync", source))?;
         self.rename().map_err(|source| match source.kind() {
@@ -209,7 +213,7 @@ mod tests {
         target.zero_at(5, (1 << 30) - 9).unwrap();
         target.write_at(0, b"first").unwrap();
         assert_eq!(files(&dir), ["disk.raw.keepstone-partial"]);
-        target.sync().unwrap();
+        target.finish().unwrap();
         drop(target);
         assert_eq!(files(&dir), ["disk.raw"]);
         let file = File::open(&path).unwrap();
@@ -241,7 +245,7 @@ mod tests {
         let target = FileTarget::create(&path, 3, Existing::Replace).unwrap();
         target.write_at(0, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        target.sync().unwrap();
+        target.finish().unwrap();
         assert_eq!((fs::read(&path).unwrap(), files(&dir)), (b"new".to_vec(), vec!["disk.raw".into()]));
     }
 
@@ -250,7 +254,7 @@ mod tests {
         let (dir, path) = place();
         let target = FileTarget::create(&path, 3, Existing::Refuse).unwrap();
         fs::write(&path, b"old").unwrap();
-        assert_eq!(target.sync().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(target.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         drop(target);
         assert_eq!((fs::read(&path).unwrap(), files(&dir)), (b"old".to_vec(), vec!["disk.raw".into()]));
     }
@@ -272,7 +276,7 @@ mod tests {
         let error = FileTarget::create(&path, 3, Existing::Refuse).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
         first.write_at(0, b"abc").unwrap();
-        first.sync().unwrap();
+        first.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"abc");
     }
 
@@ -289,7 +293,7 @@ mod tests {
             let target = FileTarget::create(&path, 4, Existing::Replace).unwrap();
             target.write_at(0, b"a").unwrap();
             target.zero_at(1, 3).unwrap();
-            target.sync().unwrap();
+            target.finish().unwrap();
             assert_eq!(
                 (fs::read(&path).unwrap(), files(&dir)),
                 (b"a\0\0\0".to_vec(), vec!["disk.raw".into()])

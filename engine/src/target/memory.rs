@@ -45,7 +45,11 @@ impl DiskTarget for MemoryTarget {
         self.change(offset, len, |part| part.fill(0))
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -27,11 +27,17 @@ pub trait DiskTarget: Send + Sync {
     /// When it cannot be done.
     fn zero_at(&self, offset: u64, length: u64) -> io::Result<()>;
 
-    /// Makes everything durable; called once, at the end.
+    /// Makes durable what was written before; called now and then, while other threads write.
+    ///
+    /// # Errors
+    /// When some of that may be lost.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Makes the disk complete and durable; called once, at the end.
     ///
     /// # Errors
     /// When some of what was written may be lost.
-    fn sync(&self) -> io::Result<()>;
+    fn finish(&self) -> io::Result<()>;
 }
 
 /// Why a target cannot be used or was used wrongly; the payload of the [`io::Error`]s of this module.

@@ -171,7 +171,13 @@ impl<W: Write + Send> DiskTarget for StreamTarget<W> {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        let mut stream = self.stream();
+        stream.check()?;
+        stream.guarded(|stream| stream.writer.flush())
+    }
+
+    fn finish(&self) -> io::Result<()> {
         let mut stream = self.stream();
         stream.check()?;
         if stream.position != self.size {
@@ -210,7 +216,7 @@ mod tests {
         target.write_at(14, b"op").unwrap();
         target.write_at(8, b"ijkl").unwrap();
         target.write_at(12, b"mn").unwrap();
-        target.sync().unwrap();
+        target.finish().unwrap();
         assert_eq!(target.into_writer(), b"ab\0\0efghijklmnop");
     }
 
@@ -228,7 +234,7 @@ mod tests {
                     target.write_at(offset, &bytes[place * 2..place * 2 + 2]).unwrap();
                 }
             }
-            target.sync().unwrap();
+            target.finish().unwrap();
             assert_eq!(target.into_writer(), disk, "seed {seed}");
         }
     }
@@ -247,7 +253,7 @@ mod tests {
                 });
             }
         });
-        target.sync().unwrap();
+        target.finish().unwrap();
         assert!(target.into_writer() == disk);
     }
 
@@ -256,7 +262,7 @@ mod tests {
         let target = StreamTarget::new(Vec::new(), 1_000_001, 1);
         target.zero_at(1, 1_000_000).unwrap();
         target.write_at(0, b"a").unwrap();
-        target.sync().unwrap();
+        target.finish().unwrap();
         let mut expected = vec![0; 1_000_001];
         expected[0] = b'a';
         assert!(target.into_writer() == expected);
@@ -281,7 +287,7 @@ mod tests {
         target.write_at(0, b"abcd").unwrap();
         target.write_at(9, b"jkl").unwrap();
         target.write_at(8, b"i").unwrap();
-        target.sync().unwrap();
+        target.finish().unwrap();
         assert_eq!(target.into_writer(), b"abcdefghijklmnop");
     }
 
@@ -300,7 +306,7 @@ mod tests {
     fn an_incomplete_disk_is_not_synced() {
         let target = StreamTarget::new(Vec::new(), 16, 16);
         target.write_at(8, b"ijklmnop").unwrap();
-        assert_eq!(target.sync().unwrap_err().to_string(), "only 0 of 16 bytes were written");
+        assert_eq!(target.finish().unwrap_err().to_string(), "only 0 of 16 bytes were written");
     }
 
     #[test]
@@ -309,13 +315,13 @@ mod tests {
         target.write_at(2, b"cd").unwrap();
         assert_eq!(target.write_at(0, b"ab").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(target.write_at(4, b"ef").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(target.sync().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(target.finish().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
     fn an_empty_disk_is_an_empty_stream() {
         let target = StreamTarget::new(Vec::new(), 0, 1);
-        target.sync().unwrap();
+        target.finish().unwrap();
         assert_eq!(target.into_writer(), b"");
     }
 }

@@ -123,7 +123,11 @@ impl DiskTarget for SmallTarget {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
         Ok(())
     }
 }

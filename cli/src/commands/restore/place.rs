@@ -1,0 +1,98 @@
+//! Where a disk is restored to.
+
+use super::Arguments;
+use crate::exit::Usage;
+use crate::location::Location;
+use crate::settings::Settings;
+use crate::unsupported::{Role, local_path};
+use anyhow::{Context as _, bail};
+use keepstone_engine::DiskTarget;
+use keepstone_engine::restore::{WINDOW_LEN, WINDOWS_OPEN};
+use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, StreamTarget};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+/// What a stream keeps in memory until it is its turn is so much for each window that is restored at a time.
+const STREAM_WINDOW_LEN: u64 = 64 << 20;
+
+/// Where a disk goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    File(PathBuf),
+    Device(PathBuf),
+    Output,
+}
+
+/// A target that is ready to be written.
+pub(super) struct Opened {
+    pub(super) target: Box<dyn DiskTarget>,
+    /// How much may come out of order.
+    pub(super) window_len: u64,
+}
+
+impl Place {
+    /// Says what `--to` names, before anything is opened.
+    pub(super) fn parse(arguments: &Arguments) -> anyhow::Result<Self> {
+        if arguments.to == "-" {
+            if io::stdout().is_terminal() {
+                bail!(
+                    Usage::new("a disk is not written to a terminal")
+                        .hint("redirect the output to a file or a pipe")
+                );
+            }
+            return Ok(Self::Output);
+        }
+        let path = PathBuf::from(local_path(&arguments.to, Role::Target)?);
+        let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        if is_device && !arguments.overwrite {
+            bail!(
+                Usage::new(format!("{} is a block device, and what is on it would be lost", path.display()))
+                    .hint("add --overwrite if that is meant")
+            );
+        }
+        Ok(if is_device { Self::Device(path) } else { Self::File(path) })
+    }
+
+    /// A file among those of the repository would be a foreign one there, or worse, one of them replaced.
+    pub(super) fn must_be_outside_of_repository(&self, settings: &Settings) -> anyhow::Result<()> {
+        let Self::File(path) = self else { return Ok(()) };
+        let Location::Directory(repository) = settings.location()? else { return Ok(()) };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // What does not exist is told of when it is opened.
+        if let (Ok(repository), Ok(parent)) = (repository.canonicalize(), parent.canonicalize())
+            && parent.starts_with(repository)
+        {
+            bail!(
+                Usage::new(format!("{} is inside of the repository", path.display()))
+                    .hint("name a target in another directory")
+            );
+        }
+        Ok(())
+    }
+
+    /// Opens it for a disk of `size` bytes.
+    pub(super) fn open(&self, size: u64, arguments: &Arguments) -> anyhow::Result<Opened> {
+        let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
+        Ok(match self {
+            Self::File(path) => {
+                Opened { target: Box::new(FileTarget::create(path, size, existing)?), window_len: WINDOW_LEN }
+            }
+            Self::Device(path) => {
+                Opened { target: Box::new(DeviceTarget::open(path, size)?), window_len: WINDOW_LEN }
+            }
+            Self::Output => {
+                // Standard output itself would look for line ends in the disk.
+                let output =
+                    io::stdout().as_fd().try_clone_to_owned().context("could not use standard output")?;
+                let kept_max = WINDOWS_OPEN * STREAM_WINDOW_LEN;
+                Opened {
+                    target: Box::new(StreamTarget::new(File::from(output), size, kept_max)),
+                    window_len: STREAM_WINDOW_LEN,
+                }
+            }
+        })
+    }
+}
