@@ -1,6 +1,6 @@
 //! Restoring onto a block device.
 
-use super::{DiskTarget, TargetError, checked_end, len_of};
+use super::{DiskTarget, TargetError, checked_end, failed, len_of, shown};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -59,14 +59,6 @@ impl DeviceTarget {
         }
         Ok(Self { path: path.to_owned(), file, size })
     }
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn failed(action: &'static str, path: &Path, source: io::Error) -> TargetError {
-    TargetError::Io { action, path: shown(path), source }
 }
 
 /// Where a device is mounted, by the text of `/proc/self/mountinfo` (proc(5)).

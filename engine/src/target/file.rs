@@ -1,39 +1,16 @@
 //! Restoring into a new file.
 
-use super::{DiskTarget, TargetError, checked_end, len_of};
-use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
-use rustix::io::Errno;
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use super::partial::{Existing, PartialFile};
+use super::{DiskTarget, checked_end, len_of};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-
-/// What is added to a file's name until it is complete.
-const PARTIAL: &str = ".keepstone-partial";
-/// Stands behind the disk's end while a file is not complete: so a later restore knows whose it is.
-const MARK: &[u8] = b"\nkeepstone: an incomplete restore";
-
-/// What to do with a file that is in the target's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Fail.
-    Refuse,
-    /// Replace it when the restore is complete, if it is a regular file.
-    Replace,
-}
+use std::path::Path;
 
 /// A new sparse file of mode 0600. It gets its name in [`DiskTarget::finish`], and before that is called
 /// `<name>.keepstone-partial`; if it is dropped earlier, that is removed.
 #[derive(Debug)]
 pub struct FileTarget {
-    path: PathBuf,
-    partial: PathBuf,
-    file: File,
+    partial: PartialFile,
     size: u64,
-    existing: Existing,
-    finished: AtomicBool,
 }
 
 impl FileTarget {
@@ -41,115 +18,19 @@ impl FileTarget {
     /// in the place of the partial one is left as it is.
     ///
     /// # Errors
-    /// [`TargetError::Exists`] unless it may be replaced, [`TargetError::WrongKind`] for anything but a regular
-    /// file, [`TargetError::NotOurs`], [`TargetError::Busy`] if another restore writes it, [`TargetError::Io`].
+    /// [`TargetError::Exists`](super::TargetError::Exists) unless it may be replaced, `WrongKind` for anything but a
+    /// regular file, `NotOurs`, `Busy` if another restore writes it, `Io`.
     pub fn create(path: &Path, size: u64, existing: Existing) -> io::Result<Self> {
-        match path.symlink_metadata() {
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(TargetError::WrongKind { path: shown(path), wanted: "regular file" }.into());
-            }
-            Ok(_) if existing == Existing::Refuse => {
-                return Err(TargetError::Exists { path: shown(path) }.into());
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("create", path, error).into());
-            }
-            _ => {}
-        }
-        let name = path.file_name().ok_or_else(|| {
-            failed("create", path, io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"))
-        })?;
-        let mut partial_name = OsString::from(name);
-        partial_name.push(PARTIAL);
-        let partial = path.with_file_name(partial_name);
-        let file = locked(&partial)?;
-        let target =
-            Self { path: path.to_owned(), partial, file, size, existing, finished: AtomicBool::new(false) };
-        target.begin().map_err(|source| target.failed("create", source))?;
-        Ok(target)
+        let partial = PartialFile::open(path, existing)?;
+        partial.begin(size)?;
+        Ok(Self { partial, size })
     }
-
-    fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
-        failed(action, &self.partial, source)
-    }
-
-    /// Makes the file empty, and then a hole with the mark behind it: without the mark it is never more than that.
-    fn begin(&self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all_at(MARK, self.size)
-    }
-
-    /// Gives the complete file its name.
-    fn rename(&self) -> io::Result<()> {
-        if self.existing == Existing::Replace {
-            return std::fs::rename(&self.partial, &self.path);
-        }
-        match rustix::fs::renameat_with(CWD, &self.partial, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // The file system cannot rename without replacing. It can link without replacing, or has no links.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                rustix::fs::linkat(CWD, &self.partial, CWD, &self.path, AtFlags::empty())?;
-                std::fs::remove_file(&self.partial)
-            }
-            result => Ok(result?),
-        }
-    }
-}
-
-/// Opens a partial file and locks it, so that two restores do not write one file.
-fn locked(partial: &Path) -> Result<File, TargetError> {
-    let create_failed = |source| failed("create", partial, source);
-    loop {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(flags.bits().cast_signed())
-            .open(partial)
-            .map_err(create_failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(TargetError::Busy { path: shown(partial) }),
-            Err(error) => return Err(create_failed(error.into())),
-        }
-        let opened = file.metadata().map_err(create_failed)?;
-        if !opened.is_file() {
-            return Err(TargetError::WrongKind { path: shown(partial), wanted: "regular file" });
-        }
-        // Between open and lock its restore may have completed: then this is the finished file.
-        match partial.symlink_metadata() {
-            Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => {
-                let ours = is_ours(&file, opened.len()).map_err(create_failed)?;
-                return if ours { Ok(file) } else { Err(TargetError::NotOurs { path: shown(partial) }) };
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(create_failed(error)),
-            _ => {}
-        }
-    }
-}
-
-/// Whether a partial file is new or was left by a restore.
-fn is_ours(file: &File, len: u64) -> io::Result<bool> {
-    let Some(end) = len.checked_sub(len_of(MARK)) else { return Ok(len == 0) };
-    let mut found = [0; MARK.len()];
-    file.read_exact_at(&mut found, end)?;
-    Ok(found.as_slice() == MARK)
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn failed(action: &'static str, path: &Path, source: io::Error) -> TargetError {
-    TargetError::Io { action, path: shown(path), source }
 }
 
 impl DiskTarget for FileTarget {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         checked_end(offset, len_of(data), self.size)?;
-        Ok(self.file.write_all_at(data, offset).map_err(|source| self.failed("write", source))?)
+        Ok(self.partial.write_at(offset, data)?)
     }
 
     fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -159,37 +40,21 @@ impl DiskTarget for FileTarget {
     }
 
     fn flush(&self) -> io::Result<()> {
-        Ok(self.file.sync_data().map_err(|source| self.failed("sync", source))?)
+        Ok(self.partial.flush()?)
     }
 
     fn finish(&self) -> io::Result<()> {
-        self.file.set_len(self.size).map_err(|source| self.failed("write", source))?;
-        self.file.sync_all().map_err(|source| self.failed("sync", source))?;
-        self.rename().map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => TargetError::Exists { path: shown(&self.path) },
-            _ => failed("rename", &self.path, source),
-        })?;
-        self.finished.store(true, SeqCst);
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
-        let sync = File::open(parent).and_then(|dir| dir.sync_all());
-        Ok(sync.map_err(|source| failed("sync", parent, source))?)
-    }
-}
-
-impl Drop for FileTarget {
-    fn drop(&mut self) {
-        if !self.finished.load(SeqCst) {
-            // One that stays is taken over by the next restore to this place.
-            let _ = std::fs::remove_file(&self.partial);
-        }
+        Ok(self.partial.finish(self.size)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::ffi::OsString;
+    use std::fs::{self, File};
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    use std::path::PathBuf;
     use tempfile::TempDir;
 
     fn place() -> (TempDir, PathBuf) {

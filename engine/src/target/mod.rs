@@ -3,14 +3,17 @@
 mod device;
 mod file;
 mod memory;
+mod partial;
 mod stream;
 
 pub use device::DeviceTarget;
-pub use file::{Existing, FileTarget};
+pub use file::FileTarget;
 pub use memory::MemoryTarget;
+pub use partial::Existing;
 pub use stream::StreamTarget;
 
 use std::io;
+use std::path::Path;
 
 /// A disk that a restore writes. Ranges come in any order, never overlapping, from several threads at once;
 /// every byte of the disk is covered by exactly one call of `write_at` or `zero_at`.
@@ -139,6 +142,14 @@ impl From<TargetError> for io::Error {
         };
         Self::new(kind, error)
     }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> TargetError {
+    TargetError::Io { action, path: shown(path), source }
 }
 
 /// The first byte behind a range of a disk of `size` bytes, if the range lies within it.

@@ -1,0 +1,171 @@
+//! A file that appears under its name only when it is complete.
+
+use super::{TargetError, failed, len_of, shown};
+use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// What is added to a file's name until it is complete.
+const PARTIAL: &str = ".keepstone-partial";
+/// Stands at the beginning or at the end of a file while that is not complete: so a later restore knows whose it is.
+const MARK: &[u8] = b"\nkeepstone: an incomplete restore";
+
+/// What to do with a file that is in the target's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Fail.
+    Refuse,
+    /// Replace it when the restore is complete, if it is a regular file.
+    Replace,
+}
+
+/// A file of mode 0600 that is called `<name>.keepstone-partial`, is locked, and gets its name at the end; if it is
+/// dropped earlier, it is removed.
+#[derive(Debug)]
+pub(super) struct PartialFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+    existing: Existing,
+    finished: AtomicBool,
+}
+
+impl PartialFile {
+    /// Opens the partial file. What a restore that died left behind is taken over with what it holds; any other file
+    /// in its place is left as it is.
+    ///
+    /// # Errors
+    /// [`TargetError::Exists`] unless it may be replaced, [`TargetError::WrongKind`] for anything but a regular
+    /// file, [`TargetError::NotOurs`], [`TargetError::Busy`] if another restore writes it, [`TargetError::Io`].
+    pub(super) fn open(path: &Path, existing: Existing) -> Result<Self, TargetError> {
+        match path.symlink_metadata() {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(TargetError::WrongKind { path: shown(path), wanted: "regular file" });
+            }
+            Ok(_) if existing == Existing::Refuse => return Err(TargetError::Exists { path: shown(path) }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("create", path, error));
+            }
+            _ => {}
+        }
+        let name = path.file_name().ok_or_else(|| {
+            failed("create", path, io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"))
+        })?;
+        let mut partial_name = OsString::from(name);
+        partial_name.push(PARTIAL);
+        let partial = path.with_file_name(partial_name);
+        let file = locked(&partial)?;
+        Ok(Self { path: path.to_owned(), partial, file, existing, finished: AtomicBool::new(false) })
+    }
+
+    /// Makes the file empty but for the mark, which is to stay until all else is written: at `mark_at`, which is the
+    /// beginning of the file or its end.
+    pub(super) fn begin(&self, mark_at: u64) -> Result<(), TargetError> {
+        // Without the mark it is never more than a hole.
+        let begun = self.file.set_len(0).and_then(|()| self.file.write_all_at(MARK, mark_at));
+        begun.map_err(|source| self.failed("create", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
+        failed(action, &self.partial, source)
+    }
+
+    pub(super) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), TargetError> {
+        self.file.write_all_at(data, offset).map_err(|source| self.failed("write", source))
+    }
+
+    pub(super) fn flush(&self) -> Result<(), TargetError> {
+        self.file.sync_data().map_err(|source| self.failed("sync", source))
+    }
+
+    /// Gives the file its length and, when everything is durable, its name. A mark behind that length goes with this.
+    pub(super) fn finish(&self, len: u64) -> Result<(), TargetError> {
+        self.file.set_len(len).map_err(|source| self.failed("write", source))?;
+        self.file.sync_all().map_err(|source| self.failed("sync", source))?;
+        self.rename().map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => TargetError::Exists { path: shown(&self.path) },
+            _ => failed("rename", &self.path, source),
+        })?;
+        self.finished.store(true, SeqCst);
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let sync = File::open(parent).and_then(|dir| dir.sync_all());
+        sync.map_err(|source| failed("sync", parent, source))
+    }
+
+    fn rename(&self) -> io::Result<()> {
+        if self.existing == Existing::Replace {
+            return std::fs::rename(&self.partial, &self.path);
+        }
+        match rustix::fs::renameat_with(CWD, &self.partial, CWD, &self.path, RenameFlags::NOREPLACE) {
+            // The file system cannot rename without replacing. It can link without replacing, or has no links.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                rustix::fs::linkat(CWD, &self.partial, CWD, &self.path, AtFlags::empty())?;
+                std::fs::remove_file(&self.partial)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.finished.load(SeqCst) {
+            // One that stays is taken over by the next restore to this place.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// Opens a partial file and locks it, so that two restores do not write one file.
+fn locked(partial: &Path) -> Result<File, TargetError> {
+    let create_failed = |source| failed("create", partial, source);
+    loop {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(flags.bits().cast_signed())
+            .open(partial)
+            .map_err(create_failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(TargetError::Busy { path: shown(partial) }),
+            Err(error) => return Err(create_failed(error.into())),
+        }
+        let opened = file.metadata().map_err(create_failed)?;
+        if !opened.is_file() {
+            return Err(TargetError::WrongKind { path: shown(partial), wanted: "regular file" });
+        }
+        // Between open and lock its restore may have completed: then this is the finished file.
+        match partial.symlink_metadata() {
+            Ok(there) if (there.dev(), there.ino()) == (opened.dev(), opened.ino()) => {
+                let ours = is_ours(&file, opened.len()).map_err(create_failed)?;
+                return if ours { Ok(file) } else { Err(TargetError::NotOurs { path: shown(partial) }) };
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(create_failed(error)),
+            _ => {}
+        }
+    }
+}
+
+/// Whether a partial file is new or was left by a restore.
+fn is_ours(file: &File, len: u64) -> io::Result<bool> {
+    let Some(end) = len.checked_sub(len_of(MARK)) else { return Ok(len == 0) };
+    let mut found = [0; MARK.len()];
+    for mark_at in [end, 0] {
+        file.read_exact_at(&mut found, mark_at)?;
+        if found.as_slice() == MARK {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
