@@ -7,7 +7,7 @@ use keepstone_benches::synthetic;
 use keepstone_benches::tracked::TrackedDisk;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{OnDamage, RestoreJob, WINDOW_LEN, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
@@ -100,13 +100,8 @@ fn restoring(criterion: &mut Criterion) {
     let repository = open(&store).expect("a repository was created");
     let snapshot = find(&repository, &Selector::Latest(VM.to_owned())).expect("there is one");
     let target = MemoryTarget::new(DISK_LEN);
-    let job = RestoreJob {
-        snapshot: snapshot.session(),
-        disk: snapshot.disk(Some(DISK)).expect("it has this disk"),
-        target: &target,
-        window_len: WINDOW_LEN,
-        on_damage: OnDamage::Stop,
-    };
+    let job =
+        RestoreJob::new(snapshot.session(), snapshot.disk(Some(DISK)).expect("it has this disk"), &target);
     let mut group = criterion.benchmark_group("restore");
     group.throughput(Throughput::Bytes(disk.size()));
     group.bench_function("whole disk", |bencher| {

@@ -1,6 +1,7 @@
 //! How operations of the engine fail.
 
 use crate::index::IndexError;
+use crate::restore::JournalError;
 use crate::store::StoreError;
 use repo_format::{BlobName, FormatError, SessionId};
 use std::io;
@@ -118,6 +119,17 @@ pub enum EngineError {
         /// Why.
         source: io::Error,
     },
+    /// What a target holds could not be read.
+    #[error("could not read what the target holds at offset {offset}")]
+    TargetUnread {
+        /// Where.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is complete could not be written down.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A part of a disk's map cannot be read.
     #[error("the map of the disk from {offset} on cannot be read")]
     MapUnreadable {

@@ -47,6 +47,36 @@ pub fn normalized(mut extents: Vec<Extent>) -> Vec<Extent> {
     joined
 }
 
+/// What two lists of extents, each sorted and without overlaps, have in common.
+pub(crate) fn common(a: &[Extent], b: &[Extent]) -> Vec<Extent> {
+    let mut both = Vec::new();
+    let mut rest = b;
+    for extent in a {
+        // None of these reaches into what follows, either.
+        rest = &rest[rest.partition_point(|other| other.end() <= extent.start)..];
+        both.extend(rest.iter().map_while(|other| other.clip(extent.start, extent.end())));
+    }
+    both
+}
+
+/// Whether an extent has a byte in common with some that are sorted and do not overlap.
+pub(crate) fn touches(extents: &[Extent], extent: Extent) -> bool {
+    let next = extents.partition_point(|other| other.end() <= extent.start);
+    extents.get(next).is_some_and(|other| other.start < extent.end())
+}
+
+/// What of a disk is in none of some extents, which are sorted and do not overlap.
+pub(crate) fn remaining(extents: &[Extent], size: u64) -> Vec<Extent> {
+    let mut rest = Vec::with_capacity(extents.len() + 1);
+    let mut next = 0;
+    for extent in extents {
+        rest.extend(Extent::between(next, extent.start.min(size)));
+        next = next.max(extent.end());
+    }
+    rest.extend(Extent::between(next, size));
+    rest
+}
+
 /// The bytes of all extents together.
 #[must_use]
 pub fn total_length(extents: &[Extent]) -> u64 {

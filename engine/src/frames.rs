@@ -66,11 +66,58 @@ impl Fetch {
     }
 }
 
+/// What may be fetched beside what is wanted, so that there are fewer requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// Every short gap: round trips are what limits.
+    Short,
+    /// The shortest gaps, together no more than a sixteenth of what is wanted: bytes are what limits.
+    Few,
+}
+
+impl Gaps {
+    /// The share of what is wanted that [`Gaps::Few`] adds at most; the headers of packs come on top.
+    const FEW_ONE_IN: u64 = 16;
+
+    /// The longest gap that is fetched. `order` gives the locations in the order of their places.
+    fn longest(self, locations: &[Location], order: &[usize], known: impl Fn(&PackName) -> bool) -> u64 {
+        if self == Self::Short {
+            return MERGE_GAP;
+        }
+        let mut gaps = Vec::new();
+        let (mut wanted, mut before): (u64, Option<(&PackName, u64)>) = (0, None);
+        for location in order.iter().map(|&member| &locations[member]) {
+            let (pack, start) = (&location.pack.name, u64::from(location.offset));
+            let reached = match before {
+                Some((last, reached)) if last == pack => reached,
+                _ if known(pack) => start,
+                _ => PACK_HEADER_LEN as u64,
+            };
+            let end = start + u64::from(location.stored_len);
+            wanted += end.saturating_sub(reached.max(start));
+            gaps.extend(start.checked_sub(reached).filter(|gap| (1..=MERGE_GAP).contains(gap)));
+            before = Some((pack, end.max(reached)));
+        }
+        gaps.sort_unstable();
+        let mut left = wanted / Self::FEW_ONE_IN;
+        let mut longest = 0;
+        for equal in gaps.chunk_by(|a, b| a == b) {
+            // All of a length or none, so that what is planned does not depend on where they are.
+            match left.checked_sub(equal.iter().sum()) {
+                Some(rest) => (left, longest) = (rest, equal[0]),
+                None => break,
+            }
+        }
+        longest
+    }
+}
+
 /// Groups locations into as few requests as is sensible; equal locations are fetched once. The first request of a pack
 /// that is not `known` brings the pack's header too if that is near.
-fn plan_fetches(locations: &[Location], known: impl Fn(&PackName) -> bool) -> Vec<Fetch> {
+fn plan_fetches(locations: &[Location], gaps: Gaps, known: impl Fn(&PackName) -> bool) -> Vec<Fetch> {
     let mut order: Vec<usize> = (0..locations.len()).collect();
     order.sort_by(|&a, &b| key(&locations[a]).cmp(&key(&locations[b])));
+    let gap = gaps.longest(locations, &order, &known);
     let mut fetches: Vec<Fetch> = Vec::new();
     for member in order {
         let location = &locations[member];
@@ -79,7 +126,7 @@ fn plan_fetches(locations: &[Location], known: impl Fn(&PackName) -> bool) -> Ve
         match fetches.last_mut() {
             Some(last)
                 if last.pack.name == location.pack.name
-                    && start <= last.range.end + MERGE_GAP
+                    && start <= last.range.end + gap
                     && end.max(last.range.end) - last.range.start <= REQUEST_LEN_MAX =>
             {
                 last.range.end = last.range.end.max(end);
@@ -87,7 +134,7 @@ fn plan_fetches(locations: &[Location], known: impl Fn(&PackName) -> bool) -> Ve
             }
             last => {
                 let is_first = last.is_none_or(|last| last.pack.name != location.pack.name);
-                let is_near = start <= PACK_HEADER_LEN as u64 + MERGE_GAP;
+                let is_near = start <= PACK_HEADER_LEN as u64 + gap;
                 let with_header = is_first && is_near && !known(&location.pack.name);
                 let start = if with_header { 0 } else { start };
                 fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] });
@@ -116,8 +163,8 @@ impl<'r, 's> FrameReader<'r, 's> {
     }
 
     /// Groups locations into as few requests as is sensible; equal locations are fetched once.
-    pub(crate) fn plan(&self, locations: &[Location]) -> Vec<Fetch> {
-        plan_fetches(locations, |pack| lock(&self.openers).contains_key(pack))
+    pub(crate) fn plan(&self, locations: &[Location], gaps: Gaps) -> Vec<Fetch> {
+        plan_fetches(locations, gaps, |pack| lock(&self.openers).contains_key(pack))
     }
 
     /// The bytes of one fetch, fewer than its range if the blob is short, and what opens the frames in them.
@@ -141,7 +188,11 @@ impl<'r, 's> FrameReader<'r, 's> {
                     let bytes = get();
                     (opener.join().unwrap_or_else(|panic| resume_unwind(panic)), bytes)
                 });
-                Ok((opener?, bytes?))
+                match (opener, bytes) {
+                    // That the store fails is worse than what was found out in spite of it.
+                    (Err(opener), Err(bytes)) if opener.is_damage() => Err(bytes.into()),
+                    (opener, bytes) => Ok((opener?, bytes?)),
+                }
             }
         }
     }
@@ -331,7 +382,7 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Payload>, EngineError> {
-        let fetches = self.plan(locations);
+        let fetches = self.plan(locations, Gaps::Short);
         let results: Mutex<Vec<Option<Payload>>> = Mutex::new(locations.iter().map(|_| None).collect());
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<EngineError>> = Mutex::default();
@@ -439,4 +490,65 @@ pub(crate) struct Scratch {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // A panic elsewhere ends the operation anyway; the data under these locks is never half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use repo_format::{Codec, PayloadId, SessionId, WriterId};
+
+    fn locations(places: &[(u32, u32, u32)]) -> Vec<Location> {
+        let writer = WriterId::new("host").unwrap();
+        let location = |&(number, offset, stored_len): &(u32, u32, u32)| {
+            let name = PackName {
+                kind: PackKind::Data,
+                writer: writer.clone(),
+                session: SessionId([1; 16]),
+                number,
+            };
+            let pack = PackRef { name, len: 1 << 25 };
+            let (id, plain_len, codec) = (PayloadId([7; 32]), stored_len, Codec::Raw);
+            Location { pack, offset, stored_len, plain_len, codec, id }
+        };
+        places.iter().map(location).collect()
+    }
+
+    fn ranges(places: &[(u32, u32, u32)], gaps: Gaps) -> Vec<(u32, Range<u64>)> {
+        let fetches = plan_fetches(&locations(places), gaps, |_| true);
+        fetches.into_iter().map(|fetch| (fetch.pack.name.number, fetch.range)).collect()
+    }
+
+    #[test]
+    fn short_gaps_are_fetched_where_round_trips_limit() {
+        let places = [(1, 1000, 100), (1, 1100 + (16 << 10), 100), (1, 100_000, 100), (2, 100, 1)];
+        assert_eq!(
+            ranges(&places, Gaps::Short),
+            [(1, 1000..1200 + (16 << 10)), (1, 100_000..100_100), (2, 100..101)]
+        );
+    }
+
+    #[test]
+    fn few_gaps_are_the_shortest_and_cost_no_more_than_a_sixteenth() {
+        // 16 000 bytes are wanted: gaps of 1000 bytes in all may be fetched.
+        let places = [(1, 1000, 8000), (1, 9300, 7000), (1, 17_000, 500), (1, 18_300, 500)];
+        assert_eq!(ranges(&places, Gaps::Few), [(1, 1000..16_300 + 1200), (1, 18_300..18_800)]);
+        // What is wanted twice counts once.
+        let twice = [places.as_slice(), &[(1, 1000, 8000)]].concat();
+        assert_eq!(ranges(&twice, Gaps::Few), ranges(&places, Gaps::Few));
+        // Two equal gaps that are too long together are both left out.
+        assert_eq!(
+            ranges(&[(1, 1000, 8000), (1, 9600, 8000), (1, 18_200, 16)], Gaps::Few),
+            [(1, 1000..9000), (1, 9600..17_600), (1, 18_200..18_216)]
+        );
+    }
+
+    #[test]
+    fn a_header_that_is_not_known_comes_with_the_first_range_where_that_is_next_to_it() {
+        let first = u32::try_from(PACK_HEADER_LEN).unwrap();
+        let fetched =
+            |offset, gaps| plan_fetches(&locations(&[(1, offset, 50)]), gaps, |_| false)[0].range.start;
+        assert_eq!(fetched(first, Gaps::Few), 0);
+        assert_eq!(fetched(first + 100, Gaps::Few), u64::from(first) + 100);
+        assert_eq!(fetched(first + 100, Gaps::Short), 0);
+    }
 }

@@ -74,7 +74,7 @@ fn restored_from(store: &dyn BlobStore, vm: &str, window_len: u64, expected: &[u
     let snapshot = latest(&repository, vm);
     let target = MemoryTarget::new(expected.len());
     let (disk, on_damage) = (snapshot.disk(None).unwrap(), OnDamage::Stop);
-    let job = RestoreJob { snapshot: snapshot.session(), disk, target: &target, window_len, on_damage };
+    let job = RestoreJob { window_len, on_damage, ..RestoreJob::new(snapshot.session(), disk, &target) };
     let report = restore(&repository, &job, &Quiet).unwrap();
     assert!(target.into_bytes() == expected);
     report

@@ -81,7 +81,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let Opened { target, window_len } = place.open(disk.size, arguments)?;
     let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
     let session = snapshot.session();
-    let job = RestoreJob { snapshot: session, disk, target: target.as_ref(), window_len, on_damage };
+    let job = RestoreJob { window_len, on_damage, ..RestoreJob::new(session, disk, target.as_ref()) };
     let progress = Progress::new(settings);
     let outcome = restore(&repository, &job, &progress);
     progress.finish();

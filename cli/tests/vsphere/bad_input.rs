@@ -3,7 +3,7 @@
 use crate::scene::{BLOCK, FOLDER, MIB, Scene, disk, disks};
 use crate::world::{Ended, noise};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{OnDamage, RestoreJob, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::store::LocalStore;
 use keepstone_engine::{DiskTarget, Repository};
@@ -308,13 +308,7 @@ fn a_sparse_disk_of_62_tib_takes_what_is_in_it() {
     let snapshot = find(&repository, &Selector::Latest("web".to_owned())).unwrap();
     let target = Sparse::default();
     let disk = snapshot.disk(None).unwrap();
-    let job = RestoreJob {
-        snapshot: snapshot.session(),
-        disk,
-        target: &target,
-        window_len: 1 << 30,
-        on_damage: OnDamage::Stop,
-    };
+    let job = RestoreJob { window_len: 1 << 30, ..RestoreJob::new(snapshot.session(), disk, &target) };
     restore(&repository, &job, &Quiet).unwrap();
     let written = target.written.into_inner().unwrap();
     let mut total = 0;

@@ -1,9 +1,11 @@
 //! What is to be fetched next, and how much of it may be in memory.
 
 use super::plan::Window;
+use crate::Extent;
 use crate::frames::{Fetch, lock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// Windows that are restored at the same time: the first requests of one hide the last ones of the window before.
@@ -19,6 +21,8 @@ pub(super) struct Queue {
     /// There is room for a window.
     room: Condvar,
     stopped: AtomicBool,
+    /// Where is told what of the disk is complete.
+    complete: Mutex<Option<Sender<Vec<Extent>>>>,
 }
 
 struct State {
@@ -37,10 +41,12 @@ struct Open {
     window: Window,
     /// Requests that are not done.
     left: AtomicUsize,
+    /// Something of it is lost.
+    has_lost: AtomicBool,
 }
 
 impl Queue {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(complete: Sender<Vec<Extent>>) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             next: 0,
@@ -49,7 +55,8 @@ impl Queue {
             is_complete: false,
         };
         let (request, room) = (Condvar::new(), Condvar::new());
-        Self { state: Mutex::new(state), request, room, stopped: AtomicBool::new(false) }
+        let complete = Mutex::new(Some(complete));
+        Self { state: Mutex::new(state), request, room, stopped: AtomicBool::new(false), complete }
     }
 
     /// Waits for room for a window. False if everything is to stop.
@@ -59,15 +66,16 @@ impl Queue {
         !self.is_stopped()
     }
 
-    /// Adds a window, for which there is room.
+    /// Adds a window, for which there is room, and of which nothing but its chunks is to be written.
     pub(super) fn add(&self, window: Window) {
-        if window.fetches.is_empty() {
-            return;
-        }
+        let has_lost = AtomicBool::new(!window.lost.is_empty());
         let left = AtomicUsize::new(window.fetches.len());
+        if window.fetches.is_empty() {
+            return self.end(&Open { window, left, has_lost });
+        }
         let mut state = lock(&self.state);
         state.windows_free -= 1;
-        state.waiting.push_back(Arc::new(Open { window, left }));
+        state.waiting.push_back(Arc::new(Open { window, left, has_lost }));
         self.request.notify_all();
     }
 
@@ -111,6 +119,22 @@ impl Queue {
         Request { queue: self, open, number, bytes }
     }
 
+    /// Tells what is complete with a window, unless something is missing in it.
+    fn end(&self, open: &Open) {
+        if self.is_stopped() || open.has_lost.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(complete) = lock(&self.complete).as_ref() {
+            // Nobody may want to know.
+            let _unheard = complete.send(open.window.covers.clone());
+        }
+    }
+
+    /// Says that nothing more is told to be complete.
+    pub(super) fn close(&self) {
+        *lock(&self.complete) = None;
+    }
+
     /// Makes everything stop: what was handed out is the last.
     pub(super) fn stop(&self) {
         // Under the lock, so that nobody looks at it and waits after that.
@@ -142,6 +166,11 @@ impl Request<'_> {
     pub(super) fn fetch(&self) -> &Fetch {
         &self.open.window.fetches[self.number]
     }
+
+    /// Says that something of its window is lost.
+    pub(super) fn lose(&self) {
+        self.open.has_lost.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Request<'_> {
@@ -152,9 +181,12 @@ impl Drop for Request<'_> {
         let mut state = lock(&self.queue.state);
         state.bytes_free += self.bytes;
         self.queue.request.notify_all();
-        if self.open.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        // Whoever finds that it was the last sees all that the others did.
+        if self.open.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             state.windows_free += 1;
             self.queue.room.notify_all();
+            drop(state);
+            self.queue.end(&self.open);
         }
     }
 }

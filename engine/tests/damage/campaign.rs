@@ -283,11 +283,9 @@ fn loses(repository: &Repository<'_>, kept: &Kept, blob: &Blob) -> Result<bool, 
     };
     let target = MemoryTarget::new(kept.bytes.len());
     let job = RestoreJob {
-        snapshot: snapshot.session(),
-        disk: snapshot.disk(None).unwrap(),
-        target: &target,
         window_len: 1 << 20,
         on_damage: OnDamage::KeepGoing,
+        ..RestoreJob::new(snapshot.session(), snapshot.disk(None).unwrap(), &target)
     };
     let report = restore(repository, &job, &Quiet).map_err(|error| error.to_string())?;
     let mut expected = kept.bytes.clone();

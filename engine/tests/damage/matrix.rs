@@ -543,7 +543,7 @@ fn restored(
     let disk = snapshot.disk(Some(key)).unwrap();
     let target = MemoryTarget::new(usize::try_from(disk.size).unwrap());
     let window_len = 1 << 18;
-    let job = RestoreJob { snapshot: snapshot.session(), disk, target: &target, window_len, on_damage };
+    let job = RestoreJob { window_len, on_damage, ..RestoreJob::new(snapshot.session(), disk, &target) };
     let report = restore(repository, &job, &Quiet)?;
     Ok((report, target.into_bytes()))
 }

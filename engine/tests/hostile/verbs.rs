@@ -6,7 +6,7 @@ use keepstone_engine::backup::Reading;
 use keepstone_engine::diff::diff;
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{OnDamage, RestoreJob, WINDOW_LEN, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
 use keepstone_engine::stats::stats;
 use keepstone_engine::store::StoreError;
@@ -137,13 +137,7 @@ const IN_MEMORY_MAX: u64 = 16 << 20;
 
 fn restored(repository: &Repository<'_>, snapshot: &Snapshot, world: &World) -> Result<String, EngineError> {
     let disk = &snapshot.commit.disks[0];
-    let job = |target| RestoreJob {
-        snapshot: snapshot.session(),
-        disk,
-        target,
-        window_len: WINDOW_LEN,
-        on_damage: OnDamage::Stop,
-    };
+    let job = |target| RestoreJob::new(snapshot.session(), disk, target);
     if disk.size > IN_MEMORY_MAX {
         let target = SmallTarget { left: AtomicU64::new(1 << 20) };
         return restore(repository, &job(&target), &Quiet).map(|_| ok());

@@ -7,7 +7,7 @@ use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading,
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
-use keepstone_engine::restore::{OnDamage, RestoreJob, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::target::MemoryTarget;
 use keepstone_engine::verify::{ReadData, VerifyJob, verify};
@@ -107,13 +107,7 @@ pub fn latest(repository: &Repository<'_>, vm: &str) -> Snapshot {
 pub fn restored(repository: &Repository<'_>, snapshot: &Snapshot, key: &str) -> Result<Vec<u8>, EngineError> {
     let disk = snapshot.disk(Some(key)).expect("the disk is in the snapshot");
     let target = MemoryTarget::new(usize::try_from(disk.size).expect("a small disk"));
-    let job = RestoreJob {
-        snapshot: snapshot.session(),
-        disk,
-        target: &target,
-        window_len: 1 << 20,
-        on_damage: OnDamage::Stop,
-    };
+    let job = RestoreJob { window_len: 1 << 20, ..RestoreJob::new(snapshot.session(), disk, &target) };
     restore(repository, &job, &Quiet)?;
     Ok(target.into_bytes())
 }

@@ -13,7 +13,7 @@ use keepstone_benches::tracked::TrackedDisk;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{OnDamage, RestoreJob, WINDOW_LEN, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Snapshot, Snapshots, list};
 use keepstone_engine::source::RawImage;
 use keepstone_engine::target::{Existing, FileTarget};
@@ -126,13 +126,7 @@ impl Running<'_> {
     /// Restores the first backup.
     fn restore(&self, target: &dyn DiskTarget) -> anyhow::Result<Outcome> {
         let first = self.snapshots.snapshots.first().context("there is no backup")?;
-        let job = RestoreJob {
-            snapshot: first.session(),
-            disk: first.disk(Some(DISK))?,
-            target,
-            window_len: WINDOW_LEN,
-            on_damage: OnDamage::Stop,
-        };
+        let job = RestoreJob::new(first.session(), first.disk(Some(DISK))?, target);
         self.measure(|| {
             restore(self.repository, &job, &Quiet)?;
             Ok::<(), anyhow::Error>(())

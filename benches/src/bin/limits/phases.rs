@@ -12,7 +12,7 @@ use keepstone_benches::tracked::TrackedDisk;
 use keepstone_engine::backup::BackupReport;
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{OnDamage, RestoreJob, WINDOW_LEN, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Snapshot, list};
 use keepstone_engine::source::RawImage;
 use keepstone_engine::store::{LocalStore, RecordingStore, Requests};
@@ -200,13 +200,7 @@ impl Running<'_> {
         let snapshots = list(self.repository, Some(VM))?.snapshots;
         let first = snapshots.first().context("there is no backup")?;
         let disk = first.disk(Some(DISK))?;
-        let job = RestoreJob {
-            snapshot: first.session(),
-            disk,
-            target,
-            window_len: WINDOW_LEN,
-            on_damage: OnDamage::Stop,
-        };
+        let job = RestoreJob::new(first.session(), disk, target);
         let before = self.store.requests();
         let (report, cost) = meter::measure(self.setting.directory, || {
             restore(self.repository, &job, &Quiet).map_err(anyhow::Error::from)

@@ -2,7 +2,7 @@
 
 use super::world::{NOW, World};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::restore::{OnDamage, RestoreJob, restore};
+use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{self, Snapshot};
 use keepstone_engine::target::MemoryTarget;
 use keepstone_engine::verify::{Finding, ReadData, VerifyJob, VerifyReport, verify};
@@ -61,13 +61,7 @@ impl World {
 
 fn restored(repository: &Repository<'_>, snapshot: &Snapshot, disk: &Disk) -> Result<Vec<u8>, EngineError> {
     let target = MemoryTarget::new(usize::try_from(disk.size).expect("a small disk"));
-    let job = RestoreJob {
-        snapshot: snapshot.session(),
-        disk,
-        target: &target,
-        window_len: 32 << 10,
-        on_damage: OnDamage::Stop,
-    };
+    let job = RestoreJob { window_len: 32 << 10, ..RestoreJob::new(snapshot.session(), disk, &target) };
     restore(repository, &job, &Quiet)?;
     Ok(target.into_bytes())
 }

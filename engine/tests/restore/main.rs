@@ -2,6 +2,8 @@
 //! is damaged and nothing else.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod onto;
+#[path = "../world/mod.rs"]
 mod world;
 
 use keepstone_engine::observer::{Event, Observer, Quiet};
@@ -60,13 +62,7 @@ fn with_one_disk(store: &MemoryStore) -> Repository<'_> {
 fn restore_to(repository: &Repository<'_>, target: &dyn DiskTarget, observer: &dyn Observer) -> EngineError {
     let snapshot = latest(repository, "vm");
     let disk = snapshot.disk(None).unwrap();
-    let job = RestoreJob {
-        snapshot: snapshot.session(),
-        disk,
-        target,
-        window_len: WINDOW_LEN,
-        on_damage: OnDamage::Stop,
-    };
+    let job = RestoreJob { window_len: WINDOW_LEN, ..RestoreJob::new(snapshot.session(), disk, target) };
     restore(repository, &job, observer).unwrap_err()
 }
 
@@ -107,7 +103,8 @@ fn keep_going_with(
 ) -> Result<RestoreReport, EngineError> {
     let disk = snapshot.disk(None).unwrap();
     let on_damage = OnDamage::KeepGoing;
-    let job = RestoreJob { snapshot: snapshot.session(), disk, target, window_len: WINDOW_LEN, on_damage };
+    let job =
+        RestoreJob { window_len: WINDOW_LEN, on_damage, ..RestoreJob::new(snapshot.session(), disk, target) };
     restore(repository, &job, &Quiet)
 }
 
@@ -179,10 +176,17 @@ fn a_failing_store_or_target_is_no_damage() {
     let repository = open(&counted);
     let first = counted.calls();
     keep_going_with(&repository, &snapshot, &MemoryTarget::new(SIZE)).unwrap();
+    let mut failed = 0;
     for call in first..counted.calls() {
         let failing = FaultStore::new(store.copied(), call, Fault::NotApplied);
         let target = MemoryTarget::new(SIZE);
-        let error = keep_going_with(&open(&failing), &snapshot, &target).unwrap_err();
-        assert!(format!("{error:?}").contains("Io {"), "call {call}: {error:?}");
+        let result = keep_going_with(&open(&failing), &snapshot, &target);
+        // Threads that want one header at a time share a request for it, or do not.
+        if failing.calls() > call {
+            let error = result.unwrap_err();
+            assert!(format!("{error:?}").contains("Io {"), "call {call}: {error:?}");
+            failed += 1;
+        }
     }
+    assert!(failed > 10, "{failed} failures");
 }
