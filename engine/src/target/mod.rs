@@ -2,15 +2,25 @@
 
 mod device;
 mod file;
+mod identity;
 mod memory;
+mod order;
+mod output;
 mod partial;
+mod qcow2;
 mod stream;
+mod vhd;
+mod vmdk;
 
 pub use device::DeviceTarget;
 pub use file::FileTarget;
+pub use identity::ImageIdentity;
 pub use memory::MemoryTarget;
 pub use partial::Existing;
+pub use qcow2::Qcow2Target;
 pub use stream::StreamTarget;
+pub use vhd::{VhdFooter, VhdTarget};
+pub use vmdk::{VmdkSettings, VmdkTarget};
 
 use std::io;
 use std::path::Path;
@@ -97,6 +107,26 @@ pub enum TargetError {
         /// The disk's size.
         disk_bytes: u64,
     },
+    /// The disk is larger than its format allows.
+    #[error("a {format} image holds at most {bytes_max} bytes, the disk has {disk_bytes}")]
+    TooLarge {
+        /// The format.
+        format: &'static str,
+        /// The largest disk in it.
+        bytes_max: u64,
+        /// The disk's size.
+        disk_bytes: u64,
+    },
+    /// What is in the disk takes more room than a file of its format can have.
+    #[error(
+        "the content of the disk does not fit into a {format} image, which has at most {bytes_max} bytes"
+    )]
+    TooMuch {
+        /// The format.
+        format: &'static str,
+        /// The longest file of it.
+        bytes_max: u64,
+    },
     /// A write beyond the disk's end, too early for a stream, or to a place that was written before.
     #[error("bytes {offset} to {end} cannot be written: {reason}")]
     OutOfRange {
@@ -135,6 +165,7 @@ impl From<TargetError> for io::Error {
                 io::ErrorKind::ResourceBusy
             }
             TargetError::Incomplete { .. } => io::ErrorKind::UnexpectedEof,
+            TargetError::TooLarge { .. } | TargetError::TooMuch { .. } => io::ErrorKind::FileTooLarge,
             TargetError::Io { source, .. } => source.kind(),
             TargetError::WrongKind { .. } | TargetError::TooSmall { .. } | TargetError::OutOfRange { .. } => {
                 io::ErrorKind::InvalidInput

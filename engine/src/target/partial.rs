@@ -71,7 +71,13 @@ impl PartialFile {
         begun.map_err(|source| self.failed("create", source))
     }
 
-    fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
+    /// Begins a file that is written from front to back.
+    pub(super) fn appending(self) -> Result<Appending, TargetError> {
+        self.begin(0)?;
+        Ok(Appending { partial: self, head: Vec::with_capacity(Appending::HEAD_LEN), len: 0 })
+    }
+
+    pub(super) fn failed(&self, action: &'static str, source: io::Error) -> TargetError {
         failed(action, &self.partial, source)
     }
 
@@ -110,6 +116,42 @@ impl PartialFile {
             }
             result => Ok(result?),
         }
+    }
+}
+
+/// A partial file that grows. Its beginning comes last, and takes the place of the mark: until then no reader takes it for
+/// an image.
+#[derive(Debug)]
+pub(super) struct Appending {
+    partial: PartialFile,
+    head: Vec<u8>,
+    len: u64,
+}
+
+impl Appending {
+    /// The length of what comes last: a sector, as a header is.
+    const HEAD_LEN: usize = 512;
+
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), TargetError> {
+        let (head, rest) = bytes.split_at(bytes.len().min(Self::HEAD_LEN - self.head.len()));
+        self.head.extend_from_slice(head);
+        self.partial.write_at(self.len + len_of(head), rest)?;
+        self.len += len_of(bytes);
+        Ok(())
+    }
+
+    pub(super) fn flush(&self) -> Result<(), TargetError> {
+        self.partial.flush()
+    }
+
+    pub(super) fn finish(&mut self) -> Result<(), TargetError> {
+        self.partial.write_at(0, &self.head)?;
+        self.partial.finish(self.len)
+    }
+
+    /// The error for a failure to append.
+    pub(super) fn failed(&self, source: io::Error) -> TargetError {
+        self.partial.failed("write", source)
     }
 }
 

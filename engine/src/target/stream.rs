@@ -1,9 +1,9 @@
 //! Restoring to standard output or a pipe.
 
+use super::order::{InOrder, Sequential};
 use super::{DiskTarget, TargetError, checked_end, len_of};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Zeros are written in pieces of this length.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -15,175 +15,75 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Debug)]
 pub struct StreamTarget<W> {
     size: u64,
-    kept_max: u64,
-    stream: Mutex<Stream<W>>,
-}
-
-#[derive(Debug)]
-struct Stream<W> {
-    writer: W,
-    /// Bytes written; everything kept lies behind.
-    position: u64,
-    /// What came too early, by offset.
-    kept: BTreeMap<u64, Piece>,
-    /// How much of it is data.
-    kept_bytes: u64,
-    /// Set by the first failure, after which nobody knows what was written.
-    failed: Option<io::ErrorKind>,
-}
-
-#[derive(Debug)]
-enum Piece {
-    Data(Vec<u8>),
-    Zeros(u64),
-}
-
-impl Piece {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Data(data) => len_of(data),
-            Self::Zeros(length) => *length,
-        }
-    }
+    stream: InOrder<Plain<W>>,
 }
 
 impl<W: Write + Send> StreamTarget<W> {
     /// Writes a disk of `size` bytes to `writer`, keeping at most `kept_max` bytes that come too early.
     pub fn new(writer: W, size: u64, kept_max: u64) -> Self {
-        let stream = Stream { writer, position: 0, kept: BTreeMap::new(), kept_bytes: 0, failed: None };
-        Self { size, kept_max, stream: Mutex::new(stream) }
+        Self { size, stream: InOrder::new(Plain(writer), size, kept_max) }
     }
 
     /// Gives the writer back.
     pub fn into_writer(self) -> W {
-        self.stream.into_inner().unwrap_or_else(PoisonError::into_inner).writer
-    }
-
-    // A panic in another thread can only have been the writer's; then `failed` was set before.
-    fn stream(&self) -> MutexGuard<'_, Stream<W>> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stream.into_inner().0
     }
 }
 
-fn not_written(source: io::Error) -> io::Error {
-    TargetError::Io { action: "write", path: "the stream".to_owned(), source }.into()
-}
+/// The bytes of a disk as they are.
+#[derive(Debug)]
+struct Plain<W>(W);
 
-impl<W: Write> Stream<W> {
-    fn check(&self) -> io::Result<()> {
-        match self.failed {
-            None => Ok(()),
-            Some(kind) => Err(not_written(kind.into())),
-        }
-    }
-
-    /// Runs what writes to the stream; after a failure nothing is written any more.
-    fn guarded(&mut self, write: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
-        self.failed = Some(io::ErrorKind::Other);
-        let result = write(self);
-        self.failed = result.as_ref().err().map(io::Error::kind);
-        // The kind stays: a reader that has seen enough (`BrokenPipe`) is told from a full disk by it.
-        result.map_err(not_written)
-    }
-
-    fn write_data(&mut self, data: &[u8]) -> io::Result<()> {
-        self.writer.write_all(data)?;
-        self.position += len_of(data);
-        Ok(())
+impl<W: Write> Sequential for Plain<W> {
+    fn write_data(&mut self, _: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all(data).map_err(not_written)
     }
 
     fn write_zeros(&mut self, length: u64) -> io::Result<()> {
-        let end = self.position + length;
-        while self.position < end {
-            let left = usize::try_from(end - self.position).unwrap_or(usize::MAX);
-            let zeros = ZEROS.get(..left).unwrap_or(&ZEROS);
-            self.write_data(zeros)?;
+        let mut left = length;
+        while left > 0 {
+            let zeros = ZEROS.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(&ZEROS);
+            self.0.write_all(zeros).map_err(not_written)?;
+            left -= len_of(zeros);
         }
         Ok(())
     }
 
-    /// Writes what was kept and is next.
-    fn write_kept(&mut self) -> io::Result<()> {
-        while let Some(piece) = self.kept.remove(&self.position) {
-            match piece {
-                Piece::Data(data) => {
-                    self.kept_bytes -= len_of(&data);
-                    self.write_data(&data)?;
-                }
-                Piece::Zeros(length) => self.write_zeros(length)?,
-            }
-        }
-        Ok(())
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(not_written)
     }
 
-    /// Checks that a range was not there before; ranges are not empty.
-    fn check_new(&self, offset: u64, end: u64) -> Result<(), TargetError> {
-        let before = self.kept.range(..end).next_back();
-        let kept_end = before.map_or(0, |(start, piece)| start + piece.len());
-        if offset < self.position || offset < kept_end {
-            return Err(TargetError::OutOfRange { offset, end, reason: "they were written before" });
-        }
-        Ok(())
+    fn finish(&mut self) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn not_written(&self, source: io::Error) -> io::Error {
+        not_written(source)
     }
 }
 
+/// What failed to be written to a stream, which has no name.
+pub(super) fn not_written(source: io::Error) -> io::Error {
+    TargetError::Io { action: "write", path: "the stream".to_owned(), source }.into()
+}
+
 impl<W: Write + Send> DiskTarget for StreamTarget<W> {
-    // The lock is held while the stream is written: it is what makes it one stream, and a slow reader must slow
-    // down the restore anyway.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let end = checked_end(offset, len_of(data), self.size)?;
-        let mut stream = self.stream();
-        stream.check()?;
-        if data.is_empty() {
-            return Ok(());
-        }
-        stream.check_new(offset, end)?;
-        if offset == stream.position {
-            return stream.guarded(|stream| {
-                stream.write_data(data)?;
-                stream.write_kept()
-            });
-        }
-        if stream.kept_bytes + len_of(data) > self.kept_max {
-            let reason = "too much that comes before them is missing";
-            return Err(TargetError::OutOfRange { offset, end, reason }.into());
-        }
-        stream.kept_bytes += len_of(data);
-        stream.kept.insert(offset, Piece::Data(data.to_vec()));
-        Ok(())
+        checked_end(offset, len_of(data), self.size)?;
+        self.stream.put(offset, len_of(data), Cow::Borrowed(data))
     }
 
     fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
-        let end = checked_end(offset, length, self.size)?;
-        let mut stream = self.stream();
-        stream.check()?;
-        if length == 0 {
-            return Ok(());
-        }
-        stream.check_new(offset, end)?;
-        if offset == stream.position {
-            return stream.guarded(|stream| {
-                stream.write_zeros(length)?;
-                stream.write_kept()
-            });
-        }
-        stream.kept.insert(offset, Piece::Zeros(length));
-        Ok(())
+        checked_end(offset, length, self.size)?;
+        self.stream.put_zeros(offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut stream = self.stream();
-        stream.check()?;
-        stream.guarded(|stream| stream.writer.flush())
+        self.stream.flush()
     }
 
     fn finish(&self) -> io::Result<()> {
-        let mut stream = self.stream();
-        stream.check()?;
-        if stream.position != self.size {
-            return Err(TargetError::Incomplete { written: stream.position, disk_bytes: self.size }.into());
-        }
-        stream.guarded(|stream| stream.writer.flush())
+        self.stream.finish()
     }
 }
 
