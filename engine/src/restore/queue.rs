@@ -26,11 +26,13 @@ pub(super) struct Queue {
 }
 
 struct State {
+    /// Windows that are not done, and those that are behind one that is not: in order, so that what comes too early for a
+    /// stream is bounded.
+    open: VecDeque<Arc<Open>>,
     /// Windows with requests that were not handed out.
     waiting: VecDeque<Arc<Open>>,
     /// The first such request of the first of them.
     next: usize,
-    windows_free: u64,
     bytes_free: u64,
     /// No more windows come.
     is_complete: bool,
@@ -48,9 +50,9 @@ struct Open {
 impl Queue {
     pub(super) fn new(complete: Sender<Vec<Extent>>) -> Self {
         let state = State {
+            open: VecDeque::new(),
             waiting: VecDeque::new(),
             next: 0,
-            windows_free: WINDOWS_OPEN,
             bytes_free: BYTES_IN_FLIGHT,
             is_complete: false,
         };
@@ -61,7 +63,7 @@ impl Queue {
 
     /// Waits for room for a window. False if everything is to stop.
     pub(super) fn has_room(&self) -> bool {
-        let is_full = |state: &mut State| state.windows_free == 0 && !self.is_stopped();
+        let is_full = |state: &mut State| state.open.len() as u64 >= WINDOWS_OPEN && !self.is_stopped();
         drop(self.room.wait_while(lock(&self.state), is_full).unwrap_or_else(PoisonError::into_inner));
         !self.is_stopped()
     }
@@ -74,8 +76,9 @@ impl Queue {
             return self.end(&Open { window, left, has_lost });
         }
         let mut state = lock(&self.state);
-        state.windows_free -= 1;
-        state.waiting.push_back(Arc::new(Open { window, left, has_lost }));
+        let open = Arc::new(Open { window, left, has_lost });
+        state.open.push_back(Arc::clone(&open));
+        state.waiting.push_back(open);
         self.request.notify_all();
     }
 
@@ -183,10 +186,56 @@ impl Drop for Request<'_> {
         self.queue.request.notify_all();
         // Whoever finds that it was the last sees all that the others did.
         if self.open.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            state.windows_free += 1;
-            self.queue.room.notify_all();
+            while state.open.pop_front_if(|first| first.left.load(Ordering::Acquire) == 0).is_some() {
+                self.queue.room.notify_all();
+            }
             drop(state);
             self.queue.end(&self.open);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use repo_format::{PackKind, PackName, PackRef, SessionId, WriterId};
+    use std::sync::mpsc::channel;
+
+    fn window(start: u64) -> Window {
+        let writer = WriterId::new("host").expect("a writer id");
+        let name = PackName { kind: PackKind::Data, writer, session: SessionId([0; 16]), number: 0 };
+        let fetch = Fetch { pack: PackRef { name, len: 1000 }, range: 0..10, members: vec![0] };
+        Window { covers: vec![Extent { start, length: 1 }], fetches: vec![fetch], ..Window::default() }
+    }
+
+    #[test]
+    fn a_window_makes_room_only_when_those_before_it_are_done() {
+        let (complete, completed) = channel();
+        let queue = Queue::new(complete);
+        let is_full = |queue: &Queue| lock(&queue.state).open.len() as u64 == WINDOWS_OPEN;
+        queue.add(window(0));
+        queue.add(window(1));
+        let [first, second] = [queue.next().expect("a request"), queue.next().expect("another")];
+        assert!(is_full(&queue));
+        drop(second);
+        assert!(is_full(&queue));
+        assert_eq!(completed.recv().expect("it is open"), [Extent { start: 1, length: 1 }]);
+        drop(first);
+        assert!(lock(&queue.state).open.is_empty());
+        assert_eq!(completed.recv().expect("it is open"), [Extent { start: 0, length: 1 }]);
+    }
+
+    #[test]
+    fn nothing_is_complete_when_everything_is_to_stop_or_something_is_lost() {
+        let (complete, completed) = channel();
+        let queue = Queue::new(complete);
+        queue.add(window(0));
+        queue.add(window(1));
+        queue.next().expect("a request").lose();
+        let second = queue.next().expect("another");
+        queue.stop();
+        drop(second);
+        queue.close();
+        assert!(completed.recv().is_err());
     }
 }
