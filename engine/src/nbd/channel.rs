@@ -5,8 +5,8 @@ use super::place::{NbdPlace, Server};
 use super::tls::Tls;
 use super::wire::WireError;
 use rustls::{ClientConnection, StreamOwned};
-use std::io::{self, BufReader, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io::{self, BufReader, IoSlice, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream, ToSocketAddrs as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -32,6 +32,13 @@ impl Socket {
             Server::Unix(path) => connect_unix(path).map(Self::Unix),
         };
         connected.map_err(|source| NbdError::Connect { place: place.to_string(), source })
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(socket) => socket.try_clone().map(Self::Tcp),
+            Self::Unix(socket) => socket.try_clone().map(Self::Unix),
+        }
     }
 
     fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
@@ -87,6 +94,13 @@ impl io::Write for Socket {
         }
     }
 
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write_vectored(bytes),
+            Self::Unix(socket) => socket.write_vectored(bytes),
+        }
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -122,6 +136,13 @@ impl io::Write for Stream {
         match self {
             Self::Plain(socket) => socket.write(bytes),
             Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write_vectored(bytes),
+            Self::Tls(stream) => stream.write_vectored(bytes),
         }
     }
 
@@ -193,6 +214,19 @@ impl Channel {
         sent.map_err(|error| self.lost(error))
     }
 
+    /// Sends two parts of a message, without joining them in memory.
+    pub(super) fn send_both(&mut self, head: &[u8], data: &[u8]) -> Result<(), NbdError> {
+        let socket = self.reader.get_mut();
+        let sent = write_all_vectored(socket, &mut [IoSlice::new(head), IoSlice::new(data)]);
+        sent.and_then(|()| socket.flush()).map_err(|error| self.lost(error))
+    }
+
+    /// What ends the connection from another thread.
+    pub(super) fn closer(&self) -> Result<Closer, NbdError> {
+        let socket = self.reader.get_ref().socket().try_clone();
+        socket.map(Closer).map_err(|error| self.lost(error))
+    }
+
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<(), NbdError> {
         self.reader.read_exact(buffer).map_err(|error| self.lost(error))
     }
@@ -219,6 +253,35 @@ impl Channel {
             return timed_out(&self.place, self.timeout);
         }
         NbdError::Lost { place: self.place(), source }
+    }
+}
+
+fn write_all_vectored(writer: &mut impl io::Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    // Parts without a byte are passed over first: writing none is how a socket says that it takes no more.
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match writer.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut parts, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Ends a connection that another thread may be waiting on.
+#[derive(Debug)]
+pub(crate) struct Closer(Socket);
+
+impl Closer {
+    /// Ends it; whoever waits finds it lost.
+    pub(crate) fn close(&self) {
+        // One that has ended cannot be ended, and that is as well.
+        let _ended_already = match &self.0 {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Both),
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Both),
+        };
     }
 }
 

@@ -8,10 +8,12 @@ use super::place::NbdPlace;
 use super::settings::{Holes, NbdSettings};
 use super::status::Areas;
 use super::tls::Tls;
-use super::wire::{BlockSizes, ExportInfo, STATE_DIRTY, STATE_ZERO, Style};
+use super::wire::{BlockSizes, ExportInfo, STATE_DIRTY, STATE_HOLE, STATE_ZERO, Style};
+use super::writer::Writer;
 use crate::Extent;
 use crate::frames::lock;
 use repo_format::limits::DISK_SIZE_MAX;
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -42,6 +44,8 @@ pub(crate) struct Client {
     settings: NbdSettings,
     info: ExportInfo,
     blocks: BlockSizes,
+    /// Whether connections for writing look what trimming left.
+    trims: bool,
     connections: Mutex<Connections>,
     given_back: Condvar,
 }
@@ -54,10 +58,18 @@ struct Connections {
     limit: usize,
 }
 
+/// What an export is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Reading,
+    Writing,
+}
+
 /// What a server says of a disk when it is opened.
 #[derive(Debug)]
 pub(crate) struct Told {
-    /// What does not read as zeros; everything, if the server does not tell.
+    /// For reading: what does not read as zeros. For writing: what does not, or takes space. Everything, if the server
+    /// does not tell.
     pub(crate) data: Vec<Extent>,
     pub(crate) bitmap: Bitmap,
 }
@@ -74,25 +86,30 @@ pub(crate) enum Bitmap {
 
 impl Client {
     /// Opens a place, and asks what is data and what is dirty there.
-    pub(crate) fn open(place: &NbdPlace, settings: NbdSettings) -> Result<(Self, Told), NbdError> {
+    pub(crate) fn open(
+        place: &NbdPlace,
+        purpose: Use,
+        settings: NbdSettings,
+    ) -> Result<(Self, Told), NbdError> {
         let shown: Arc<str> = place.to_string().into();
-        Self::begin(Way::Place(place.clone()), place.export().to_owned(), shown, settings)
+        Self::begin(Way::Place(place.clone()), (place.export(), shown), purpose, settings)
     }
 
     /// The same over a socket that is connected.
     pub(crate) fn over(
         socket: UnixStream,
         export: &str,
+        purpose: Use,
         settings: NbdSettings,
     ) -> Result<(Self, Told), NbdError> {
         let place: Arc<str> = format!("{export:?} over a given socket").into();
-        Self::begin(Way::Made(Mutex::new(Some(socket))), export.to_owned(), place, settings)
+        Self::begin(Way::Made(Mutex::new(Some(socket))), (export, place), purpose, settings)
     }
 
     fn begin(
         way: Way,
-        export: String,
-        place: Arc<str>,
+        (export, place): (&str, Arc<str>),
+        purpose: Use,
         settings: NbdSettings,
     ) -> Result<(Self, Told), NbdError> {
         let tls = match &way {
@@ -102,10 +119,11 @@ impl Client {
         let mut client = Self {
             way,
             tls,
-            export,
+            export: export.to_owned(),
             place,
             info: ExportInfo { size: 0, flags: 0 },
             blocks: BlockSizes::default(),
+            trims: false,
             connections: Mutex::new(Connections { idle: Vec::new(), open: 1, limit: 1 }),
             given_back: Condvar::new(),
             settings,
@@ -122,10 +140,14 @@ impl Client {
         if info.size > DISK_SIZE_MAX {
             return Err(NbdError::TooLarge { place: client.place.to_string(), size: info.size });
         }
+        if purpose == Use::Writing && info.is_read_only() {
+            return Err(NbdError::ReadOnly { place: client.place.to_string() });
+        }
         (client.info, client.blocks) = (info, blocks);
         let mut ids = contexts.into_iter();
         let allocation = allocation.and_then(|_| ids.next()).flatten();
-        let told = client.ask(&mut connection, style, (allocation, ids.next().flatten()))?;
+        client.trims = allocation.is_some() && info.can_trim() && !info.can_write_zeroes();
+        let told = client.ask(&mut connection, (style, purpose), (allocation, ids.next().flatten()))?;
         let limit = client.limit();
         *client.lock() = Connections { idle: vec![connection], open: 1, limit };
         Ok((client, told))
@@ -134,17 +156,20 @@ impl Client {
     fn ask(
         &self,
         connection: &mut Connection,
-        style: Style,
+        (style, purpose): (Style, Use),
         (allocation, bitmap): (Option<u32>, Option<u32>),
     ) -> Result<Told, NbdError> {
         let size = self.info.size;
-        let is_data: fn(u64) -> bool = |state| state & STATE_ZERO == 0;
+        let is_data: fn(u64) -> bool = match purpose {
+            Use::Reading => |state| state & STATE_ZERO == 0,
+            Use::Writing => |state| state & (STATE_ZERO | STATE_HOLE) != STATE_ZERO | STATE_HOLE,
+        };
         let is_dirty: fn(u64) -> bool = |state| state & STATE_DIRTY != 0;
         let mut wanted: Vec<(u32, Areas)> = Vec::new();
         wanted.extend(allocation.map(|id| (id, Areas::unknown(size, is_data))));
         wanted.extend(bitmap.map(|id| (id, Areas::unknown(size, is_dirty))));
         debug_assert!(wanted.is_empty() || style != Style::Simple, "contexts need structured replies");
-        connection.ask_states(&mut wanted)?;
+        connection.ask_states(size, &mut wanted)?;
         let mut areas = wanted.into_iter().map(|(_, areas)| areas.into_areas());
         let data = allocation.and_then(|_| areas.next());
         let dirty = bitmap.and_then(|_| areas.next());
@@ -205,7 +230,7 @@ impl Client {
             }
             if tries == self.settings.reconnects {
                 let place = self.place.to_string();
-                return Err(NbdError::GaveUp { place, tries, source: Box::new(failure) });
+                return Err(NbdError::GaveUp { place, done: "read", tries, source: Box::new(failure) });
             }
             if tries > 0 {
                 pause(self.settings.reconnect_pause);
@@ -215,6 +240,55 @@ impl Client {
             pieces.iter_mut().for_each(Piece::begin_anew);
         }
         Ok(())
+    }
+
+    pub(crate) fn settings(&self) -> &NbdSettings {
+        &self.settings
+    }
+
+    /// Whether the server can be told to make durable what it has answered; otherwise all that is.
+    pub(crate) fn can_flush(&self) -> bool {
+        self.info.can_flush()
+    }
+
+    /// Whether the server says that it makes zero by itself.
+    pub(crate) fn can_write_zeroes(&self) -> bool {
+        self.info.can_write_zeroes()
+    }
+
+    /// Whether the server does not make zero by itself, but can give up blocks and tell which read as zeros.
+    pub(crate) fn trims(&self) -> bool {
+        self.trims
+    }
+
+    /// How many connections may write at a time.
+    pub(crate) fn writers_max(&self) -> usize {
+        self.limit()
+    }
+
+    /// Whether a connection that is lost can be made anew.
+    pub(crate) fn can_reconnect(&self) -> bool {
+        matches!(self.way, Way::Place(_))
+    }
+
+    /// A connection to write over: the one by which the export was opened, or else a new one.
+    pub(crate) fn writer(&self) -> Result<Writer, NbdError> {
+        let idle = self.lock().idle.pop();
+        idle.map_or_else(|| self.connect_again(self.settings.timeout), Ok).map(Writer::new)
+    }
+
+    /// A connection to write over beside another one, if the server lets us have it.
+    pub(crate) fn further_writer(&self) -> Result<Option<Writer>, NbdError> {
+        match self.connect_again(self.settings.timeout.min(FURTHER_TIMEOUT)) {
+            Ok(connection) => Ok(Some(Writer::new(connection))),
+            Err(error) if error.is_of_the_connection() || error.is_silence() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back a connection over which nothing is unanswered; it is said goodbye to in the end.
+    pub(crate) fn take_back(&self, writer: Writer) {
+        self.lock().idle.push(writer.into_connection());
     }
 
     /// A connection for the caller alone: an idle one, a further one, or the next that is given back.
@@ -272,7 +346,14 @@ impl Client {
 
     /// Makes a connection after the first one, to the same export as that.
     fn connect_again(&self, timeout: Duration) -> Result<Connection, NbdError> {
-        let mut connection = self.connect(&[], timeout)?;
+        let contexts = if self.trims { &[ALLOCATION][..] } else { &[] };
+        let mut connection = self.connect(contexts, timeout).map_err(|error| match error {
+            // It is one, as is known, and takes leave without a word where it has no room for another client.
+            NbdError::NotNbd { place } => {
+                NbdError::Lost { place, source: io::ErrorKind::UnexpectedEof.into() }
+            }
+            error => error,
+        })?;
         connection.channel().set_timeout(self.settings.timeout)?;
         let (before, after) = (self.info, connection.agreed().info);
         let place = self.place.to_string();

@@ -1,13 +1,15 @@
-//! Why a disk cannot be read over NBD.
+//! Why a disk cannot be read or written over NBD.
 
 use super::wire::WireError;
 use crate::tls::TlsError;
 use repo_format::limits::DISK_SIZE_MAX;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Why an export of an NBD server cannot be used; the payload of the [`io::Error`]s of [`crate::source::NbdDisk`].
+/// Why an export of an NBD server cannot be used; the payload of the [`io::Error`]s of [`crate::source::NbdDisk`]
+/// and of [`crate::target::NbdTarget`].
 ///
 /// `place` is the URI, without parameters for TLS.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +109,7 @@ pub enum NbdError {
     Failed {
         /// Which one.
         place: String,
-        /// "read", "tell the state of".
+        /// "read", "write", "zero", "trim", "tell the state of".
         action: &'static str,
         /// The first byte.
         offset: u64,
@@ -135,10 +137,12 @@ pub enum NbdError {
         source: io::Error,
     },
     /// The connection ended again and again.
-    #[error("{place} could not be read, though its connection was made {tries} times anew")]
+    #[error("{place} could not be {done}, though its connection was made {tries} times anew")]
     GaveUp {
         /// Where to.
         place: String,
+        /// "read" or "written".
+        done: &'static str,
         /// How often it was made anew.
         tries: u32,
         /// Why it ended for the last time.
@@ -190,11 +194,58 @@ pub enum NbdError {
         /// The disk's size in bytes.
         size: u64,
     },
+    /// The export cannot be written.
+    #[error("the export {place} is read-only")]
+    ReadOnly {
+        /// Which one.
+        place: String,
+    },
+    /// The export is smaller than the disk that is to be written to it.
+    #[error("{place} has {export_bytes} bytes, the disk has {disk_bytes}")]
+    TooSmall {
+        /// Which one.
+        place: String,
+        /// Its size.
+        export_bytes: u64,
+        /// The disk's size.
+        disk_bytes: u64,
+    },
+    /// The export was not to be overwritten, and not all of it is known to be empty.
+    #[error("what is in {place} would be lost")]
+    NotEmpty {
+        /// Which one.
+        place: String,
+    },
+    /// What the server had taken is not there any more after its connection was lost.
+    #[error(
+        "the server of {place} has lost what was written at {offset}, {length} bytes, before it was made durable"
+    )]
+    WritesLost {
+        /// Which one.
+        place: String,
+        /// The first byte of what was found to be lost first.
+        offset: u64,
+        /// How many.
+        length: u64,
+    },
+    /// The server could not make durable what it had taken.
+    #[error("the server of {place} could not make durable what was written: {error}{}", Message(message))]
+    NotDurable {
+        /// Which one.
+        place: String,
+        /// Why.
+        error: ServerError,
+        /// What the server says of it; empty if nothing.
+        message: String,
+    },
+    /// Writing has failed, in this call or before it.
+    #[error(transparent)]
+    Writing(Arc<NbdError>),
 }
 
 impl NbdError {
     /// Whether another connection may do better.
-    pub(super) fn is_of_the_connection(&self) -> bool {
+    pub(crate) fn is_of_the_connection(&self) -> bool {
         matches!(self, Self::Lost { .. } | Self::Connect { .. })
     }
 
@@ -202,31 +253,41 @@ impl NbdError {
     pub(super) fn is_silence(&self) -> bool {
         matches!(self, Self::TimedOut { .. })
     }
+
+    fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Writing(error) => error.kind(),
+            Self::Connect { source, .. } | Self::Lost { source, .. } | Self::Tls { source, .. } => {
+                source.kind()
+            }
+            Self::NoExport { .. } => io::ErrorKind::NotFound,
+            Self::TlsRequired { .. } | Self::Refused { .. } | Self::ReadOnly { .. } => {
+                io::ErrorKind::PermissionDenied
+            }
+            Self::NotEmpty { .. } => io::ErrorKind::AlreadyExists,
+            Self::TlsNotOffered { .. } | Self::OldProtocol { .. } => io::ErrorKind::Unsupported,
+            Self::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Self::GaveUp { .. } => io::ErrorKind::ConnectionAborted,
+            Self::Empty { .. }
+            | Self::TooLarge { .. }
+            | Self::OutsideDisk { .. }
+            | Self::TooSmall { .. }
+            | Self::TlsSetup { .. }
+            | Self::TlsName { .. } => io::ErrorKind::InvalidInput,
+            Self::NotNbd { .. }
+            | Self::BadMessage { .. }
+            | Self::SizeChanged { .. }
+            | Self::OtherExport { .. } => io::ErrorKind::InvalidData,
+            Self::Failed { error: ServerError::NO_SPACE, .. }
+            | Self::NotDurable { error: ServerError::NO_SPACE, .. } => io::ErrorKind::StorageFull,
+            Self::WritesLost { .. } | Self::NotDurable { .. } | Self::Failed { .. } => io::ErrorKind::Other,
+        }
+    }
 }
 
 impl From<NbdError> for io::Error {
     fn from(error: NbdError) -> Self {
-        let kind = match &error {
-            NbdError::Connect { source, .. }
-            | NbdError::Lost { source, .. }
-            | NbdError::Tls { source, .. } => source.kind(),
-            NbdError::NoExport { .. } => io::ErrorKind::NotFound,
-            NbdError::TlsRequired { .. } | NbdError::Refused { .. } => io::ErrorKind::PermissionDenied,
-            NbdError::TlsNotOffered { .. } | NbdError::OldProtocol { .. } => io::ErrorKind::Unsupported,
-            NbdError::TimedOut { .. } => io::ErrorKind::TimedOut,
-            NbdError::GaveUp { .. } => io::ErrorKind::ConnectionAborted,
-            NbdError::Empty { .. }
-            | NbdError::TooLarge { .. }
-            | NbdError::OutsideDisk { .. }
-            | NbdError::TlsSetup { .. }
-            | NbdError::TlsName { .. } => io::ErrorKind::InvalidInput,
-            NbdError::NotNbd { .. }
-            | NbdError::BadMessage { .. }
-            | NbdError::SizeChanged { .. }
-            | NbdError::OtherExport { .. } => io::ErrorKind::InvalidData,
-            NbdError::Failed { .. } => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
+        Self::new(error.kind(), error)
     }
 }
 
@@ -261,6 +322,18 @@ impl fmt::Display for Refusal {
 /// How a server fails a request: a number that the protocol defines, which is Linux's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerError(pub u32);
+
+impl ServerError {
+    /// There is no space left.
+    pub const NO_SPACE: Self = Self(28);
+
+    /// Whether it tells of a kind of request that the server does not know or take, rather than of a disk that fails.
+    pub(crate) fn is_refusal(self) -> bool {
+        const INVALID: u32 = 22;
+        const NOT_SUPPORTED: u32 = 95;
+        matches!(self.0, INVALID | NOT_SUPPORTED)
+    }
+}
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -55,6 +55,11 @@ impl Areas {
         Self { size, known_until: 0, found: Vec::new(), states: 0, in_state, limits: LIMITS }
     }
 
+    /// The same from `start` to `end`.
+    pub(super) fn unknown_between(start: u64, end: u64, in_state: fn(u64) -> bool) -> Self {
+        Self { known_until: start, ..Self::unknown(end, in_state) }
+    }
+
     /// The areas, sorted, with gaps between.
     pub(super) fn into_areas(self) -> Vec<Extent> {
         self.found
@@ -100,9 +105,8 @@ impl Areas {
 }
 
 impl Connection {
-    /// Asks for the states of all blocks in some contexts, by their ids.
-    pub(super) fn ask_states(&mut self, wanted: &mut [(u32, Areas)]) -> Result<(), NbdError> {
-        let size = self.agreed().info.size;
+    /// Asks for the states of all blocks in some contexts, by their ids, until `size`.
+    pub(super) fn ask_states(&mut self, size: u64, wanted: &mut [(u32, Areas)]) -> Result<(), NbdError> {
         let mut questions = 0;
         while let Some(from) = wanted.iter().map(|(_, areas)| areas.known_until).min()
             && from < size

@@ -2,7 +2,7 @@
 
 use super::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Since};
 use crate::Extent;
-use crate::nbd::{Bitmap, Client, NbdError, NbdPlace, NbdSettings, Piece, Told};
+use crate::nbd::{Bitmap, Client, NbdError, NbdPlace, NbdSettings, Piece, Told, Use};
 use std::io;
 use std::os::unix::net::UnixStream;
 
@@ -32,7 +32,7 @@ impl NbdDisk {
     /// # Errors
     /// An [`NbdError`].
     pub fn open(place: &NbdPlace, settings: NbdSettings) -> Result<Self, NbdError> {
-        Client::open(place, settings).map(Self::begin)
+        Client::open(place, Use::Reading, settings).map(Self::begin)
     }
 
     /// Does the same over a socket that is connected to a server already. There is no further connection, and none is
@@ -41,7 +41,7 @@ impl NbdDisk {
     /// # Errors
     /// An [`NbdError`].
     pub fn over(socket: UnixStream, export: &str, settings: NbdSettings) -> Result<Self, NbdError> {
-        Client::over(socket, export, settings).map(Self::begin)
+        Client::over(socket, export, Use::Reading, settings).map(Self::begin)
     }
 
     fn begin((client, told): (Client, Told)) -> Self {

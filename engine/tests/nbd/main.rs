@@ -7,3 +7,5 @@ mod failures;
 mod hostile;
 mod scripted;
 mod servers;
+mod targets;
+mod written;

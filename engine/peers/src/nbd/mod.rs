@@ -78,6 +78,26 @@ impl Program {
             .with(["--export", &format!("type=nbd,id=export,node-name=image,name=disk{bitmap}")])
     }
 
+    /// qemu-nbd with an image in a format that can be written: for up to `clients` at a time, until it is ended.
+    #[must_use]
+    pub fn writable_qemu_nbd(image: &Path, format: &str, clients: u32) -> Self {
+        Self::of("qemu-nbd")
+            .with(["--persistent", "--discard=unmap", &format!("--shared={clients}"), "--format", format])
+            .with([image.as_os_str()])
+    }
+
+    /// qemu-storage-daemon with an image in a format as the export `disk`, which can be written.
+    #[must_use]
+    pub fn writable_storage_daemon(image: &Path, format: &str) -> Self {
+        let mut file = OsString::from("driver=file,node-name=file,discard=unmap,filename=");
+        file.push(image);
+        Self::of("qemu-storage-daemon")
+            .with(["--blockdev".into(), file])
+            .with(["--blockdev", &format!("driver={format},node-name=image,discard=unmap,file=file")])
+            .with(["--nbd-server", "addr.type=fd,addr.str=3,max-connections=8"])
+            .with(["--export", "type=nbd,id=export,node-name=image,name=disk,writable=on"])
+    }
+
     /// nbdkit with options (filters among them), a plugin and what belongs to that.
     #[must_use]
     pub fn nbdkit<S: AsRef<OsStr>>(arguments: &[S]) -> Self {

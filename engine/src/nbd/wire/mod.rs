@@ -13,8 +13,8 @@ pub(super) use options::{
     parse_exported_name, parse_server,
 };
 pub(super) use replies::{
-    Chunk, ChunkHeader, Descriptor, ErrorChunk, HOLE_LEN, ReplyHeader, STATE_DIRTY, STATE_ZERO, StatusHead,
-    parse_hole,
+    Chunk, ChunkHeader, Descriptor, ErrorChunk, HOLE_LEN, ReplyHeader, STATE_DIRTY, STATE_HOLE, STATE_ZERO,
+    StatusHead, parse_hole,
 };
 pub(super) use requests::{Request, RequestKind};
 

@@ -239,11 +239,33 @@ pub(in crate::nbd) struct ExportInfo {
 }
 
 impl ExportInfo {
-    /// Bit 8 of the transmission flags: several connections see the same.
+    /// Bits of the transmission flags.
+    const READ_ONLY: u16 = 1 << 1;
+    const SEND_FLUSH: u16 = 1 << 2;
+    const SEND_TRIM: u16 = 1 << 5;
+    const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    /// Several connections see the same.
     const CAN_MULTI_CONN: u16 = 1 << 8;
 
     pub(in crate::nbd) fn can_multi_conn(self) -> bool {
         self.flags & Self::CAN_MULTI_CONN != 0
+    }
+
+    pub(in crate::nbd) fn is_read_only(self) -> bool {
+        self.flags & Self::READ_ONLY != 0
+    }
+
+    /// Whether there is a flush; without it, what is answered is durable.
+    pub(in crate::nbd) fn can_flush(self) -> bool {
+        self.flags & Self::SEND_FLUSH != 0
+    }
+
+    pub(in crate::nbd) fn can_trim(self) -> bool {
+        self.flags & Self::SEND_TRIM != 0
+    }
+
+    pub(in crate::nbd) fn can_write_zeroes(self) -> bool {
+        self.flags & Self::SEND_WRITE_ZEROES != 0
     }
 
     fn read(fields: &mut Fields<'_>) -> Result<Self, WireError> {

@@ -6,6 +6,8 @@ const MAGIC_SIMPLE: u32 = 0x6744_6698;
 const MAGIC_STRUCTURED: u32 = 0x668e_33ef;
 const MAGIC_EXTENDED: u32 = 0x6e8a_278c;
 
+/// Of the state of a block in `base:allocation`: it takes no space.
+pub(in crate::nbd) const STATE_HOLE: u64 = 1;
 /// Of the state of a block in `base:allocation`: it reads as zeros.
 pub(in crate::nbd) const STATE_ZERO: u64 = 2;
 /// Of the state of a block in a dirty bitmap of QEMU: it was written to.

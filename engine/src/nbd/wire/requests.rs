@@ -10,8 +10,17 @@ const MAGIC_EXTENDED: u32 = 0x21e4_1c71;
 pub(in crate::nbd) enum RequestKind {
     /// `NBD_CMD_READ`.
     Read,
+    /// `NBD_CMD_WRITE`: its bytes follow the message.
+    Write,
     /// `NBD_CMD_DISC`: the last request, which has no reply.
     Disconnect,
+    /// `NBD_CMD_FLUSH`: of all that was answered before.
+    Flush,
+    /// `NBD_CMD_TRIM`: afterwards the bytes may be anything.
+    Trim,
+    /// `NBD_CMD_WRITE_ZEROES` without a flag: with holes where the server can make them, and however slow it is. With
+    /// `FAST_ZERO` it would rather fail, and zeros would have to be sent, which is never faster.
+    WriteZeroes,
     /// `NBD_CMD_BLOCK_STATUS`.
     BlockStatus,
 }
@@ -20,13 +29,23 @@ impl RequestKind {
     fn code(self) -> u16 {
         match self {
             Self::Read => 0,
+            Self::Write => 1,
             Self::Disconnect => 2,
+            Self::Flush => 3,
+            Self::Trim => 4,
+            Self::WriteZeroes => 6,
             Self::BlockStatus => 7,
         }
     }
+
+    /// Extended headers say of a request that its length is that of what follows.
+    fn flags(self, style: Style) -> u16 {
+        const PAYLOAD_LEN: u16 = 1 << 5;
+        if self == Self::Write && style == Style::Extended { PAYLOAD_LEN } else { 0 }
+    }
 }
 
-/// A request that carries no data.
+/// A request, without the data that follows if it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::nbd) struct Request {
     pub(in crate::nbd) kind: RequestKind,
@@ -43,10 +62,9 @@ impl Request {
     /// # Panics
     /// When the length does not fit the style.
     pub(in crate::nbd) fn encode(&self, style: Style, message: &mut Vec<u8>) {
-        const NO_FLAGS: u16 = 0;
         let magic = if style == Style::Extended { MAGIC_EXTENDED } else { MAGIC };
         message.extend(magic.to_be_bytes());
-        message.extend(NO_FLAGS.to_be_bytes());
+        message.extend(self.kind.flags(style).to_be_bytes());
         message.extend(self.kind.code().to_be_bytes());
         message.extend(self.cookie.to_be_bytes());
         message.extend(self.offset.to_be_bytes());
@@ -87,5 +105,25 @@ mod tests {
             0x17, 0x18, 0, 0, 0, 0, 0xff, 0xfe, 0, 0,
         ];
         assert_eq!(encoded(Style::Extended), extended);
+    }
+
+    #[test]
+    fn only_a_write_with_extended_headers_says_that_bytes_follow() {
+        let encoded = |style, kind| {
+            let mut message = Vec::new();
+            Request { kind, cookie: 7, offset: 9, length: 5 }.encode(style, &mut message);
+            message[4..8].to_vec()
+        };
+        for (kind, code) in [
+            (RequestKind::Write, 1),
+            (RequestKind::Flush, 3),
+            (RequestKind::Trim, 4),
+            (RequestKind::WriteZeroes, 6),
+        ] {
+            let flags = if code == 1 { 0x20 } else { 0 };
+            assert_eq!(encoded(Style::Extended, kind), [0, flags, 0, code]);
+            assert_eq!(encoded(Style::Structured, kind), [0, 0, 0, code]);
+            assert_eq!(encoded(Style::Simple, kind), [0, 0, 0, code]);
+        }
     }
 }
