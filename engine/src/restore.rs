@@ -18,12 +18,14 @@
 //! decoded chunk for each thread, what the target buffers, and a bounded list of what was lost. Onto a disk that is
 //! there, for each thread 4 MiB of it.
 
+mod areas;
 mod existing;
 mod journal;
 mod lost;
 mod plan;
 mod queue;
 
+pub use areas::{Tracked, tracked_areas};
 pub use journal::{Journal, JournalError, JournalHead};
 pub use lost::LostRange;
 pub use queue::WINDOWS_OPEN;

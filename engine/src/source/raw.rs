@@ -96,6 +96,20 @@ impl RawImage {
         Ok(image)
     }
 
+    /// Opens the first `size` bytes of an image, which may be longer.
+    ///
+    /// # Errors
+    /// Those of [`RawImage::open`], and [`ImageError::Shrunk`] if it is shorter.
+    pub fn open_beginning(path: &Path, size: u64) -> io::Result<Self> {
+        let mut image = Self::open(path)?;
+        if image.size < size {
+            let path = image.path.display().to_string();
+            return Err(ImageError::Shrunk { path, offset: image.size, size }.into());
+        }
+        image.size = size;
+        Ok(image)
+    }
+
     /// Fills `buffer` from `offset`.
     ///
     /// # Errors

@@ -78,7 +78,7 @@ fn unescaped(field: &str) -> String {
 }
 
 /// Makes a range of a file or device zero, by the device itself if it can.
-fn zero_range(file: &File, offset: u64, end: u64) -> io::Result<()> {
+pub(super) fn zero_range(file: &File, offset: u64, end: u64) -> io::Result<()> {
     let first = offset.next_multiple_of(BLOCK_LEN).min(end);
     let last = (end - end % BLOCK_LEN).max(first);
     write_zeros(file, offset, first)?;

@@ -3,6 +3,7 @@
 mod device;
 mod file;
 mod identity;
+mod image;
 mod memory;
 mod nbd;
 mod order;
@@ -14,11 +15,12 @@ mod vhd;
 mod vmdk;
 
 pub use device::DeviceTarget;
-pub use file::FileTarget;
+pub use file::{FileTarget, Incomplete};
 pub use identity::ImageIdentity;
+pub use image::ImageTarget;
 pub use memory::MemoryTarget;
 pub use nbd::NbdTarget;
-pub use partial::Existing;
+pub use partial::{Existing, partial_path};
 pub use qcow2::Qcow2Target;
 pub use stream::StreamTarget;
 pub use vhd::{VhdFooter, VhdTarget};

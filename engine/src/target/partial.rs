@@ -1,5 +1,6 @@
 //! A file that appears under its name only when it is complete.
 
+use super::device::zero_range;
 use super::{TargetError, failed, len_of, shown};
 use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -25,14 +26,24 @@ pub enum Existing {
 }
 
 /// A file of mode 0600 that is called `<name>.keepstone-partial`, is locked, and gets its name at the end; if it is
-/// dropped earlier, it is removed.
+/// dropped earlier, it is removed, unless it is kept.
 #[derive(Debug)]
 pub(super) struct PartialFile {
     path: PathBuf,
     partial: PathBuf,
     file: File,
     existing: Existing,
+    /// It stays as it is if it is not complete, so that a restore can go on with it.
+    is_kept: AtomicBool,
     finished: AtomicBool,
+}
+
+/// The file that a restore to `path` writes until it is complete, if `path` has a file name.
+#[must_use]
+pub fn partial_path(path: &Path) -> Option<PathBuf> {
+    let mut name = OsString::from(path.file_name()?);
+    name.push(PARTIAL);
+    Some(path.with_file_name(name))
 }
 
 impl PartialFile {
@@ -53,14 +64,12 @@ impl PartialFile {
             }
             _ => {}
         }
-        let name = path.file_name().ok_or_else(|| {
+        let partial = partial_path(path).ok_or_else(|| {
             failed("create", path, io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"))
         })?;
-        let mut partial_name = OsString::from(name);
-        partial_name.push(PARTIAL);
-        let partial = path.with_file_name(partial_name);
         let file = locked(&partial)?;
-        Ok(Self { path: path.to_owned(), partial, file, existing, finished: AtomicBool::new(false) })
+        let (path, unset) = (path.to_owned(), || AtomicBool::new(false));
+        Ok(Self { path, partial, file, existing, is_kept: unset(), finished: unset() })
     }
 
     /// Makes the file empty but for the mark, which is to stay until all else is written: at `mark_at`, which is the
@@ -69,6 +78,17 @@ impl PartialFile {
         // Without the mark it is never more than a hole.
         let begun = self.file.set_len(0).and_then(|()| self.file.write_all_at(MARK, mark_at));
         begun.map_err(|source| self.failed("create", source))
+    }
+
+    /// Takes the file as it was left, with the mark at its end.
+    pub(super) fn go_on(&self, mark_at: u64) -> Result<(), TargetError> {
+        let marked = self.file.set_len(mark_at).and_then(|()| self.file.write_all_at(MARK, mark_at));
+        marked.map_err(|source| self.failed("create", source))
+    }
+
+    /// Says that it is to stay if it is not complete.
+    pub(super) fn keep(&self) {
+        self.is_kept.store(true, SeqCst);
     }
 
     /// Begins a file that is written from front to back.
@@ -83,6 +103,10 @@ impl PartialFile {
 
     pub(super) fn write_at(&self, offset: u64, data: &[u8]) -> Result<(), TargetError> {
         self.file.write_all_at(data, offset).map_err(|source| self.failed("write", source))
+    }
+
+    pub(super) fn zero_at(&self, offset: u64, end: u64) -> Result<(), TargetError> {
+        zero_range(&self.file, offset, end).map_err(|source| self.failed("zero", source))
     }
 
     pub(super) fn flush(&self) -> Result<(), TargetError> {
@@ -157,7 +181,7 @@ impl Appending {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        if !self.finished.load(SeqCst) {
+        if !self.finished.load(SeqCst) && !self.is_kept.load(SeqCst) {
             // One that stays is taken over by the next restore to this place.
             let _ = std::fs::remove_file(&self.partial);
         }

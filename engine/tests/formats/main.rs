@@ -7,8 +7,8 @@ mod stream;
 
 use keepstone_engine::DiskTarget;
 use keepstone_engine::target::{
-    Existing, FileTarget, ImageIdentity, Qcow2Target, TargetError, VhdFooter, VhdTarget, VmdkSettings,
-    VmdkTarget,
+    Existing, FileTarget, ImageIdentity, Incomplete, Qcow2Target, TargetError, VhdFooter, VhdTarget,
+    VmdkSettings, VmdkTarget,
 };
 use serde_json::Value;
 use std::io;
@@ -54,10 +54,13 @@ impl Form {
     /// Begins a file that keeps all that comes too early.
     pub(crate) fn create(self, path: &Path, disk_bytes: u64) -> io::Result<Box<dyn DiskTarget>> {
         Ok(match self {
-            Self::Raw => Box::new(FileTarget::create(path, disk_bytes, Existing::Refuse)?),
+            Self::Raw => {
+                Box::new(FileTarget::create(path, disk_bytes, Existing::Refuse, Incomplete::Removed)?)
+            }
             Self::Vhd => {
                 let footer = VhdFooter::new(disk_bytes, &IDENTITY)?;
-                let file = FileTarget::create(path, footer.file_len(), Existing::Refuse)?;
+                let file =
+                    FileTarget::create(path, footer.file_len(), Existing::Refuse, Incomplete::Removed)?;
                 Box::new(VhdTarget::new(file, footer))
             }
             Self::Vmdk => Box::new(VmdkTarget::create(path, Existing::Refuse, &vmdk(disk_bytes))?),

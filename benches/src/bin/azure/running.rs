@@ -16,7 +16,7 @@ use keepstone_engine::observer::Quiet;
 use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Snapshot, Snapshots, list};
 use keepstone_engine::source::RawImage;
-use keepstone_engine::target::{Existing, FileTarget};
+use keepstone_engine::target::{Existing, FileTarget, Incomplete};
 use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::SessionId;
 use std::fs;
@@ -115,7 +115,7 @@ impl Running<'_> {
 
     fn restore_to_file(&self) -> anyhow::Result<Outcome> {
         let path = self.job.directory.join("restored");
-        let target = FileTarget::create(&path, self.image.size(), Existing::Refuse)?;
+        let target = FileTarget::create(&path, self.image.size(), Existing::Refuse, Incomplete::Removed)?;
         let outcome = self.restore(&target)?;
         drop(target);
         ensure!(is_same(self.image, &RawImage::open(&path)?)?, "what was restored is not what was backed up");

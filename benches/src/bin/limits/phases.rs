@@ -16,7 +16,7 @@ use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Snapshot, list};
 use keepstone_engine::source::RawImage;
 use keepstone_engine::store::{LocalStore, RecordingStore, Requests};
-use keepstone_engine::target::{Existing, FileTarget};
+use keepstone_engine::target::{Existing, FileTarget, Incomplete};
 use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::SessionId;
 use serde::{Deserialize, Serialize};
@@ -187,7 +187,7 @@ impl Running<'_> {
     fn restore_to_file(&self) -> anyhow::Result<Phase> {
         let image = self.setting.image;
         let path = self.setting.directory.join("restored");
-        let target = FileTarget::create(&path, image.size(), Existing::Refuse)?;
+        let target = FileTarget::create(&path, image.size(), Existing::Refuse, Incomplete::Removed)?;
         let phase = self.restore(&target)?;
         drop(target);
         ensure!(is_same(image, &RawImage::open(&path)?)?, "what was restored is not what was backed up");

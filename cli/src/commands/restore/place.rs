@@ -8,7 +8,7 @@ use crate::unsupported::{Role, local_path};
 use anyhow::{Context as _, bail};
 use keepstone_engine::DiskTarget;
 use keepstone_engine::restore::{WINDOW_LEN, WINDOWS_OPEN};
-use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, StreamTarget};
+use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, Incomplete, StreamTarget};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -77,9 +77,10 @@ impl Place {
     pub(super) fn open(&self, size: u64, arguments: &Arguments) -> anyhow::Result<Opened> {
         let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
         Ok(match self {
-            Self::File(path) => {
-                Opened { target: Box::new(FileTarget::create(path, size, existing)?), window_len: WINDOW_LEN }
-            }
+            Self::File(path) => Opened {
+                target: Box::new(FileTarget::create(path, size, existing, Incomplete::Removed)?),
+                window_len: WINDOW_LEN,
+            },
             Self::Device(path) => {
                 Opened { target: Box::new(DeviceTarget::open(path, size)?), window_len: WINDOW_LEN }
             }
