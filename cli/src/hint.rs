@@ -95,6 +95,7 @@ fn engine(error: &EngineError) -> Option<&'static str> {
                 _ => engine(source),
             };
         }
+        EngineError::Unreadable { source, .. } => return engine(source),
         EngineError::Twin { .. } => {
             "give every host and every backup that runs at the same time its own --writer"
         }

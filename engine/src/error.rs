@@ -5,6 +5,7 @@ use crate::restore::JournalError;
 use crate::store::StoreError;
 use repo_format::{BlobName, FormatError, SessionId};
 use std::io;
+use std::sync::Arc;
 
 /// A failed operation. What had been committed before is untouched by every one of them.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +151,30 @@ pub enum EngineError {
         /// Why.
         source: Box<EngineError>,
     },
+    /// A part of a disk cannot be read. Several readers may have waited for it.
+    #[error("disk {disk}: the {length} bytes at {offset} cannot be read")]
+    Unreadable {
+        /// The disk's key.
+        disk: String,
+        /// Where the part begins.
+        offset: u64,
+        /// Its length.
+        length: u64,
+        /// Why.
+        source: Arc<EngineError>,
+    },
+    /// A read begins or ends behind the end of the disk.
+    #[error("disk {disk} has {size} bytes: there are no {length} bytes at {offset}")]
+    OutsideOfDisk {
+        /// The disk's key.
+        disk: String,
+        /// Its length.
+        size: u64,
+        /// Where the read begins.
+        offset: u64,
+        /// Its length.
+        length: u64,
+    },
     /// The local index failed.
     #[error("the local index cannot be used")]
     Index(#[from] IndexError),
@@ -224,6 +249,7 @@ impl EngineError {
         match self {
             Self::Damaged { .. } | Self::Short { .. } | Self::ConfigMissing { .. } => true,
             Self::MapUnreadable { source, .. } | Self::Unrestorable { source, .. } => source.is_damage(),
+            Self::Unreadable { source, .. } => source.is_damage(),
             Self::Store(error) => error.is_damage(),
             _ => false,
         }

@@ -33,6 +33,7 @@ pub mod target;
 mod threads;
 pub mod tls;
 pub mod verify;
+pub mod view;
 pub mod vsphere;
 
 pub use entropy::Entropy;

@@ -19,9 +19,16 @@ const UNREADABLE_MAX: usize = 2048;
 /// wrong in another if that is of another level, or is to have other children.
 type NodeKey = (PayloadId, u8, u8);
 
+/// What frames are read with.
+enum Frames<'f, 'r, 's> {
+    /// Together with others.
+    Shared(&'f FrameReader<'r, 's>),
+    Own(Box<FrameReader<'r, 's>>),
+}
+
 /// The map of one disk of one snapshot.
 pub(crate) struct MapReader<'f, 'r, 's> {
-    frames: &'f FrameReader<'r, 's>,
+    frames: Frames<'f, 'r, 's>,
     shape: Shape,
     root: Option<Location>,
     nodes: Mutex<HashMap<NodeKey, Arc<Node>>>,
@@ -31,6 +38,15 @@ pub(crate) struct MapReader<'f, 'r, 's> {
 
 impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
     pub(crate) fn new(frames: &'f FrameReader<'r, 's>, shape: Shape, root: Option<Location>) -> Self {
+        Self::with(Frames::Shared(frames), shape, root)
+    }
+
+    /// A map that nobody shares the reader of frames with.
+    pub(crate) fn with_own_frames(frames: FrameReader<'r, 's>, shape: Shape, root: Option<Location>) -> Self {
+        Self::with(Frames::Own(Box::new(frames)), shape, root)
+    }
+
+    fn with(frames: Frames<'f, 'r, 's>, shape: Shape, root: Option<Location>) -> Self {
         Self { frames, shape, root, nodes: Mutex::default(), unreadable: Mutex::default() }
     }
 
@@ -39,8 +55,11 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
     }
 
     /// What its frames are read with.
-    pub(crate) fn frames(&self) -> &'f FrameReader<'r, 's> {
-        self.frames
+    pub(crate) fn frames(&self) -> &FrameReader<'r, 's> {
+        match &self.frames {
+            Frames::Shared(frames) => frames,
+            Frames::Own(frames) => frames,
+        }
     }
 
     /// The blob to name when the map as a whole does not fit together.
@@ -95,7 +114,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
         if let Some(damage) = lock(&self.unreadable).get(at).and_then(EngineError::damage) {
             return Err(damage);
         }
-        let mut payloads = self.frames.read_each(FrameKind::Node, std::slice::from_ref(at))?;
+        let mut payloads = self.frames().read_each(FrameKind::Node, std::slice::from_ref(at))?;
         let payload = payloads.pop().expect("one location gives one payload");
         self.keep(at, payload, level, index)
     }
@@ -150,7 +169,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                 continue;
             }
             let locations: Vec<Location> = wanted.values().cloned().collect();
-            let payloads = self.frames.read_each(FrameKind::Node, &locations)?;
+            let payloads = self.frames().read_each(FrameKind::Node, &locations)?;
             for ((index, at), payload) in wanted.iter().zip(payloads) {
                 // Whoever asks for one that is damaged is told.
                 let _remembered = self.keep(at, payload, level, *index);
@@ -195,7 +214,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
                 Err(error) => return Err(error),
             }
         }
-        let payloads = self.frames.read_each(FrameKind::Page, &locations)?;
+        let payloads = self.frames().read_each(FrameKind::Page, &locations)?;
         for ((position, payload), at) in wanted.into_iter().zip(payloads).zip(&locations) {
             pages[position] = payload.and_then(|payload| {
                 let page = Page::parse(&payload, &self.bounds(cells[position]));
@@ -238,7 +257,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
     }
 
     fn bounds(&self, cell: u64) -> PageBounds {
-        let geometry = &self.frames.repository().config().geometry;
+        let geometry = &self.frames().repository().config().geometry;
         PageBounds::of(geometry, self.shape.size, cell).expect("only cells of the disk are read")
     }
 
@@ -254,7 +273,7 @@ impl<'f, 'r, 's> MapReader<'f, 'r, 's> {
             let mut below = Vec::new();
             for batch in nodes.chunks(NODES_AT_ONCE) {
                 let locations: Vec<Location> = batch.iter().map(|(_, at)| at.clone()).collect();
-                let payloads = self.frames.read_each(FrameKind::Node, &locations)?;
+                let payloads = self.frames().read_each(FrameKind::Node, &locations)?;
                 for ((index, at), payload) in batch.iter().zip(payloads) {
                     let node = self.keep(at, payload, level, *index)?;
                     packs.extend(node.packs().into_iter().map(|pack| (pack.name, pack.len)));

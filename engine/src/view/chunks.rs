@@ -1,0 +1,153 @@
+//! Chunks: fetched together where they lie together, each once whoever wants it, opened, checked and kept.
+
+use super::DiskView;
+use super::cache::{Claim, Flight, Found, Shared};
+use crate::frames::{Fetch, Gaps, lock};
+use repo_format::{FrameKind, Location, PackOpener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a chunk takes beside its bytes: its place, and what the cache knows of it.
+const CHUNK_BESIDE: u64 = 512;
+
+/// A chunk's bytes.
+pub(super) type Chunk = Arc<[u8]>;
+type ChunkClaim<'c> = Claim<'c, Location, Chunk>;
+
+impl DiskView<'_, '_> {
+    /// The chunks at some places, each or why it cannot be read; those that are not here are fetched with up to
+    /// `threads` requests at a time.
+    pub(super) fn chunks(&self, places: &[&Location], threads: usize) -> Vec<Result<Chunk, Shared>> {
+        let mut claims = Vec::new();
+        let found: Vec<Result<Chunk, Arc<Flight<Chunk>>>> = places
+            .iter()
+            .map(|place| match self.chunks.find(place) {
+                Found::Here(chunk) => {
+                    self.counts.hits.fetch_add(1, Ordering::Relaxed);
+                    Ok(chunk)
+                }
+                Found::Awaited(flight) => {
+                    self.counts.awaited.fetch_add(1, Ordering::Relaxed);
+                    Err(flight)
+                }
+                Found::Claimed(claim) => {
+                    self.counts.misses.fetch_add(1, Ordering::Relaxed);
+                    let flight = claim.flight();
+                    claims.push(claim);
+                    Err(flight)
+                }
+            })
+            .collect();
+        // Everything that was claimed is fetched before anything is waited for: so nobody waits in a circle.
+        self.fetch(claims, threads);
+        let chunk = |(found, place): (Result<Chunk, Arc<Flight<Chunk>>>, &&Location)| match found {
+            Ok(chunk) => Ok(chunk),
+            Err(flight) => self.landed(flight, place),
+        };
+        found.into_iter().zip(places).map(chunk).collect()
+    }
+
+    /// Fetches those chunks that are not here and that nobody is fetching.
+    pub(super) fn fetch_absent(&self, places: &[&Location], threads: usize) {
+        let claims: Vec<_> = places.iter().filter_map(|place| self.chunks.claim_absent(place)).collect();
+        self.counts.ahead.fetch_add(claims.len() as u64, Ordering::Relaxed);
+        self.fetch(claims, threads);
+    }
+
+    fn landed(&self, mut flight: Arc<Flight<Chunk>>, place: &Location) -> Result<Chunk, Shared> {
+        loop {
+            if let Some(outcome) = flight.wait() {
+                return outcome;
+            }
+            // Whoever fetched it gave up.
+            flight = match self.chunks.find(place) {
+                Found::Here(chunk) => return Ok(chunk),
+                Found::Awaited(flight) => flight,
+                Found::Claimed(claim) => {
+                    let flight = claim.flight();
+                    self.fetch(vec![claim], 1);
+                    flight
+                }
+            };
+        }
+    }
+
+    /// Fetches chunks and settles all the claims.
+    fn fetch(&self, claims: Vec<ChunkClaim<'_>>, threads: usize) {
+        let places: Vec<Location> = claims.iter().map(|claim| claim.key().clone()).collect();
+        let fetches = self.map.frames().plan(&places, Gaps::Short);
+        let mut claims: Vec<Option<ChunkClaim<'_>>> = claims.into_iter().map(Some).collect();
+        let jobs: Vec<Job<'_, '_>> = fetches
+            .iter()
+            .map(|fetch| Job {
+                fetch,
+                claims: fetch.members.iter().filter_map(|member| claims[*member].take()).collect(),
+            })
+            .collect();
+        let threads = threads.min(jobs.len());
+        if threads <= 1 {
+            for job in jobs {
+                self.fetch_job(job);
+            }
+            return;
+        }
+        let jobs: Vec<Mutex<Option<Job<'_, '_>>>> =
+            jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Some(job) = lock(job).take() {
+                    self.fetch_job(job);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+
+    fn fetch_job(&self, job: Job<'_, '_>) {
+        let Job { fetch, claims } = job;
+        let frames = self.map.frames();
+        match frames.fetch(fetch) {
+            Ok((opener, bytes)) => self.open_all(fetch, claims, &opener, bytes),
+            Err(error) if error.is_damage() && claims.len() > 1 => {
+                // Something between them may be what cannot be read.
+                for claim in claims {
+                    self.fetch(vec![claim], 1);
+                }
+            }
+            Err(error) => {
+                let failure = Arc::new(error);
+                for claim in claims {
+                    claim.settle(Err(Arc::clone(&failure)), None);
+                }
+            }
+        }
+    }
+
+    fn open_all(&self, fetch: &Fetch, claims: Vec<ChunkClaim<'_>>, opener: &PackOpener, mut bytes: Vec<u8>) {
+        self.counts.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let frames = self.map.frames();
+        let mut scratch = lock(&self.scratches).pop().unwrap_or_default();
+        for claim in claims {
+            let place = claim.key();
+            let chunk = fetch.frame(&mut bytes, place).and_then(|sealed| {
+                frames.open(opener, FrameKind::Chunk, place, sealed, &mut scratch)?;
+                Ok(Chunk::from(scratch.plain.as_slice()))
+            });
+            let weight = u64::from(place.plain_len) + CHUNK_BESIDE;
+            claim.settle(chunk.map_err(Arc::new), Some(weight));
+        }
+        lock(&self.scratches).push(scratch);
+    }
+}
+
+/// One request, and the chunks that it is for.
+struct Job<'f, 'c> {
+    fetch: &'f Fetch,
+    claims: Vec<ChunkClaim<'c>>,
+}
