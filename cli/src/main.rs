@@ -15,6 +15,7 @@ mod hint;
 mod index;
 mod interrupt;
 mod location;
+mod nbd;
 mod numbers;
 mod open;
 mod password;

@@ -33,10 +33,6 @@ pub(crate) fn local_path(text: &str, role: Role) -> Result<&str, Usage> {
             Usage::new(format!("{place}: a URL is no repository's name"))
                 .hint("a container in Azure is named azblob://ACCOUNT/CONTAINER, and a SAS is given in the environment")
         }
-        (Role::Target, "nbd" | "nbd+unix") => Usage::new(format!(
-            "{text}: this build cannot write to NBD yet"
-        ))
-        .hint("name a raw image or a block device as the target; `nbd-client` can attach an export as one"),
         (Role::Source, "vsphere") => Usage::new("a VM in vSphere is no single disk")
             .hint("name it as the only SOURCE, without --disk: all its disks are backed up"),
         _ => Usage::new(format!("{text}: {scheme:?} is no kind of {noun} that keepstone knows"))

@@ -67,6 +67,7 @@ fn failures_say_what_why_and_what_next() {
         ("NBD source", &["backup", "--vm", "web", "nbd://127.0.0.1:1/export"]),
         ("vSphere source", &["backup", "--vm", "web", "vsphere://host/dc/vm/web"]),
         ("NBD target", &["restore", "web@latest", "--to", "nbd://127.0.0.1:1/export"]),
+        ("a bad NBD target", &["restore", "web@latest", "--to", "nbd+unix:///export"]),
     ];
     let told = cases.iter().fold(String::new(), |told, (name, arguments)| {
         let mut command = world.bare(PROGRAM);

@@ -1,10 +1,10 @@
-//! Backups over NBD: real servers, real qcow2 images with persistent dirty bitmaps.
+//! Backups and restores over NBD: real servers, real qcow2 images with persistent dirty bitmaps.
 
 mod world;
 
 use keepstone_peers::nbd::{Listen, NbdServer, Program, image};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use world::{MIB, World, noise};
 
 const DISK_LEN: u64 = 96 << 20;
@@ -218,4 +218,97 @@ fn a_server_that_fails_in_the_middle_loses_nothing_and_the_next_bitmap_backup_re
         reason.ends_with("failed, was forgotten or has not ended, so the changes may count from it"),
         "{reason}"
     );
+}
+
+/// A qcow2 image of some size that a server lets write.
+fn writable(scene: &Scene, name: &str, bytes: u64) -> (PathBuf, NbdServer) {
+    let image = scene.world.path(name);
+    image::create(&image, "qcow2", bytes);
+    let server = serve_writable(scene, &image);
+    (image, server)
+}
+
+fn serve_writable(scene: &Scene, image: &Path) -> NbdServer {
+    let program = Program::writable_qemu_nbd(image, "qcow2", 8);
+    NbdServer::start(program, Listen::UnixIn(scene.world.dir.path()))
+}
+
+fn assert_same(one: &Path, other: &Path) {
+    let [one, other] = [one, other].map(|path| path.to_str().expect("a path in UTF-8"));
+    image::qemu_img(&["compare", "-q", "-f", "qcow2", "-F", "qcow2", one, other]);
+}
+
+#[test]
+fn a_disk_is_restored_onto_an_export_and_its_holes_take_no_space() {
+    let mut scene = Scene::new(7);
+    scene.write_at_random(60);
+    scene.back_up(&scene.serve(), &[]);
+    let (restored, server) = writable(&scene, "restored.qcow2", DISK_LEN);
+    let report = scene.world.report(&["restore", "web@latest", "--to", &server.uri("")]);
+    assert_eq!(number(&report["diskBytes"]), DISK_LEN);
+    drop(server);
+    assert_same(&restored, &scene.image);
+    let data: u64 = image::data_areas(&restored, "qcow2").iter().map(|(_, length)| length).sum();
+    // Clusters of 64 KiB that the disk has in part may be whole there.
+    assert!(data <= number(&report["writtenBytes"]) + 120 * 65536, "{data} bytes take space: {report}");
+
+    // Over what is there, only if that was meant.
+    scene.write_at_random(40);
+    scene.back_up(&scene.serve(), &[]);
+    let server = serve_writable(&scene, &restored);
+    let uri = server.uri("");
+    let refused = scene.world.run(&["restore", "web@latest", "--to", &uri]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let told = format!(
+        "keepstone: error: what is in {uri} would be lost\n  hint: add --overwrite if that is meant\n"
+    );
+    assert_eq!(refused.stderr, told);
+    let ended = scene.world.run(&["restore", "web@latest", "--to", &uri, "--overwrite"]).done();
+    assert!(ended.contains(&format!("to {uri}\n")), "{ended}");
+    drop(server);
+    assert_same(&restored, &scene.image);
+}
+
+#[test]
+fn exports_that_cannot_be_restored_onto_are_told_before_anything_is_written() {
+    let mut scene = Scene::new(8);
+    scene.write_at_random(20);
+    scene.back_up(&scene.serve(), &[]);
+    let refused = |uri: &str| {
+        let ended = scene.world.run(&["restore", "web@latest", "--to", uri, "--overwrite"]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        ended.stderr.replace(uri, "URI")
+    };
+    let (image, small) = writable(&scene, "small.qcow2", DISK_LEN - 512);
+    assert_eq!(
+        refused(&small.uri("")),
+        format!(
+            "keepstone: error: URI has {} bytes, the disk has {DISK_LEN}\n  \
+             hint: make the image behind the export larger, or name another export\n",
+            DISK_LEN - 512
+        )
+    );
+    drop(small);
+    assert_eq!(image::data_areas(&image, "qcow2"), []);
+    let told = refused(&scene.serve().uri(""));
+    assert!(
+        told.starts_with("keepstone: error: the export URI is read-only\n  hint: start the server"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_server_that_has_no_room_left_fails_the_restore_and_says_what_to_do() {
+    let mut scene = Scene::new(9);
+    scene.write_at_random(60);
+    scene.back_up(&scene.serve(), &[]);
+    let size = format!("size={DISK_LEN}");
+    let full = ["--filter=error", "memory", &size, "error-pwrite=ENOSPC", "error-pwrite-rate=100%"];
+    let server = NbdServer::start(Program::nbdkit(&full), Listen::UnixIn(scene.world.dir.path()));
+    let ended = scene.world.run(&["restore", "web@latest", "--to", &server.uri("")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.starts_with("keepstone: error: could not write the target at offset "), "{ended:?}");
+    assert!(ended.stderr.contains(": ENOSPC, no space left"), "{ended:?}");
+    let hint = "  hint: make room behind the export, and run the same command again with --resume\n";
+    assert!(ended.stderr.ends_with(hint), "{ended:?}");
 }

@@ -34,11 +34,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "KEY")]
     disk: Option<String>,
 
-    /// A file, a block device, or - for standard output, with the report on standard error
+    /// A file, a block device, an export of an NBD server (`nbd://HOST:PORT/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`,
+    /// with nbds for TLS), or - for standard output, with the report on standard error
     #[arg(long, value_name = "TARGET")]
     to: String,
 
-    /// Replace a file that exists, or write over a block device
+    /// Replace a file that exists, or write over a block device, or over an NBD export that is not empty
+    ///
+    /// An export is taken for empty only if its server says so of every byte that the disk needs: none of them takes space.
     #[arg(long)]
     overwrite: bool,
 

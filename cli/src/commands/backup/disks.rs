@@ -3,6 +3,7 @@
 use super::Arguments;
 use crate::console::warn;
 use crate::exit::{Exit, Usage};
+use crate::nbd;
 use crate::unsupported::{Role, local_path};
 use anyhow::Context as _;
 use keepstone_engine::DiskSource;
@@ -39,14 +40,10 @@ enum Place {
 
 impl Place {
     fn parse(text: &str) -> Result<Self, Usage> {
-        match NbdPlace::parse(text) {
-            None => Ok(Self::Local(PathBuf::from(local_path(text, Role::Source)?))),
-            Some(Ok(place)) => Ok(Self::Nbd(place)),
-            Some(Err(error)) => Err(Usage::new(format!(
-                "the name of the NBD export cannot be used: {error}"
-            ))
-            .hint("as in nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH, with nbds for TLS")),
-        }
+        Ok(match nbd::export(text)? {
+            Some(place) => Self::Nbd(place),
+            None => Self::Local(PathBuf::from(local_path(text, Role::Source)?)),
+        })
     }
 }
 

@@ -3,12 +3,14 @@
 use super::Arguments;
 use crate::exit::Usage;
 use crate::location::Location;
+use crate::nbd;
 use crate::settings::Settings;
 use crate::unsupported::{Role, local_path};
 use anyhow::{Context as _, bail};
 use keepstone_engine::DiskTarget;
+use keepstone_engine::nbd::{NbdPlace, NbdSettings};
 use keepstone_engine::restore::{WINDOW_LEN, WINDOWS_OPEN};
-use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, Incomplete, StreamTarget};
+use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, Incomplete, NbdTarget, StreamTarget};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -23,6 +25,7 @@ const STREAM_WINDOW_LEN: u64 = 64 << 20;
 pub(super) enum Place {
     File(PathBuf),
     Device(PathBuf),
+    Nbd(NbdPlace),
     Output,
 }
 
@@ -44,6 +47,9 @@ impl Place {
                 );
             }
             return Ok(Self::Output);
+        }
+        if let Some(place) = nbd::export(&arguments.to)? {
+            return Ok(Self::Nbd(place));
         }
         let path = PathBuf::from(local_path(&arguments.to, Role::Target)?);
         let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
@@ -83,6 +89,10 @@ impl Place {
             },
             Self::Device(path) => {
                 Opened { target: Box::new(DeviceTarget::open(path, size)?), window_len: WINDOW_LEN }
+            }
+            Self::Nbd(place) => {
+                let target = NbdTarget::open(place, NbdSettings::default(), size, existing)?;
+                Opened { target: Box::new(target), window_len: WINDOW_LEN }
             }
             Self::Output => {
                 // Standard output itself would look for line ends in the disk.
