@@ -18,12 +18,14 @@ use std::path::{Path, PathBuf};
 /// The longest file that is read: the ids of two thousand sessions.
 const FILE_LEN_MAX: u64 = 64 << 10;
 
-/// Another process of this host is backing up the same VM as the same writer.
+/// Another process of this host does the same with the same VM as the same writer.
 #[derive(Debug, thiserror::Error)]
-#[error("a backup of {vm} as the writer {writer} is running on this host already")]
+#[error("a {what} {vm} as the writer {writer} is running on this host already")]
 pub(crate) struct AlreadyRunning {
-    vm: String,
-    writer: WriterId,
+    /// With its preposition.
+    pub(crate) what: &'static str,
+    pub(crate) vm: String,
+    pub(crate) writer: WriterId,
 }
 
 /// A running backup, as other processes of this host see it; an observer that notes the sessions.
@@ -62,7 +64,8 @@ impl<'a> Running<'a> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(AlreadyRunning { vm: vm.to_owned(), writer: settings.writer.clone() });
+                let (vm, writer) = (vm.to_owned(), settings.writer.clone());
+                return Err(AlreadyRunning { what: "backup of", vm, writer });
             }
             Err(TryLockError::Error(error)) => return unseen(error),
         }
@@ -102,7 +105,8 @@ impl Observer for Running<'_> {
     }
 }
 
-fn open(directory: &Path, name: &str) -> io::Result<File> {
+/// Opens a file of a directory, and makes both if need be.
+pub(crate) fn open(directory: &Path, name: &str) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let path = directory.join(name);
     if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {

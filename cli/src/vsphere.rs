@@ -70,7 +70,7 @@ pub(crate) struct VSphereArguments {
     #[arg(long, value_name = "SHA256")]
     pub(crate) vsphere_thumbprint: Option<Thumbprint>,
 
-    /// How to read disks: hotadd, nbd, folder, or auto for the first of them that can be used [default: auto]
+    /// How to reach disks: hotadd, nbd, folder (only reads), or auto for the first that can be used [default: auto]
     #[arg(long, value_name = "WAY")]
     pub(crate) transport: Option<TransportChoice>,
 

@@ -21,13 +21,12 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use keepstone_engine::EngineError;
 use keepstone_engine::store::azure::ServiceError;
-use keepstone_engine::vsphere::MachineError;
+use keepstone_engine::vsphere::{DiskError, MachineError};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is to be done.
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a new, empty repository
@@ -76,7 +75,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let settings = Settings::resolve(arguments.global)?;
     let outcome = dispatch(&settings, arguments.command);
     outcome.map_err(|error| {
-        let was_waiting = error.downcast_ref().is_some_and(MachineError::is_interruption);
+        let was_waiting = error.downcast_ref().is_some_and(MachineError::is_interruption)
+            || error.downcast_ref().is_some_and(DiskError::is_interruption);
         if settings.interrupt.is_raised() && (was_waiting || gave_up_waiting(&error)) {
             anyhow::Error::new(EngineError::Cancelled)
         } else {

@@ -1,5 +1,6 @@
 //! `keepstone restore`
 
+mod machine;
 mod place;
 
 use crate::clock::Stopwatch;
@@ -11,8 +12,10 @@ use crate::open;
 use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
+use crate::vsphere::VSphereArguments;
 use clap::ValueEnum;
-use keepstone_engine::restore::{LostRange, OnDamage, RestoreJob, RestoreReport, restore};
+use keepstone_engine::DiskTarget;
+use keepstone_engine::restore::{LostRange, OnDamage, RestoreJob, RestoreReport, WINDOW_LEN, restore};
 use keepstone_engine::snapshots::{Selector, find};
 use place::{Opened, Place};
 use serde::Serialize;
@@ -35,11 +38,13 @@ pub(crate) struct Arguments {
     disk: Option<String>,
 
     /// A file, a block device, an export of an NBD server (`nbd://HOST:PORT/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`,
-    /// with nbds for TLS), or - for standard output, with the report on standard error
+    /// with nbds for TLS), a VM (`vsphere://HOST/DATACENTER/vm/NAME`), or - for standard output
+    ///
+    /// With - the report is written to standard error. Onto a disk of a VM in vSphere only while the VM is switched off.
     #[arg(long, value_name = "TARGET")]
     to: String,
 
-    /// Replace a file that exists, or write over a block device, or over an NBD export that is not empty
+    /// Replace a file that exists, or write over a block device or a disk of a VM, or over an NBD export that is not empty
     ///
     /// An export is taken for empty only if its server says so of every byte that the disk needs: none of them takes space.
     #[arg(long)]
@@ -52,6 +57,12 @@ pub(crate) struct Arguments {
     /// The form of the target
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     format: Format,
+
+    #[command(flatten)]
+    machine: machine::MachineArguments,
+
+    #[command(flatten)]
+    vsphere: VSphereArguments,
 }
 
 /// The forms of targets.
@@ -66,6 +77,9 @@ enum Format {
 struct Report {
     #[serde(flatten)]
     restore: RestoreReport,
+    /// What only a VM in vSphere has.
+    #[serde(rename = "vsphere", skip_serializing_if = "Option::is_none")]
+    machine: Option<machine::MachineReport>,
     #[serde(flatten)]
     figures: Figures,
 }
@@ -81,20 +95,31 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
-    let Opened { target, window_len } = place.open(disk.size, arguments)?;
     let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
     let session = snapshot.session();
-    let job = RestoreJob { window_len, on_damage, ..RestoreJob::new(session, disk, target.as_ref()) };
     let progress = Progress::new(settings);
-    let outcome = restore(&repository, &job, &progress);
-    progress.finish();
-    let report = Report { restore: outcome?, figures: Figures::take(stopwatch, &store) };
+    let write = |target: &dyn DiskTarget, window_len| {
+        let job = RestoreJob { window_len, on_damage, ..RestoreJob::new(session, disk, target) };
+        let outcome = restore(&repository, &job, &progress);
+        progress.finish();
+        outcome
+    };
+    let (outcome, machine) = if let Place::Machine(vm) = &place {
+        let onto = machine::Onto { settings, arguments, repository: &repository, disk };
+        let (outcome, told) = onto.restore(vm, |target| write(target, WINDOW_LEN));
+        (outcome, Some(told))
+    } else {
+        let Opened { target, window_len } = place.open(disk.size, arguments)?;
+        (write(target.as_ref(), window_len).map_err(Into::into), None)
+    };
+    let report = Report { restore: outcome?, machine, figures: Figures::take(stopwatch, &store) };
     let console = match place {
         Place::Output => settings.console.reporting_on_stderr(),
         _ => settings.console,
     };
     console.report(&report, |report| text(report, &arguments.to))?;
-    Ok(if report.restore.lost.is_empty() { Exit::Done } else { Exit::Damage })
+    let machine = report.machine.as_ref().map_or(Exit::Done, machine::MachineReport::exit);
+    Ok(if report.restore.lost.is_empty() { machine } else { Exit::Damage })
 }
 
 fn text(report: &Report, to: &str) -> String {
@@ -111,6 +136,9 @@ fn text(report: &Report, to: &str) -> String {
         ),
         format!("  {}", report.figures.line(*disk_bytes)),
     ];
+    if let Some(machine) = &report.machine {
+        text.extend(machine.lines());
+    }
     if !lost.is_empty() {
         text.extend(lost_lines(&report.restore));
     }

@@ -2,7 +2,8 @@
 
 use keepstone_engine::vsphere::preflight::{Finding, Unsuitable};
 use keepstone_engine::vsphere::{
-    FaultKind, GuardError, MachineError, TransportError, VSphereError, WaitError,
+    DiskError, FaultKind, GuardError, MachineError, Refusal, TransportError, Unwritable, VSphereError,
+    WaitError,
 };
 use std::error::Error;
 
@@ -14,6 +15,9 @@ pub(super) fn advice(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(MachineError::Unfit { found }) = cause.downcast_ref() {
         return found.iter().find_map(finding);
     }
+    if let Some(error) = cause.downcast_ref::<DiskError>() {
+        return disk(error);
+    }
     if let Some(error) = cause.downcast_ref::<GuardError>() {
         return guard(error);
     }
@@ -21,6 +25,38 @@ pub(super) fn advice(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         return transport(error);
     }
     cause.downcast_ref().and_then(waiting)
+}
+
+/// The advice for a disk that is not restored to.
+fn disk(error: &DiskError) -> Option<&'static str> {
+    match error {
+        DiskError::Unfit { found } => found.iter().find_map(refusal),
+        DiskError::StillTracked { .. } => Some(
+            "switch change tracking off by hand, make a snapshot of the VM and remove it, and restore again; else the next \
+             incremental backup would be wrong",
+        ),
+        _ => None,
+    }
+}
+
+fn refusal(refusal: &Refusal) -> Option<&'static str> {
+    Some(match refusal {
+        Refusal::Running => "shut it down; --force switches it off without asking its guest",
+        Refusal::Suspended => "resume it and shut it down, or power it off and lose its memory",
+        Refusal::Snapshots { .. } => {
+            "remove or consolidate them in vCenter, or restore to another VM; a backup removes those that backups left"
+        }
+        Refusal::NoSuchDisk { .. } => "name one of them with --to-disk",
+        Refusal::TooSmall { .. } => "make the VM's disk larger, or name another one with --to-disk",
+        Refusal::Unreachable { .. } => "look at the VM's host and datastores in vCenter",
+        Refusal::Template => "make a VM of it first",
+        Refusal::MissingPrivileges { .. } => "docs/vmware.md lists the privileges that the user needs",
+        Refusal::Unwritable { why: Unwritable::Delta { .. }, .. } => {
+            "it is a linked clone, or its snapshots were not merged: consolidate it in vCenter, or restore to another disk"
+        }
+        Refusal::Unwritable { .. } => "restore to another disk with --to-disk",
+        _ => return None,
+    })
 }
 
 fn waiting(error: &WaitError) -> Option<&'static str> {
@@ -49,7 +85,8 @@ fn transport(error: &TransportError) -> Option<&'static str> {
             "set disk.EnableUUID to TRUE for the proxy, so that its devices tell which disk they are"
         }
         TransportError::Privileges { .. } => "docs/vmware.md lists the privileges that the user needs",
-        TransportError::StillAttached { .. } => "the next backup of this VM detaches it",
+        TransportError::StillAttached { .. } => "the next backup of this VM, or restore onto it, detaches it",
+        TransportError::OnlyReads { .. } => "leave --transport out, or use hotadd",
         TransportError::NoVddk | TransportError::NotVddk { .. } => "name VMware's VDDK with --vddk-dir",
         TransportError::NbdkitStart { .. } => "install nbdkit with its vddk plugin, or name it with --nbdkit",
         _ => return None,

@@ -13,6 +13,7 @@ mod interrupted;
 mod killed;
 mod nbd;
 mod quiescing;
+mod restoring;
 mod scene;
 mod simulator;
 #[path = "../world/mod.rs"]

@@ -124,6 +124,17 @@ impl Scene {
     /// that.
     pub fn run_and_at(
         &self,
+        at: (&str, u64),
+        act: impl FnOnce(Pid) + Send + 'static,
+        more: &[&str],
+    ) -> (Ended, bool) {
+        self.run_command_and_at(&["backup"], at, act, more)
+    }
+
+    /// The same with any command that ends with the VM.
+    pub fn run_command_and_at(
+        &self,
+        command: &[&str],
         (method, nth): (&str, u64),
         act: impl FnOnce(Pid) + Send + 'static,
         more: &[&str],
@@ -139,7 +150,7 @@ impl Scene {
                 act(program.recv().expect("the program has been started"));
             }
         });
-        let mut command = self.command(&["backup"], more);
+        let mut command = self.command(command, more);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         tell.send(Pid::from_child(&child)).expect("the hook is there");
         let ended = Ended::of(child.wait_with_output());

@@ -20,6 +20,7 @@ mod folder;
 mod handles;
 mod http;
 mod machine;
+mod power;
 mod proxy;
 mod random;
 mod reconfigure;

@@ -52,8 +52,21 @@ impl DeviceTarget {
         if !opened.file_type().is_block_device() {
             return Err(TargetError::WrongKind { path: shown(path), wanted: "block device" }.into());
         }
+        Self::of(path, file, size)
+    }
+
+    /// Opens a file that stands for a device, where there are no devices.
+    ///
+    /// # Errors
+    /// [`TargetError::TooSmall`], [`TargetError::Io`].
+    pub(crate) fn open_stand_in(path: &Path, size: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        Self::of(path, file.map_err(|source| failed("open", path, source))?, size)
+    }
+
+    fn of(path: &Path, file: File, size: u64) -> io::Result<Self> {
         let device_bytes =
-            rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|error| open_failed(error.into()))?;
+            rustix::fs::seek(&file, SeekFrom::End(0)).map_err(|error| failed("open", path, error.into()))?;
         if device_bytes < size {
             return Err(TargetError::TooSmall { path: shown(path), device_bytes, disk_bytes: size }.into());
         }

@@ -11,6 +11,7 @@ mod output;
 mod partial;
 mod qcow2;
 mod stream;
+mod veil;
 mod vhd;
 mod vmdk;
 
@@ -23,6 +24,7 @@ pub use nbd::NbdTarget;
 pub use partial::{Existing, partial_path};
 pub use qcow2::Qcow2Target;
 pub use stream::StreamTarget;
+pub(crate) use veil::Veil;
 pub use vhd::{VhdFooter, VhdTarget};
 pub use vmdk::{VmdkSettings, VmdkTarget};
 

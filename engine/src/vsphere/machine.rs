@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// Sessions end after 30 minutes without a question.
-const KEEP_ALIVE: Duration = Duration::from_mins(5);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_mins(5);
 
 /// The properties of a snapshot in the repository that a VM's backup gives it.
 pub mod property {
@@ -188,6 +188,18 @@ pub enum Problem {
     SnapshotInUse {
         /// Its name.
         name: String,
+    },
+    /// Change tracking was on, and stays off.
+    #[error("changed block tracking stays off, and was on")]
+    TrackingLeftOff {
+        /// Why; nothing if there are snapshots, over which it must not begin.
+        source: Option<WaitError>,
+    },
+    /// Others did something to the virtual machine while its disk was written.
+    #[error("while its disk was written, something was done to the virtual machine: {what}")]
+    Disturbed {
+        /// What is so now.
+        what: String,
     },
     /// A disk is still in use.
     #[error("disk {disk} could not be closed")]

@@ -28,6 +28,7 @@ mod text;
 mod transport;
 mod vm;
 mod waiting;
+mod writing;
 mod xml;
 
 #[doc(hidden)]
@@ -47,9 +48,12 @@ pub use model::{
 };
 pub use place::{PlaceError, VSpherePlace, VmPlace};
 pub use snapshot_name::SnapshotName;
-pub use tasks::{AttachDisk, Quiescing, Task, TaskState};
+pub use tasks::{AttachDisk, AttachMode, Quiescing, Task, TaskState};
 pub use transport::{
     AddController, DataPath, FolderError, NoTransport, NotFlat, ProxyVm, Reader, Transport, TransportChoice,
     TransportError, TransportSettings,
 };
 pub use waiting::{WaitError, Waiter};
+pub use writing::{
+    DiskError, DiskJob, DiskTold, NotOpened, Refusal, RestoreNotes, Running, Unwritable, VmDisk,
+};

@@ -220,7 +220,7 @@ impl fmt::Display for Unsuitable {
     }
 }
 
-fn connection(state: &ConnectionState) -> &str {
+pub(super) fn connection(state: &ConnectionState) -> &str {
     match state {
         ConnectionState::Connected => "connected",
         ConnectionState::Disconnected => "disconnected",

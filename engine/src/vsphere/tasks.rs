@@ -41,7 +41,28 @@ pub enum Quiescing {
     None,
 }
 
-/// A disk of another VM that a VM is to have for reading.
+/// What a disk of another VM is attached for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// For reading: what is written to it is dropped.
+    Reading,
+    /// For writing: what is written reaches the file at once, and for good.
+    Writing,
+}
+
+impl AttachMode {
+    /// vSphere's word. In both modes snapshots of the VM that gets the disk leave it alone, and so does that VM's change
+    /// tracking.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Reading => "independent_nonpersistent",
+            Self::Writing => "independent_persistent",
+        }
+    }
+}
+
+/// A disk of another VM that a VM is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachDisk {
     /// The key of the controller.
@@ -50,6 +71,8 @@ pub struct AttachDisk {
     pub unit_number: i32,
     /// The disk's descriptor, `[datastore] directory/name.vmdk`.
     pub file: String,
+    /// What for.
+    pub mode: AttachMode,
 }
 
 impl VCenter {
@@ -59,6 +82,22 @@ impl VCenter {
     /// As the server refuses; after [`VSphereError::Connection`] the task may have been started.
     pub fn enable_change_tracking(&self, vm: &MoRef) -> Result<Task, VSphereError> {
         self.reconfigure(vm, Data::new().with("changeTrackingEnabled", true))
+    }
+
+    /// Has changes of a VM's disks tracked no longer, from the next snapshot or change of power.
+    ///
+    /// # Errors
+    /// As the server refuses; after [`VSphereError::Connection`] the task may have been started.
+    pub fn disable_change_tracking(&self, vm: &MoRef) -> Result<Task, VSphereError> {
+        self.reconfigure(vm, Data::new().with("changeTrackingEnabled", false))
+    }
+
+    /// Switches a VM off without asking its guest, as if the plug were pulled.
+    ///
+    /// # Errors
+    /// As the server refuses; after [`VSphereError::Connection`] the task may have been started.
+    pub fn power_off(&self, vm: &MoRef) -> Result<Task, VSphereError> {
+        self.start(&Question::new("PowerOffVM_Task", vm))
     }
 
     /// Takes a snapshot of a VM's disks, without its memory. The task's result is the snapshot.
@@ -99,14 +138,14 @@ impl VCenter {
         self.start(&Question::new("ConsolidateVMDisks_Task", vm))
     }
 
-    /// Attaches a disk so that what is written to it is dropped, and snapshots leave it alone.
+    /// Attaches a disk that is there, so that snapshots leave it alone.
     ///
     /// # Errors
     /// As the server refuses; after [`VSphereError::Connection`] the task may have been started.
     pub fn attach_disk(&self, proxy_vm: &MoRef, disk: &AttachDisk) -> Result<Task, VSphereError> {
         let backing = Data::of_type("VirtualDiskFlatVer2BackingInfo")
             .with("fileName", &disk.file)
-            .with("diskMode", "independent_nonpersistent");
+            .with("diskMode", disk.mode.word());
         let device = Data::of_type("VirtualDisk")
             .with("key", -1)
             .with_data("backing", backing)

@@ -15,10 +15,12 @@ mod leftovers;
 mod nbdkit;
 mod process;
 mod proxy;
+mod writable;
 
 pub use error::{NotFlat, TransportError};
 pub use folder::FolderError;
 pub use proxy::ProxyVm;
+pub(in crate::vsphere) use writable::{Noted, WritableDisk};
 
 use super::client::VCenterSettings;
 use super::model::{Datacenter, VirtualDisk, VmInfo, VmSnapshot};
@@ -219,6 +221,30 @@ impl<'v> Reader<'v, '_> {
             Some(_) => proxy::find(waiter.vcenter, settings, &vm.vm).map(drop),
             None => Ok(()),
         }
+    }
+
+    /// Finds out whether a disk of the VM itself could be opened for writing, without changing anything anywhere.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(in crate::vsphere) fn check_for_writing(&self, disk: &VirtualDisk) -> Result<(), TransportError> {
+        writable::check(self, disk)
+    }
+
+    /// Opens a disk of the VM itself for writing `disk_bytes` from its beginning on, and tells which ways were tried before
+    /// in vain. The VM must not run, and nothing may stand on the disk.
+    ///
+    /// `note` is called before the disk is attached anywhere.
+    ///
+    /// # Errors
+    /// As for [`Reader::open`], and [`TransportError::Note`].
+    pub(in crate::vsphere) fn open_for_writing(
+        &self,
+        disk: &VirtualDisk,
+        disk_bytes: u64,
+        note: &mut dyn FnMut(&Noted) -> std::io::Result<()>,
+    ) -> Result<(WritableDisk, Vec<(Transport, TransportError)>), TransportError> {
+        writable::open(self, disk, disk_bytes, note)
     }
 
     fn open_by(&self, transport: Transport, disk: &VirtualDisk) -> Result<DataPath<'v>, TransportError> {

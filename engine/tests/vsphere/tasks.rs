@@ -2,7 +2,7 @@
 
 use crate::peer::{Peer, fault, properties, returning};
 use keepstone_engine::vsphere::{
-    AttachDisk, Fault, FaultKind, MoRef, Quiescing, Task, TaskState, VCenter, VSphereError,
+    AttachDisk, AttachMode, Fault, FaultKind, MoRef, Quiescing, Task, TaskState, VCenter, VSphereError,
 };
 
 fn a_vm() -> MoRef {
@@ -57,19 +57,37 @@ fn disks_are_consolidated_and_their_changes_tracked() {
         "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec>\
          <changeTrackingEnabled>true</changeTrackingEnabled></spec></ReconfigVM_Task>",
     );
+    sends(
+        |vcenter| vcenter.disable_change_tracking(&a_vm()),
+        "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec>\
+         <changeTrackingEnabled>false</changeTrackingEnabled></spec></ReconfigVM_Task>",
+    );
 }
 
 #[test]
-fn a_disk_is_attached_for_reading_and_detached_with_its_files_kept() {
-    let disk = AttachDisk { controller_key: 1001, unit_number: 4, file: "[ds] a/a.vmdk".to_owned() };
+fn a_vm_is_switched_off() {
     sends(
-        |vcenter| vcenter.attach_disk(&a_vm(), &disk),
-        "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\
-         <operation>add</operation><device xsi:type=\"VirtualDisk\"><key>-1</key>\
-         <backing xsi:type=\"VirtualDiskFlatVer2BackingInfo\"><fileName>[ds] a/a.vmdk</fileName>\
-         <diskMode>independent_nonpersistent</diskMode></backing><controllerKey>1001</controllerKey>\
-         <unitNumber>4</unitNumber><capacityInKB>0</capacityInKB></device></deviceChange></spec></ReconfigVM_Task>",
+        |vcenter| vcenter.power_off(&a_vm()),
+        "<PowerOffVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this></PowerOffVM_Task>",
     );
+}
+
+#[test]
+fn a_disk_is_attached_for_reading_or_writing_and_detached_with_its_files_kept() {
+    for (mode, word) in
+        [(AttachMode::Reading, "independent_nonpersistent"), (AttachMode::Writing, "independent_persistent")]
+    {
+        let file = "[ds] a/a.vmdk".to_owned();
+        let disk = AttachDisk { controller_key: 1001, unit_number: 4, file, mode };
+        let expected = format!(
+            "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\
+             <operation>add</operation><device xsi:type=\"VirtualDisk\"><key>-1</key>\
+             <backing xsi:type=\"VirtualDiskFlatVer2BackingInfo\"><fileName>[ds] a/a.vmdk</fileName>\
+             <diskMode>{word}</diskMode></backing><controllerKey>1001</controllerKey><unitNumber>4</unitNumber>\
+             <capacityInKB>0</capacityInKB></device></deviceChange></spec></ReconfigVM_Task>"
+        );
+        sends(|vcenter| vcenter.attach_disk(&a_vm(), &disk), &expected);
+    }
     sends(
         |vcenter| vcenter.detach_disk(&a_vm(), 2004),
         "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\

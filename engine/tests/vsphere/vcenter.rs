@@ -5,8 +5,8 @@ use keepstone_engine::extent::total_length;
 use keepstone_engine::tls::Trust;
 use keepstone_engine::vsphere::changes::{CurrentDisk, Doubt, RecordedDisk, Tracking, plan_read};
 use keepstone_engine::vsphere::{
-    AttachDisk, BackingKind, ConnectionState, DatastorePath, FaultKind, MoRef, Power, Quiescing, Task,
-    TaskState, UuidKind, VCenter, VCenterSettings, VSphereError, VSpherePlace, VmSnapshot,
+    AttachDisk, AttachMode, BackingKind, ConnectionState, DatastorePath, FaultKind, MoRef, Power, Quiescing,
+    Task, TaskState, UuidKind, VCenter, VCenterSettings, VSphereError, VSpherePlace, VmSnapshot,
 };
 use keepstone_peers::vcenter::{self, DiskSpec, Failure, Fault, Lie, Vm, VmSpec};
 use std::sync::Arc;
@@ -366,7 +366,12 @@ fn a_snapshots_disk_is_attached_to_a_proxy_read_only_and_detached_with_its_file(
     let controllers = world.client.vm(&proxy_vm).unwrap().controllers;
     let controller = controllers.iter().find(|controller| controller.bus_number == 1).unwrap();
     let file = snapshot.disks[0].backing.file.clone().unwrap();
-    let disk = AttachDisk { controller_key: controller.key, unit_number: 4, file: file.clone() };
+    let disk = AttachDisk {
+        controller_key: controller.key,
+        unit_number: 4,
+        file: file.clone(),
+        mode: AttachMode::Reading,
+    };
     world.finish(&world.client.attach_disk(&proxy_vm, &disk).unwrap()).unwrap();
     assert_eq!(proxy.attached(), [file]);
     let attached = world.client.vm(&proxy_vm).unwrap();

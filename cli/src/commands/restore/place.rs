@@ -1,6 +1,7 @@
 //! Where a disk is restored to.
 
 use super::Arguments;
+use super::machine::MachineArguments;
 use crate::exit::Usage;
 use crate::location::Location;
 use crate::nbd;
@@ -11,6 +12,7 @@ use keepstone_engine::DiskTarget;
 use keepstone_engine::nbd::{NbdPlace, NbdSettings};
 use keepstone_engine::restore::{WINDOW_LEN, WINDOWS_OPEN};
 use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, Incomplete, NbdTarget, StreamTarget};
+use keepstone_engine::vsphere::VSpherePlace;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -27,6 +29,8 @@ pub(super) enum Place {
     Device(PathBuf),
     Nbd(NbdPlace),
     Output,
+    /// A disk of a VM in vSphere.
+    Machine(VSpherePlace),
 }
 
 /// A target that is ready to be written.
@@ -39,6 +43,10 @@ pub(super) struct Opened {
 impl Place {
     /// Says what `--to` names, before anything is opened.
     pub(super) fn parse(arguments: &Arguments) -> anyhow::Result<Self> {
+        if arguments.to.starts_with("vsphere:") {
+            return MachineArguments::place(arguments).map(Self::Machine);
+        }
+        arguments.machine.refuse()?;
         if arguments.to == "-" {
             if io::stdout().is_terminal() {
                 bail!(
@@ -83,6 +91,7 @@ impl Place {
     pub(super) fn open(&self, size: u64, arguments: &Arguments) -> anyhow::Result<Opened> {
         let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
         Ok(match self {
+            Self::Machine(_) => unreachable!("a disk of a VM is opened by its own way"),
             Self::File(path) => Opened {
                 target: Box::new(FileTarget::create(path, size, existing, Incomplete::Removed)?),
                 window_len: WINDOW_LEN,

@@ -5,6 +5,7 @@ use super::collector;
 use super::describe::about;
 use super::element::Element;
 use super::fault::Fault;
+use super::power;
 use super::reconfigure::reconfigure;
 use super::sessions;
 use super::snapshots;
@@ -34,6 +35,7 @@ fn privilege(method: &str) -> Option<&'static str> {
         "CreateSnapshot_Task" | "CreateSnapshotEx_Task" => Some("VirtualMachine.State.CreateSnapshot"),
         "RemoveSnapshot_Task" | "ConsolidateVMDisks_Task" => Some("VirtualMachine.State.RemoveSnapshot"),
         "QueryChangedDiskAreas" => Some("VirtualMachine.Provisioning.DiskRandomRead"),
+        "PowerOffVM_Task" => Some("VirtualMachine.Interact.PowerOff"),
         _ => None,
     }
 }
@@ -68,6 +70,8 @@ pub(super) fn carry_out(state: &mut State, caller: &mut Caller<'_>) -> Result<Va
         "CreateSnapshot_Task" | "CreateSnapshotEx_Task" => snapshots::create_task(state, &this, method, call),
         "RemoveSnapshot_Task" => snapshots::remove_task(state, &this, call),
         "ConsolidateVMDisks_Task" => snapshots::consolidate_task(state, &this),
+        "PowerOffVM_Task" => power::off_task(state, &this),
+        "PowerOnVM_Task" => power::on_task(state, &this),
         "QueryChangedDiskAreas" => {
             state.machine(&this)?;
             areas::query(state, &this, call)

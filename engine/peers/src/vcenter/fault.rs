@@ -55,6 +55,12 @@ impl Fault {
             .with("privilegeId", privilege)
     }
 
+    /// A file is in use.
+    pub(super) fn locked(file: &str) -> Self {
+        Self::new("FileLocked", &format!("Unable to access file {file} since it is locked"))
+            .with("file", file)
+    }
+
     pub(super) fn file_fault(file: &str) -> Self {
         Self::new("FileFault", &format!("Error caused by file {file}")).with("file", file)
     }

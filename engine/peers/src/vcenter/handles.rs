@@ -84,7 +84,12 @@ impl Vm {
     }
 
     /// Powers it, which is an event at which tracking begins or ends as it was configured.
+    ///
+    /// # Panics
+    /// If it is to run while another virtual machine has one of its disks to write to, which is locked then.
     pub fn set_power(&self, power: Power) {
+        let elsewhere = lock(&self.state).written_elsewhere(&self.id);
+        assert!(power != Power::On || elsewhere.is_none(), "{elsewhere:?} is locked");
         self.with(|vm, random| {
             vm.power = power;
             vm.settle_tracking(random);
@@ -243,7 +248,19 @@ impl Vm {
         proxy::show_devices(&mut lock(&self.state), &self.id);
     }
 
-    /// Returns the files of the disks that are attached from snapshots.
+    /// Returns the files of its disks, its own and those that are attached.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        self.with(|vm, _| vm.disks.iter().map(|disk| disk.file.to_string()).collect())
+    }
+
+    /// Returns whether it runs.
+    #[must_use]
+    pub fn power(&self) -> Power {
+        self.with(|vm, _| vm.power)
+    }
+
+    /// Returns the files of the disks of others that are attached.
     #[must_use]
     pub fn attached(&self) -> Vec<String> {
         self.with(|vm, _| {

@@ -46,6 +46,16 @@ pub(super) struct Controller {
     pub(super) bus_sharing: bool,
 }
 
+/// Where a disk is from that was attached to a machine which does not own it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AttachedFrom {
+    /// From a snapshot, with its id.
+    Snapshot(String),
+    /// From a virtual machine that does not run, with its id: what is written reaches its disk, and not what it knows of
+    /// changes.
+    Machine(String),
+}
+
 /// A disk; a clone, which shares the contents, is what a snapshot holds of it.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
@@ -66,8 +76,8 @@ pub(super) struct Disk {
     /// The files below, the base first.
     pub(super) parents: Vec<File>,
     pub(super) lie: Option<Lie>,
-    /// Whether it is a snapshot's disk that was attached here, with the snapshot's id.
-    pub(super) attached_from: Option<String>,
+    /// Whose disk it is, if it was attached here.
+    pub(super) attached_from: Option<AttachedFrom>,
     /// The name of the device (`sdb`) that it appears as in a proxy.
     pub(super) device: Option<String>,
 }
@@ -235,6 +245,11 @@ impl Machine {
         disk.settle_tracking(self.tracking_wanted, random);
         self.disks.push(disk);
         number
+    }
+
+    /// Tells whether anything stands on the disks as they are.
+    pub(super) fn has_snapshots(&self) -> bool {
+        self.current.is_some() || !self.unmerged.is_empty()
     }
 
     pub(super) fn free_unit(&self, controller: &Controller) -> Option<i32> {

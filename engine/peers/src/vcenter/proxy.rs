@@ -56,6 +56,27 @@ fn wwid(uuid: &str) -> String {
     format!("naa.{}", uuid.replace('-', "").to_lowercase())
 }
 
+/// Takes over what was written to a disk's device. Nobody is told that it changed.
+pub(super) fn take_contents(directory: &Path, name: &str, disk: &mut Disk) {
+    let path = directory.join("dev").join(name);
+    let capacity = disk.contents.capacity();
+    let mut read = || {
+        let device = File::open(&path)?;
+        let mut start = 0;
+        while start < capacity {
+            let len = BLOCK_LEN.min(capacity - start);
+            let mut bytes = vec![0; usize::try_from(len).expect("a block fits in memory")];
+            device.read_exact_at(&mut bytes, start)?;
+            if disk.contents.read(start, len) != bytes {
+                disk.contents.write(start, &bytes);
+            }
+            start += len;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    read().unwrap_or_else(|error| panic!("cannot read the device {}: {error}", path.display()));
+}
+
 /// Removes a device.
 pub(super) fn remove_device(directory: &Path, name: &str) {
     let removed = fs::remove_dir_all(directory.join("sys/block").join(name))

@@ -1,11 +1,12 @@
 //! `ReconfigVM_Task`: change tracking, options, and disks that are attached and detached.
 
 use super::calls::check_privilege;
+use super::contents::Contents;
 use super::element::Element;
 use super::fault::Fault;
-use super::machine::{Controller, Disk, File};
+use super::machine::{AttachedFrom, Controller, Disk, File, Machine};
 use super::proxy;
-use super::spec::{ControllerKind, DiskMode};
+use super::spec::{ControllerKind, DiskKind, DiskMode, Power};
 use super::state::{State, Violation};
 use super::tasks::{Work, start};
 use super::value::Value;
@@ -32,6 +33,7 @@ fn check_privileges(state: &State, vm: &str, spec: &Element) -> Result<(), Fault
     for change in spec.all("deviceChange") {
         let privilege = match change.text_of("operation") {
             Some("remove") => "VirtualMachine.Config.RemoveDisk",
+            _ if change.text_of("fileOperation").is_some() => "VirtualMachine.Config.AddNewDisk",
             _ => "VirtualMachine.Config.AddExistingDisk",
         };
         check_privilege(state, vm, privilege)?;
@@ -55,7 +57,7 @@ fn apply(state: &mut State, vm: &str, spec: &Element) -> Result<(), Fault> {
     for (index, change) in spec.all("deviceChange").enumerate() {
         let device = change.child("device").ok_or_else(|| invalid_device(index, "device"))?;
         match change.text_of("operation") {
-            Some("add") => attach(state, vm, index, device)?,
+            Some("add") => attach(state, vm, index, change, device)?,
             Some("remove") => detach(state, vm, index, change, device)?,
             _ => return Err(invalid_device(index, "operation")),
         }
@@ -86,7 +88,13 @@ fn track(state: &mut State, vm: &str, wanted: bool) -> Result<(), Fault> {
     Ok(())
 }
 
-fn attach(state: &mut State, vm: &str, index: usize, device: &Element) -> Result<(), Fault> {
+fn attach(
+    state: &mut State,
+    vm: &str,
+    index: usize,
+    change: &Element,
+    device: &Element,
+) -> Result<(), Fault> {
     let type_name = device.type_name().unwrap_or_default();
     if let Some(kind) = ControllerKind::of_type(type_name) {
         return add_controller(state, vm, index, device, kind);
@@ -98,27 +106,38 @@ fn attach(state: &mut State, vm: &str, index: usize, device: &Element) -> Result
     let name = backing.text_of("fileName").unwrap_or_default();
     let file = File::parse(name).ok_or_else(|| invalid_device(index, "device.backing.fileName"))?;
     let mode = backing.text_of("diskMode").unwrap_or_default();
-    let parsed = DiskMode::parse(mode).ok_or_else(|| invalid_device(index, "device.backing.diskMode"))?;
-    let Some((snapshot, frozen)) = state.frozen(&file) else {
-        let locked = state.written(&file).is_some();
-        if locked || state.was_frozen(&file) {
-            state.violations.push(Violation::UnfrozenDiskRead { file: file.to_string() });
-        }
-        let fault = if locked { "FileLocked" } else { "FileNotFound" };
-        return Err(Fault::new(fault, &format!("Cannot access file {name}")).with("file", name));
+    let mode = DiskMode::parse(mode).ok_or_else(|| invalid_device(index, "device.backing.diskMode"))?;
+    let place = place(state.machine(vm)?, index, device)?;
+    let disk = match change.text_of("fileOperation") {
+        None => existing(state, &file, mode)?,
+        Some("create") => created(state, index, device, backing, file)?,
+        Some(_) => return Err(invalid_device(index, "fileOperation")),
     };
-    let (snapshot, frozen) = (snapshot.to_owned(), frozen.clone());
-    if parsed != DiskMode::IndependentNonpersistent {
-        let violation = Violation::AttachedWritable { file: file.to_string(), mode: mode.to_owned() };
-        state.violations.push(violation);
+    let own = disk.attached_from.is_none();
+    let mut disk = Disk { key: place.key, controller: place.controller, unit: place.unit, mode, ..disk };
+    let State { machines, random, .. } = state;
+    let machine = machines.get_mut(vm).expect("it was just found");
+    if own {
+        disk.settle_tracking(machine.tracking_wanted && machine.power == Power::On, random);
     }
-    let machine = state.machine(vm)?;
+    machine.disks.push(disk);
+    proxy::show_devices(state, vm);
+    Ok(())
+}
+
+/// A free place of a virtual machine.
+struct Place {
+    key: i32,
+    controller: i32,
+    unit: i32,
+}
+
+fn place(machine: &Machine, index: usize, device: &Element) -> Result<Place, Fault> {
     let key: i32 =
         device.number_of("controllerKey").ok_or_else(|| invalid_device(index, "device.controllerKey"))?;
-    let controller =
-        machine.controller(key).ok_or_else(|| invalid_device(index, "device.controllerKey"))?.clone();
+    let controller = machine.controller(key).ok_or_else(|| invalid_device(index, "device.controllerKey"))?;
     let unit = match device.number_of::<i32>("unitNumber").filter(|unit| *unit >= 0) {
-        None => machine.free_unit(&controller).ok_or_else(|| {
+        None => machine.free_unit(controller).ok_or_else(|| {
             Fault::new("TooManyDevices", "The maximum number of devices for the controller is exceeded.")
         })?,
         Some(unit) => {
@@ -129,18 +148,98 @@ fn attach(state: &mut State, vm: &str, index: usize, device: &Element) -> Result
             unit
         }
     };
-    let disk = Disk {
-        key: controller.kind.disk_key(controller.bus, unit),
-        controller: key,
-        unit,
-        mode: parsed,
-        attached_from: Some(snapshot),
-        tracking: None,
-        ..frozen
+    Ok(Place { key: controller.kind.disk_key(controller.bus, unit), controller: key, unit })
+}
+
+/// Returns the disk of a file, as another virtual machine gets it.
+fn existing(state: &mut State, file: &File, mode: DiskMode) -> Result<Disk, Fault> {
+    let is_written = mode != DiskMode::IndependentNonpersistent;
+    if let Some((snapshot, frozen)) = state.frozen(file) {
+        let attached_from = Some(AttachedFrom::Snapshot(snapshot.to_owned()));
+        let disk = Disk { attached_from, tracking: None, device: None, ..frozen.clone() };
+        if is_written {
+            let (file, mode) = (file.to_string(), mode.name().to_owned());
+            state.violations.push(Violation::AttachedWritable { file, mode });
+        }
+        return Ok(disk);
+    }
+    if let Some(disk) = state.loose.remove(file) {
+        return Ok(disk);
+    }
+    let Some((owner, machine, disk)) = state.owned(file) else {
+        if state.was_frozen(file) {
+            state.violations.push(Violation::UnfrozenDiskRead { file: file.to_string() });
+        }
+        let name = file.to_string();
+        return Err(Fault::new("FileNotFound", &format!("Cannot access file {name}")).with("file", &name));
     };
-    machine.disks.push(disk);
-    proxy::show_devices(state, vm);
-    Ok(())
+    let (owner, power, has_snapshots) = (owner.to_owned(), machine.power, machine.has_snapshots());
+    let attached_from = Some(AttachedFrom::Machine(owner));
+    let disk = Disk { attached_from, tracking: None, device: None, ..disk.clone() };
+    let mut others = state.machines.values().flat_map(|vm| &vm.disks);
+    let is_elsewhere = others.any(|other| other.attached_from.is_some() && other.file == *file);
+    if !is_written {
+        state.violations.push(Violation::UnfrozenDiskRead { file: file.to_string() });
+    }
+    if !is_written || power == Power::On || is_elsewhere {
+        return Err(Fault::locked(&file.to_string()));
+    }
+    if has_snapshots {
+        state.violations.push(Violation::WrittenUnderSnapshots { file: file.to_string() });
+    }
+    if power == Power::Suspended {
+        state.violations.push(Violation::SuspendedDiskWritten { file: file.to_string() });
+    }
+    if mode == DiskMode::Persistent {
+        state.violations.push(Violation::AttachedDependent { file: file.to_string() });
+    }
+    Ok(disk)
+}
+
+/// Creates the file of a new disk.
+fn created(
+    state: &mut State,
+    index: usize,
+    device: &Element,
+    backing: &Element,
+    file: File,
+) -> Result<Disk, Fault> {
+    let is_there = state.frozen(&file).is_some()
+        || state.written(&file).is_some()
+        || state.was_frozen(&file)
+        || state.loose.contains_key(&file);
+    if is_there {
+        let name = file.to_string();
+        let message = format!("Cannot complete the operation because the file {name} already exists");
+        return Err(Fault::new("FileAlreadyExists", &message).with("file", &name));
+    }
+    let kib: u64 =
+        device.number_of("capacityInKB").ok_or_else(|| invalid_device(index, "device.capacityInKB"))?;
+    let bytes: Option<u64> = device.number_of("capacityInBytes");
+    let size = bytes.filter(|bytes| *bytes > 0).unwrap_or(kib * 1024);
+    if size == 0 || !size.is_multiple_of(512) {
+        return Err(invalid_device(index, "device.capacityInBytes"));
+    }
+    let disk = Disk {
+        number: state.random.number(),
+        key: 0,
+        controller: 0,
+        unit: 0,
+        kind: DiskKind::Flat,
+        mode: DiskMode::Persistent,
+        multi_writer: false,
+        thin: backing.flag_of("thinProvisioned").unwrap_or(false),
+        uuid: state.random.uuid("6000C29").to_uppercase(),
+        contents: Contents::new(size),
+        tracking: None,
+        file: file.clone(),
+        parents: Vec::new(),
+        lie: None,
+        attached_from: None,
+        device: None,
+    };
+    state.created.insert(file);
+    Ok(disk)
 }
 
 fn add_controller(
@@ -170,11 +269,32 @@ fn detach(
     let key: i32 = device.number_of("key").ok_or_else(|| invalid_device(index, "device.key"))?;
     let machine = state.machine(vm)?;
     let position = machine.disks.iter().position(|disk| disk.key == key);
-    let disk = machine.disks.remove(position.ok_or_else(|| invalid_device(index, "device.key"))?);
-    if let (Some(directory), Some(name)) = (&machine.proxy, &disk.device) {
-        proxy::remove_device(directory, name);
+    let mut disk = machine.disks.remove(position.ok_or_else(|| invalid_device(index, "device.key"))?);
+    let destroys = match change.text_of("fileOperation") {
+        None => false,
+        Some("destroy") => true,
+        Some(_) => return Err(invalid_device(index, "fileOperation")),
+    };
+    if let (Some(directory), Some(name)) = (&machine.proxy, disk.device.take()) {
+        // What is written to a snapshot's disk is dropped.
+        if !matches!(disk.attached_from, Some(AttachedFrom::Snapshot(_))) {
+            proxy::take_contents(directory, &name, &mut disk);
+        }
+        proxy::remove_device(directory, &name);
     }
-    if change.text_of("fileOperation").is_some() {
+    match &disk.attached_from {
+        Some(AttachedFrom::Snapshot(_)) => {}
+        Some(AttachedFrom::Machine(owner)) => {
+            let owner = state.machines.get_mut(owner);
+            let own = owner.and_then(|vm| vm.disks.iter_mut().find(|own| own.number == disk.number));
+            if let Some(own) = own {
+                own.contents = disk.contents.clone();
+            }
+        }
+        None if destroys => {}
+        None => drop(state.loose.insert(disk.file.clone(), Disk { tracking: None, ..disk.clone() })),
+    }
+    if destroys && !(disk.attached_from.is_none() && state.created.remove(&disk.file)) {
         state.violations.push(Violation::FileDestroyed { file: disk.file.to_string() });
     }
     Ok(())

@@ -10,16 +10,20 @@ use super::state::{Session, State};
 use super::value::{Reference, Value, boolean, int, object, string, time};
 
 /// The privileges that there are here.
-const PRIVILEGES: [&str; 13] = [
+const PRIVILEGES: [&str; 17] = [
     "System.Read",
     "System.View",
+    "Datastore.AllocateSpace",
     "Datastore.Browse",
     "Datastore.FileManagement",
     "VirtualMachine.Config.AddExistingDisk",
+    "VirtualMachine.Config.AddNewDisk",
     "VirtualMachine.Config.AdvancedConfig",
     "VirtualMachine.Config.ChangeTracking",
     "VirtualMachine.Config.DiskLease",
     "VirtualMachine.Config.RemoveDisk",
+    "VirtualMachine.Interact.PowerOff",
+    "VirtualMachine.Provisioning.DiskRandomAccess",
     "VirtualMachine.Provisioning.DiskRandomRead",
     "VirtualMachine.Provisioning.GetVmFiles",
     "VirtualMachine.State.CreateSnapshot",

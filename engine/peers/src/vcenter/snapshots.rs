@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::element::Element;
 use super::fault::Fault;
-use super::machine::{Disk, File, Snapshot};
+use super::machine::{AttachedFrom, Disk, File, Snapshot};
 use super::spec::Power;
 use super::state::{State, Violation};
 use super::tasks::{Busy, Work, busy, poll_consolidation, start};
@@ -50,6 +50,9 @@ pub(super) fn create_task(state: &mut State, vm: &str, method: &str, call: &Elem
 
 /// Freezes the disks of a virtual machine, and returns the snapshot's id.
 pub(super) fn create(state: &mut State, vm: &str, new: &NewSnapshot<'_>) -> Result<String, Fault> {
+    if let Some(file) = state.written_elsewhere(vm) {
+        return Err(Fault::locked(&file));
+    }
     let id = state.new_id("snapshot");
     let machine =
         state.machines.get_mut(vm).ok_or_else(|| Fault::not_found(Reference::new("VirtualMachine", vm)))?;
@@ -139,7 +142,7 @@ fn note_removal(state: &mut State, id: &str) {
 
 fn attached(state: &State, snapshot: &str) -> bool {
     let mut disks = state.machines.values().flat_map(|vm| &vm.disks);
-    disks.any(|disk| disk.attached_from.as_deref() == Some(snapshot))
+    disks.any(|disk| matches!(&disk.attached_from, Some(AttachedFrom::Snapshot(id)) if id == snapshot))
 }
 
 /// Takes a snapshot out of its tree. Its files are still to be merged.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::areas::{Allocated, Lie};
 use super::fault::Fault;
-use super::machine::{Disk, File, Machine, Snapshot};
+use super::machine::{AttachedFrom, Disk, File, Machine, Snapshot};
 use super::random::Random;
 use super::script::Script;
 use super::tasks::Task;
@@ -61,6 +61,26 @@ pub enum Violation {
         /// The mode that was asked for.
         mode: String,
     },
+    /// A disk was attached to be written while snapshots stood on it, which spoils them.
+    WrittenUnderSnapshots {
+        /// `[DATASTORE] PATH`.
+        file: String,
+    },
+    /// A disk was attached to be written whose virtual machine has a memory of what it held.
+    SuspendedDiskWritten {
+        /// `[DATASTORE] PATH`.
+        file: String,
+    },
+    /// A disk was attached to be written so that snapshots of the proxy and its change tracking take part in it.
+    AttachedDependent {
+        /// `[DATASTORE] PATH`.
+        file: String,
+    },
+    /// A virtual machine was powered on.
+    PoweredOn {
+        /// The virtual machine's name.
+        vm: String,
+    },
     /// A session was not logged out of.
     SessionLeft {
         /// The user's name.
@@ -89,6 +109,12 @@ impl fmt::Display for Violation {
             }
             Self::FileDestroyed { file } => write!(f, "{file} was destroyed"),
             Self::AttachedWritable { file, mode } => write!(f, "{file} was attached as {mode}"),
+            Self::WrittenUnderSnapshots { file } => write!(f, "{file} was written under snapshots"),
+            Self::SuspendedDiskWritten { file } => {
+                write!(f, "{file} of a suspended virtual machine was written")
+            }
+            Self::AttachedDependent { file } => write!(f, "{file} was attached as a disk of the proxy's own"),
+            Self::PoweredOn { vm } => write!(f, "{vm} was powered on"),
             Self::SessionLeft { user } => write!(f, "a session of {user} was left logged in"),
         }
     }
@@ -120,6 +146,10 @@ pub(super) struct State {
     pub(super) machines: BTreeMap<String, Machine>,
     pub(super) snapshots: BTreeMap<String, Snapshot>,
     pub(super) tasks: BTreeMap<String, Task>,
+    /// Disks that no virtual machine has.
+    pub(super) loose: BTreeMap<File, Disk>,
+    /// The files that a client created, and may destroy.
+    pub(super) created: BTreeSet<File>,
     /// By their cookies.
     pub(super) sessions: BTreeMap<String, Session>,
     /// Answers that are to be continued, by their tokens.
@@ -155,6 +185,8 @@ impl State {
             machines: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            loose: BTreeMap::new(),
+            created: BTreeSet::new(),
             sessions: BTreeMap::new(),
             rests: BTreeMap::new(),
             script: Script::default(),
@@ -278,7 +310,20 @@ impl State {
 
     /// Returns the virtual machine and its disk that write to a file.
     pub(super) fn written(&self, file: &File) -> Option<(&Machine, &Disk)> {
+        self.owned(file).map(|(_, vm, disk)| (vm, disk))
+    }
+
+    /// Returns the same with the virtual machine's id.
+    pub(super) fn owned(&self, file: &File) -> Option<(&str, &Machine, &Disk)> {
         let own = |disk: &&Disk| disk.attached_from.is_none() && disk.file == *file;
-        self.machines.values().find_map(|vm| Some((vm, vm.disks.iter().find(own)?)))
+        self.machines.iter().find_map(|(id, vm)| Some((id.as_str(), vm, vm.disks.iter().find(own)?)))
+    }
+
+    /// Returns a file of a virtual machine that another one has to write to.
+    pub(super) fn written_elsewhere(&self, vm: &str) -> Option<String> {
+        let mut disks = self.machines.values().flat_map(|vm| &vm.disks);
+        let found = disks
+            .find(|disk| matches!(&disk.attached_from, Some(AttachedFrom::Machine(owner)) if owner == vm));
+        found.map(|disk| disk.file.to_string())
     }
 }

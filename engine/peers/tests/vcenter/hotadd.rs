@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use keepstone_peers::vcenter::{DiskSpec, VCenter, Violation, Vm, VmSpec};
+use keepstone_peers::vcenter::{DiskSpec, Power, VCenter, Violation, Vm, VmSpec};
 
-use crate::client::Client;
+use crate::client::{Client, Query, page};
 
 /// Attaches a file to the first controller, at a unit if that matters.
 fn attach(client: &mut Client, proxy: &Vm, file: &str, mode: &str) -> Result<Option<String>, String> {
@@ -118,6 +118,103 @@ fn what_a_proxy_must_not_do_is_told() {
         Violation::FileDestroyed { file },
     ];
     assert_eq!(vcenter.violations(), expected);
+}
+
+const PERSISTENT: &str = "independent_persistent";
+
+#[test]
+fn what_is_written_to_the_disk_of_a_vm_that_is_off_is_there_and_no_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let vcenter = VCenter::start(directory.path());
+    let (vm, proxy) = machines(&vcenter, directory.path());
+    let mut client = Client::login(&vcenter);
+    assert_eq!(attach(&mut client, &proxy, FILE, PERSISTENT), Err("FileLocked".to_owned()));
+    vm.set_power(Power::Off);
+    assert_eq!(attach(&mut client, &proxy, FILE, PERSISTENT), Ok(None));
+    // One can have it, and it has no snapshot meanwhile.
+    assert_eq!(attach(&mut client, &proxy, FILE, PERSISTENT), Err("FileLocked".to_owned()));
+    let arguments = "<name>mine</name><memory>false</memory><quiesce>false</quiesce>";
+    let refused = client.task("CreateSnapshot_Task", "VirtualMachine", vm.id(), arguments);
+    assert_eq!(refused, Err("FileLocked".to_owned()));
+    assert_eq!(proxy.attached(), [FILE]);
+
+    let before = vm.disk(0).change_id();
+    let mut expected = vm.disk(0).bytes();
+    expected[100_000..100_007].copy_from_slice(b"written");
+    fs::write(directory.path().join("dev/sdb"), &expected).unwrap();
+    assert_eq!(detach(&mut client, &proxy, 2001, ""), Ok(None));
+    assert_eq!(vm.disk(0).bytes(), expected);
+    assert_eq!(vm.disk(0).change_id(), before);
+    let first = client.create_snapshot(vm.id(), "first");
+    let since = client.change_ids(&first).remove(0);
+    client.remove_snapshot(&first);
+    let second = client.create_snapshot(vm.id(), "second");
+    let query = Query { snapshot: &second, key: 2000, start: 0, change_id: &since };
+    assert_eq!(page(&client.query(vm.id(), &query)), (0, 200 << 10, Vec::new()));
+    client.ok("Logout", "SessionManager", "SessionManager", "");
+    assert_eq!(vcenter.violations(), []);
+}
+
+#[test]
+fn what_nobody_must_write_to_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let vcenter = VCenter::start(directory.path());
+    let (vm, proxy) = machines(&vcenter, directory.path());
+    let mut client = Client::login(&vcenter);
+    vm.set_power(Power::Suspended);
+    assert_eq!(attach(&mut client, &proxy, FILE, PERSISTENT), Ok(None));
+    assert_eq!(detach(&mut client, &proxy, 2001, ""), Ok(None));
+    vm.set_power(Power::Off);
+    vm.create_foreign_snapshot("theirs");
+    let delta = vm.disk(0).file();
+    assert_eq!(attach(&mut client, &proxy, &delta, PERSISTENT), Ok(None));
+    assert_eq!(detach(&mut client, &proxy, 2001, ""), Ok(None));
+    vm.remove_snapshot("theirs");
+    assert_eq!(attach(&mut client, &proxy, FILE, "persistent"), Ok(None));
+    let on = client.task("PowerOnVM_Task", "VirtualMachine", vm.id(), "");
+    assert_eq!(on, Err("FileLocked".to_owned()));
+    assert_eq!(detach(&mut client, &proxy, 2001, "<fileOperation>destroy</fileOperation>"), Ok(None));
+    client.ok("Logout", "SessionManager", "SessionManager", "");
+    let file = FILE.to_owned();
+    let expected = [
+        Violation::SuspendedDiskWritten { file: file.clone() },
+        Violation::WrittenUnderSnapshots { file: delta },
+        Violation::AttachedDependent { file: file.clone() },
+        Violation::PoweredOn { vm: "web".to_owned() },
+        Violation::FileDestroyed { file },
+    ];
+    assert_eq!(vcenter.violations(), expected);
+}
+
+#[test]
+fn a_disk_that_is_created_stays_when_it_is_detached_and_can_be_destroyed_by_who_created_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let vcenter = VCenter::start(directory.path());
+    let (vm, proxy) = machines(&vcenter, directory.path());
+    let mut client = Client::login(&vcenter);
+    let file = "[datastore1] web/new.vmdk";
+    let create = format!(
+        "<spec><deviceChange><operation>add</operation><fileOperation>create</fileOperation>\
+         <device xsi:type=\"VirtualDisk\"><key>-1</key><backing xsi:type=\"VirtualDiskFlatVer2BackingInfo\">\
+         <fileName>{file}</fileName><diskMode>{PERSISTENT}</diskMode><thinProvisioned>true</thinProvisioned></backing>\
+         <controllerKey>1000</controllerKey><unitNumber>1</unitNumber><capacityInKB>128</capacityInKB></device>\
+         </deviceChange></spec>"
+    );
+    let mut change =
+        |vm: &Vm, change: &str| client.task("ReconfigVM_Task", "VirtualMachine", vm.id(), change);
+    assert_eq!(change(&proxy, &create), Ok(None));
+    assert_eq!(proxy.files(), ["[datastore1] proxy/proxy.vmdk", file]);
+    let written = vec![7; 128 << 10];
+    fs::write(directory.path().join("dev/sdb"), &written).unwrap();
+    let again = create.replace("<unitNumber>1", "<unitNumber>2");
+    assert_eq!(change(&proxy, &again), Err("FileAlreadyExists".to_owned()));
+    assert_eq!(detach(&mut client, &proxy, 2001, ""), Ok(None));
+    assert_eq!(attach(&mut client, &vm, file, "persistent"), Ok(None));
+    assert_eq!(vm.disk(1).bytes(), written);
+    assert_eq!(detach(&mut client, &vm, 2001, "<fileOperation>destroy</fileOperation>"), Ok(None));
+    assert_eq!(attach(&mut client, &vm, file, "persistent"), Err("FileNotFound".to_owned()));
+    client.ok("Logout", "SessionManager", "SessionManager", "");
+    assert_eq!(vcenter.violations(), []);
 }
 
 #[test]

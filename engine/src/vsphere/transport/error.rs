@@ -182,6 +182,23 @@ pub enum TransportError {
         /// Why.
         source: io::Error,
     },
+    /// The device cannot be written to.
+    #[error("cannot write to the device that {file} became")]
+    OpenTarget {
+        /// The disk.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is about to be attached cannot be noted.
+    #[error("could not note the disk that is about to be attached")]
+    Note(#[source] io::Error),
+    /// The way only reads.
+    #[error("disks cannot be written by {transport}")]
+    OnlyReads {
+        /// The way.
+        transport: Transport,
+    },
     /// A disk of the VM stays attached to the proxy.
     #[error("{file} may still be attached to {proxy}{}", because(after.as_deref()))]
     StillAttached {

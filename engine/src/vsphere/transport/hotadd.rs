@@ -1,7 +1,7 @@
 //! Hot-adding: the disk is attached to the VM that this program runs in, and read as a device.
 //!
-//! The disk is attached so that writes to it are dropped, and it is never written to. Its files belong to the snapshot's
-//! VM and are not deleted when it is detached.
+//! To be read, the disk is attached so that writes to it are dropped, and it is never written to; to be written, so that
+//! they reach its file at once. Its files belong to another VM and are not deleted when it is detached.
 
 use super::devices::{BlockDevice, Devices, Found, Wanted, choose, wwid_of};
 use super::error::TransportError;
@@ -12,12 +12,10 @@ use crate::vsphere::fault::FaultKind;
 use crate::vsphere::model::{
     Backing, BackingKind, BusSharing, Controller, ControllerKind, MoRef, VirtualDisk, VmInfo,
 };
-use crate::vsphere::tasks::AttachDisk;
+use crate::vsphere::tasks::{AttachDisk, AttachMode};
 use crate::vsphere::waiting::{WaitError, Waiter};
 use std::time::Duration;
 
-/// The mode that disks are attached in: snapshots of the proxy leave them alone, and what is written is dropped.
-pub(super) const MODE: &str = "independent_nonpersistent";
 /// The places of a SCSI controller, one of which is its own.
 const UNITS: std::ops::Range<i32> = 0..16;
 const OWN_UNIT: i32 = 7;
@@ -63,16 +61,18 @@ pub(super) struct Attached {
     listed: Option<String>,
     /// The device's key, which is its own as long as it is attached.
     pub(super) key: i32,
+    mode: AttachMode,
 }
 
 impl Attached {
-    pub(super) fn of(proxy: &VmInfo, disk: &VirtualDisk, file: &str) -> Self {
+    pub(super) fn of(proxy: &VmInfo, disk: &VirtualDisk, file: &str, mode: AttachMode) -> Self {
         Self {
             proxy: proxy.vm.clone(),
             proxy_name: proxy.name.clone(),
             file: file.to_owned(),
             listed: disk.backing.file.clone(),
             key: disk.key,
+            mode,
         }
     }
 
@@ -89,7 +89,7 @@ impl Attached {
         let asking = |source| WaitError::Asking { what: LOOK, source };
         let now = waiter.vcenter.vm(&self.proxy).map_err(asking)?;
         let is_it = |disk: &VirtualDisk| {
-            disk.key == self.key && (is_of(disk, &self.file) || disk.backing.file == self.listed)
+            disk.key == self.key && (is_of(disk, &self.file, self.mode) || disk.backing.file == self.listed)
         };
         Ok(now.disks.iter().any(is_it))
     }
@@ -105,7 +105,7 @@ impl Attached {
     }
 
     /// Detaches the disk after a failure, and returns that.
-    fn detach_after(self, waiter: &Waiter<'_>, error: TransportError) -> TransportError {
+    pub(super) fn detach_after(self, waiter: &Waiter<'_>, error: TransportError) -> TransportError {
         match self.detach(waiter) {
             Ok(()) => error,
             Err(source) => self.still_there(Some(error), source),
@@ -113,11 +113,13 @@ impl Attached {
     }
 }
 
-/// Whether a disk of a proxy is this one, attached to be read. What is written to it goes to a file above it.
-pub(super) fn is_of(disk: &VirtualDisk, file: &str) -> bool {
+/// Whether a disk of a proxy is this one, attached in this mode. What is written to one that is attached to be read goes to
+/// a file above it.
+pub(super) fn is_of(disk: &VirtualDisk, file: &str, mode: AttachMode) -> bool {
     let backing = &disk.backing;
     let is_file = |found: &Option<String>| found.as_deref() == Some(file);
-    backing.mode.as_deref() == Some(MODE) && (is_file(&backing.file) || is_file(&backing.parent_file))
+    let is_above = mode == AttachMode::Reading && is_file(&backing.parent_file);
+    backing.mode.as_deref() == Some(mode.word()) && (is_file(&backing.file) || is_above)
 }
 
 /// Finds out whether a disk could be attached.
@@ -136,15 +138,20 @@ pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<HotAdd
     let file = attachable(disk)?;
     let proxy = proxy::fit(reader)?;
     let before = Devices::of(&reader.settings.root).list()?;
-    let (attached, device) = attach(reader, proxy, file)?;
-    let wanted = Wanted {
+    let (attached, device) = attach(reader, proxy, file, AttachMode::Reading)?;
+    let wanted = wanted(disk, &device);
+    match open_device(reader, &attached, &wanted, &before) {
+        Ok((image, _)) => Ok(HotAdded { image, attached }),
+        Err(error) => Err(attached.detach_after(&reader.cleaning, error)),
+    }
+}
+
+/// What the device of an attached disk looks like.
+pub(super) fn wanted(disk: &VirtualDisk, device: &VirtualDisk) -> Wanted {
+    Wanted {
         wwids: [&disk.backing, &device.backing].into_iter().filter_map(wwid).collect(),
         size: disk.capacity_bytes,
         unit: device.unit_number.unwrap_or_default(),
-    };
-    match open_device(reader, &attached, &wanted, &before) {
-        Ok(image) => Ok(HotAdded { image, attached }),
-        Err(error) => Err(attached.detach_after(&reader.cleaning, error)),
     }
 }
 
@@ -152,7 +159,7 @@ fn wwid(backing: &Backing) -> Option<String> {
     backing.uuid.as_deref().and_then(wwid_of)
 }
 
-fn attachable(disk: &VirtualDisk) -> Result<&str, TransportError> {
+pub(super) fn attachable(disk: &VirtualDisk) -> Result<&str, TransportError> {
     let file = descriptor(disk)?;
     match disk.backing.kind {
         BackingKind::RdmPhysical => Err(TransportError::NotAttachable { file: file.to_owned() }),
@@ -161,17 +168,18 @@ fn attachable(disk: &VirtualDisk) -> Result<&str, TransportError> {
 }
 
 /// Attaches a disk at a free place, at another one if somebody else takes that meanwhile.
-fn attach(
+pub(super) fn attach(
     reader: &Reader<'_, '_>,
     mut proxy: VmInfo,
     file: &str,
+    mode: AttachMode,
 ) -> Result<(Attached, VirtualDisk), TransportError> {
     let vcenter = reader.waiter.vcenter;
     let mut attempts_left = ATTEMPTS;
     loop {
         attempts_left -= 1;
         let (controller_key, unit_number) = place(reader, &mut proxy)?;
-        let disk = AttachDisk { controller_key, unit_number, file: file.to_owned() };
+        let disk = AttachDisk { controller_key, unit_number, file: file.to_owned(), mode };
         let done = start(reader, &proxy, &disk);
         let now = match vcenter.vm(&proxy.vm) {
             Ok(now) => now,
@@ -184,22 +192,22 @@ fn attach(
         };
         let there = now.disks.iter().find(|found| is_at(found, &disk));
         match (done, there) {
-            (Ok(()), Some(found)) if found.backing.mode.as_deref() == Some(MODE) => {
-                return Ok((Attached::of(&now, found, file), found.clone()));
+            (Ok(()), Some(found)) if found.backing.mode.as_deref() == Some(mode.word()) => {
+                return Ok((Attached::of(&now, found, file, mode), found.clone()));
             }
-            // As anything else it could be written to, and what is below it is the VM's.
+            // One that is read could be written to, and what is below it is the VM's; or what is written may be dropped.
             (Ok(()), Some(found)) => {
-                let mode = found.backing.mode.clone().unwrap_or_default();
-                let error =
-                    TransportError::OtherMode { proxy: now.name.clone(), file: file.to_owned(), mode };
-                return Err(Attached::of(&now, found, file).detach_after(&reader.cleaning, error));
+                let other = found.backing.mode.clone().unwrap_or_default();
+                let (name, disk) = (now.name.clone(), file.to_owned());
+                let error = TransportError::OtherMode { proxy: name, file: disk, mode: other };
+                return Err(Attached::of(&now, found, file, mode).detach_after(&reader.cleaning, error));
             }
             (Ok(()), None) => {
                 return Err(TransportError::NotListed { proxy: now.name, file: file.to_owned() });
             }
             // That it failed does not mean that it was not done.
-            (Err(error), Some(found)) if is_of(found, file) => {
-                let attached = Attached::of(&now, found, file);
+            (Err(error), Some(found)) if is_of(found, file, mode) => {
+                let attached = Attached::of(&now, found, file, mode);
                 return Err(attached.detach_after(&reader.cleaning, error.into()));
             }
             (Err(error), there) => {
@@ -295,12 +303,12 @@ fn free_bus(controllers: &[Controller]) -> Option<i32> {
 }
 
 /// Waits for the device of an attached disk, and opens it for reading.
-fn open_device(
+pub(super) fn open_device(
     reader: &Reader<'_, '_>,
     attached: &Attached,
     wanted: &Wanted,
     before: &[BlockDevice],
-) -> Result<RawImage, TransportError> {
+) -> Result<(RawImage, BlockDevice), TransportError> {
     let devices = Devices::of(&reader.settings.root);
     let device = wait_for_device(reader, attached, wanted, before)?;
     let (path, file) = (devices.node(&device), attached.file.clone());
@@ -308,12 +316,12 @@ fn open_device(
         devices.is_node_of(&device).and_then(|is_it| is_it.then(|| RawImage::open(&path)).transpose());
     let image = image.map_err(|source| TransportError::OpenDevice { file: file.clone(), source })?;
     // It could have gone away, and another one have come by its name, before it was opened.
-    let is_still_it = choose(wanted, before, &devices.list()?) == Found::One(device);
+    let is_still_it = choose(wanted, before, &devices.list()?) == Found::One(device.clone());
     let Some(image) = image.filter(|_| is_still_it) else {
         return Err(TransportError::OtherDevice { path, file });
     };
     if image.size() == wanted.size {
-        return Ok(image);
+        return Ok((image, device));
     }
     let (found, expected) = (image.size(), wanted.size);
     Err(TransportError::OtherSize { place: path.display().to_string(), found, expected })
@@ -375,7 +383,7 @@ mod tests {
                 file: Some("[ds] vm/vm.vmdk".to_owned()),
                 uuid: None,
                 change_id: None,
-                mode: Some(MODE.to_owned()),
+                mode: Some(AttachMode::Reading.word().to_owned()),
                 sharing: false,
                 thin: None,
                 parent_file: None,
@@ -447,15 +455,20 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_is_known_by_its_file_and_only_if_writes_to_it_are_dropped() {
+    fn a_disk_is_known_by_its_file_and_the_mode_that_it_was_attached_in() {
         let mut attached = disk(1000, 0);
-        assert!(is_of(&attached, "[ds] vm/vm.vmdk"));
-        assert!(!is_of(&attached, "[ds] vm/vm_1.vmdk"));
+        assert!(is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Reading));
+        assert!(!is_of(&attached, "[ds] vm/vm_1.vmdk", AttachMode::Reading));
         attached.backing.file = Some("[ds] vm/vm.vmdk-REDO_x".to_owned());
-        assert!(!is_of(&attached, "[ds] vm/vm.vmdk"));
+        assert!(!is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Reading));
         attached.backing.parent_file = Some("[ds] vm/vm.vmdk".to_owned());
-        assert!(is_of(&attached, "[ds] vm/vm.vmdk"));
+        assert!(is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Reading));
         attached.backing.mode = Some("persistent".to_owned());
-        assert!(!is_of(&attached, "[ds] vm/vm.vmdk"));
+        assert!(!is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Reading));
+        attached.backing.mode = Some("independent_persistent".to_owned());
+        assert!(!is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Writing));
+        attached.backing.file = Some("[ds] vm/vm.vmdk".to_owned());
+        assert!(is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Writing));
+        assert!(!is_of(&attached, "[ds] vm/vm.vmdk", AttachMode::Reading));
     }
 }

@@ -2,9 +2,10 @@
 
 use super::TransportSettings;
 use super::error::TransportError;
-use super::hotadd::{Attached, MODE, is_of};
+use super::hotadd::{Attached, is_of};
 use super::proxy;
 use crate::vsphere::model::{Backing, VirtualDisk, VmInfo};
+use crate::vsphere::tasks::AttachMode;
 use crate::vsphere::waiting::Waiter;
 
 /// Detaches the disks of a VM that the proxy has for reading, and returns how many those were.
@@ -35,10 +36,13 @@ pub(super) fn detach(
 /// The disks of a proxy that are files of a VM, attached to be read.
 fn leftovers(vm: &VmInfo, proxy: &VmInfo) -> Vec<Attached> {
     let is_left = |attached: &&VirtualDisk| vm.disks.iter().any(|own| belongs(attached, &own.backing));
-    let attached = proxy.disks.iter().filter(|disk| disk.backing.mode.as_deref() == Some(MODE));
+    let attached =
+        proxy.disks.iter().filter(|disk| disk.backing.mode.as_deref() == Some(AttachMode::Reading.word()));
     attached
         .filter(is_left)
-        .filter_map(|disk| Some(Attached::of(proxy, disk, disk.backing.file.as_deref()?)))
+        .filter_map(|disk| {
+            Some(Attached::of(proxy, disk, disk.backing.file.as_deref()?, AttachMode::Reading))
+        })
         .collect()
 }
 
@@ -46,7 +50,7 @@ fn leftovers(vm: &VmInfo, proxy: &VmInfo) -> Vec<Attached> {
 /// them, as snapshots make more of.
 fn belongs(attached: &VirtualDisk, own: &Backing) -> bool {
     let files = [&own.file, &own.parent_file].into_iter().flatten();
-    if files.clone().any(|file| is_of(attached, file)) {
+    if files.clone().any(|file| is_of(attached, file, AttachMode::Reading)) {
         return true;
     }
     let same_disk = own.uuid.is_some() && own.uuid == attached.backing.uuid;

@@ -2,7 +2,7 @@
 
 use super::{MIB, World, at_once, read_all, refused, with_disks};
 use keepstone_engine::vsphere::{
-    AddController, AttachDisk, MoRef, Quiescing, Reader, TaskState, Transport, TransportError,
+    AddController, AttachDisk, AttachMode, MoRef, Quiescing, Reader, TaskState, Transport, TransportError,
     TransportSettings, VirtualDisk, WaitError,
 };
 use keepstone_peers::vcenter::{ControllerKind, ControllerSpec, DiskMode, DiskSpec, Failure, Fault, VmSpec};
@@ -20,7 +20,8 @@ fn base(disk: &VirtualDisk) -> String {
 /// Attaches a disk as a run does that is killed then.
 fn attach_and_die(world: &World, unit_number: i32, file: &str) {
     let proxy = MoRef::new("VirtualMachine", world.proxy.id());
-    let disk = AttachDisk { controller_key: 1000, unit_number, file: file.to_owned() };
+    let disk =
+        AttachDisk { controller_key: 1000, unit_number, file: file.to_owned(), mode: AttachMode::Reading };
     let task = world.vcenter.attach_disk(&proxy, &disk);
     world.waiter(&at_once).task("attach a disk", task).unwrap();
 }

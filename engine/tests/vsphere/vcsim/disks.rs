@@ -2,7 +2,9 @@
 
 use keepstone_engine::Extent;
 use keepstone_engine::vsphere::changes::{ChangeId, CurrentDisk, Doubt, RecordedDisk, Tracking, plan_read};
-use keepstone_engine::vsphere::{AttachDisk, ControllerKind, FaultKind, VSphereError, VmSnapshot};
+use keepstone_engine::vsphere::{
+    AttachDisk, AttachMode, ControllerKind, FaultKind, VSphereError, VmSnapshot,
+};
 use keepstone_peers::vcsim::Layout;
 
 use super::{MIB, World, change_id, flat, place};
@@ -213,7 +215,12 @@ fn a_disk_of_a_snapshot_is_attached_to_another_machine_and_detached_without_harm
         .iter()
         .find(|controller| controller.bus_number == 1 && controller.kind == ControllerKind::ParaVirtualScsi)
         .unwrap();
-    let disk = AttachDisk { controller_key: controller.key, unit_number: 3, file: file.clone() };
+    let disk = AttachDisk {
+        controller_key: controller.key,
+        unit_number: 3,
+        file: file.clone(),
+        mode: AttachMode::Reading,
+    };
     world.finish(&world.vcenter.attach_disk(&proxy, &disk).unwrap());
 
     let info = world.vcenter.vm(&proxy).unwrap();

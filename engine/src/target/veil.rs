@@ -1,0 +1,179 @@
+//! Keeps a disk that is written in place from looking complete before it is.
+
+use super::DiskTarget;
+use crate::frames::lock;
+use std::io;
+use std::sync::Mutex;
+
+/// How much is kept back: what tells of partitions, volumes and file systems is there (GPT, MBR, LVM, ext4, XFS, NTFS, FAT).
+const HEAD_LEN: u64 = 1 << 20;
+
+/// The beginning of a disk, which is zero from before anything else is written until everything is durable.
+///
+/// So a restore that ended in the middle leaves a disk that nobody boots from or mounts.
+#[derive(Debug)]
+pub(crate) struct Veil {
+    head: Mutex<Head>,
+    len: u64,
+}
+
+#[derive(Debug)]
+struct Head {
+    bytes: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing was written yet.
+    Untouched,
+    /// The target's beginning is zero.
+    Lowered,
+}
+
+impl Veil {
+    /// Makes one for a disk of `size` bytes. Nothing is written yet.
+    pub(crate) fn over(size: u64) -> Self {
+        let len = size.min(HEAD_LEN);
+        let bytes = vec![0; usize::try_from(len).expect("it is at most 1 MiB")];
+        Self { head: Mutex::new(Head { bytes, state: State::Untouched }), len }
+    }
+
+    /// Writes `data` at `offset`; what is of the head is kept.
+    pub(crate) fn write_at(&self, target: &dyn DiskTarget, offset: u64, data: &[u8]) -> io::Result<()> {
+        let kept = self.keep(target, offset, data.len() as u64, |head, kept| {
+            head.copy_from_slice(data.get(..kept).expect("it is no longer than the data"));
+        })?;
+        match data.get(kept..) {
+            Some(rest) if !rest.is_empty() => target.write_at(offset + kept as u64, rest),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a range zero; what is of the head is kept.
+    pub(crate) fn zero_at(&self, target: &dyn DiskTarget, offset: u64, length: u64) -> io::Result<()> {
+        let kept = self.keep(target, offset, length, |head, _| head.fill(0))? as u64;
+        if kept == length { Ok(()) } else { target.zero_at(offset + kept, length - kept) }
+    }
+
+    /// Writes the head, once all else is durable, and finishes the target.
+    pub(crate) fn finish(&self, target: &dyn DiskTarget) -> io::Result<()> {
+        let head = lock(&self.head);
+        if head.state == State::Lowered {
+            target.flush()?;
+            target.write_at(0, &head.bytes)?;
+        }
+        target.finish()
+    }
+
+    /// Whether anything was written, so that what was there before is gone.
+    pub(crate) fn is_lowered(&self) -> bool {
+        lock(&self.head).state == State::Lowered
+    }
+
+    /// Lowers the veil before the first write, and changes what a range has of the head. Returns how much that is, in bytes
+    /// from the range's beginning.
+    fn keep(
+        &self,
+        target: &dyn DiskTarget,
+        offset: u64,
+        length: u64,
+        change: impl FnOnce(&mut [u8], usize),
+    ) -> io::Result<usize> {
+        let mut head = lock(&self.head);
+        if head.state == State::Untouched {
+            target.zero_at(0, self.len)?;
+            target.flush()?;
+            head.state = State::Lowered;
+        }
+        let end = offset.saturating_add(length).min(self.len);
+        let Some(kept) = end.checked_sub(offset).and_then(|kept| usize::try_from(kept).ok()) else {
+            return Ok(0);
+        };
+        let start = usize::try_from(offset).expect("it is in the head");
+        change(head.bytes.get_mut(start..start + kept).expect("it is in the head"), kept);
+        Ok(kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 3 << 20;
+
+    /// A disk whose bytes can be looked at.
+    struct Plain(Mutex<Vec<u8>>);
+
+    impl Plain {
+        fn new(len: u64) -> Self {
+            Self(Mutex::new(vec![0xA5; usize::try_from(len).unwrap()]))
+        }
+    }
+
+    impl DiskTarget for Plain {
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let start = usize::try_from(offset).unwrap();
+            lock(&self.0)[start..start + data.len()].copy_from_slice(data);
+            Ok(())
+        }
+
+        fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
+            self.write_at(offset, &vec![0; usize::try_from(length).unwrap()])
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn finish(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn bytes(target: &Plain) -> Vec<u8> {
+        lock(&target.0).clone()
+    }
+
+    #[test]
+    fn the_beginning_appears_when_all_else_is_there() {
+        let target = Plain::new(SIZE);
+        let old = vec![0xEE; 3 << 20];
+        target.write_at(0, &old).unwrap();
+        let veil = Veil::over(SIZE);
+        assert!(bytes(&target) == old, "nothing was to be written yet");
+        let new: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 4096).to_le_bytes()[0] | 1).collect();
+        // From the end, with a part over the head's end.
+        veil.write_at(&target, 2 << 20, &new[2 << 20..]).unwrap();
+        veil.write_at(&target, (1 << 20) - 5000, &new[(1 << 20) - 5000..2 << 20]).unwrap();
+        veil.zero_at(&target, 1000, 500).unwrap();
+        veil.write_at(&target, 1500, &new[1500..(1 << 20) - 5000]).unwrap();
+        veil.write_at(&target, 0, &new[..1000]).unwrap();
+        let incomplete = bytes(&target);
+        assert!(incomplete[..1 << 20].iter().all(|byte| *byte == 0), "the beginning shows");
+        assert!(incomplete[1 << 20..] == new[1 << 20..], "the rest is not there");
+        veil.finish(&target).unwrap();
+        let mut expected = new;
+        expected[1000..1500].fill(0);
+        assert!(bytes(&target) == expected, "something is missing");
+    }
+
+    #[test]
+    fn a_disk_that_nothing_was_written_to_is_left_alone() {
+        let target = Plain::new(SIZE);
+        target.write_at(0, &[7; 4096]).unwrap();
+        Veil::over(SIZE).finish(&target).unwrap();
+        assert_eq!(bytes(&target)[..4096], [7; 4096]);
+    }
+
+    #[test]
+    fn a_disk_may_be_smaller_than_what_is_kept() {
+        let target = Plain::new(1000);
+        let veil = Veil::over(1000);
+        veil.write_at(&target, 0, &[1; 600]).unwrap();
+        veil.zero_at(&target, 600, 400).unwrap();
+        assert_eq!(bytes(&target), [0; 1000]);
+        veil.finish(&target).unwrap();
+        assert_eq!(bytes(&target), [[1; 600].as_slice(), &[0; 400]].concat());
+    }
+}
