@@ -124,7 +124,8 @@ pub(crate) fn one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-fn say(text: &str) {
+/// Says something on standard error.
+pub(crate) fn say(text: &str) {
     // Nothing is left to report to when standard error is closed.
     let _ = writeln!(io::stderr(), "keepstone: {}", printable(text));
 }

@@ -9,6 +9,7 @@ use crate::exit::Usage;
 use crate::running::AlreadyRunning;
 use keepstone_engine::EngineError;
 use keepstone_engine::index::IndexError;
+use keepstone_engine::restore::JournalError;
 use keepstone_engine::source::{ChangesError, ImageError};
 use keepstone_engine::store::StoreError;
 use keepstone_engine::store::azure::{CredentialError, ServiceError};
@@ -37,6 +38,9 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if cause.is::<AlreadyRunning>() {
         return Some("wait until it is done".to_owned());
+    }
+    if let Some(error) = cause.downcast_ref::<JournalError>() {
+        return Some(journal(error).to_owned());
     }
     if let Some(error) = cause.downcast_ref::<ChangesError>() {
         return Some(changes(error).to_owned());
@@ -106,11 +110,21 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::PackVanished { .. } => {
             "nothing was committed; check the storage, run `keepstone verify`, and back up again"
         }
+        EngineError::Journal(error) => journal(error),
         EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
             "name another directory with --cache-dir; the cache is safe to delete"
         }
         _ => return None,
     })
+}
+
+/// What to do about the journal of a restore.
+fn journal(error: &JournalError) -> &'static str {
+    match error {
+        JournalError::Other { .. } => "go on with that restore, or leave out --resume to begin this one",
+        JournalError::NotAJournal { .. } => "move it away or remove it, or name another target",
+        _ => "check that its directory can be written and has room",
+    }
 }
 
 const CONFIG: &str =

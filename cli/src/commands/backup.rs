@@ -16,6 +16,7 @@ use crate::running::Running;
 use crate::selector;
 use crate::settings::{Compression, Settings};
 use crate::vsphere::{Center, VSphereArguments};
+pub(super) use disks::read_changes;
 use disks::{Disk, disks};
 use keepstone_engine::backup::{
     Audit, BackupJob, BackupReport, CountedFrom, JobDisk, Reading, Unfinished, backup,

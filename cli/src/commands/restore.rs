@@ -1,10 +1,12 @@
 //! `keepstone restore`
 
+mod going_on;
 mod machine;
 mod place;
+mod tracked;
 
 use crate::clock::Stopwatch;
-use crate::console::lines;
+use crate::console::{lines, warn};
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::numbers::{count, size};
@@ -14,11 +16,16 @@ use crate::selector;
 use crate::settings::Settings;
 use crate::vsphere::VSphereArguments;
 use clap::ValueEnum;
-use keepstone_engine::DiskTarget;
-use keepstone_engine::restore::{LostRange, OnDamage, RestoreJob, RestoreReport, WINDOW_LEN, restore};
+use going_on::GoingOn;
+use keepstone_engine::restore::{
+    Journal, JournalError, LostRange, OnDamage, Onto, RestoreJob, RestoreReport, WINDOW_LEN, restore,
+};
 use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::{DiskSource, DiskTarget, EngineError, Repository};
 use place::{Opened, Place};
+use repo_format::{Disk, SessionId};
 use serde::Serialize;
+use tracked::{Changes, ChangesReport, Known, TrackedArguments, Untracked};
 
 /// Lost ranges that the text shows; the JSON report has all of them.
 const LOST_SHOWN: usize = 8;
@@ -58,6 +65,23 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     format: Format,
 
+    /// Bring back a disk that is there, and write only what differs
+    ///
+    /// All of it is read and compared, or only what changed if --changes or --bitmap tell that. A raw image becomes as long
+    /// as the disk was.
+    #[arg(long, conflicts_with = "overwrite")]
+    in_place: bool,
+
+    /// Go on with a restore of the same disk to the same target that was interrupted
+    ///
+    /// What its journal says to be complete is left as it is; the rest of the target is read, and what differs written. If
+    /// there is nothing to go on with, the restore begins.
+    #[arg(long)]
+    resume: bool,
+
+    #[command(flatten)]
+    tracked: TrackedArguments,
+
     #[command(flatten)]
     machine: machine::MachineArguments,
 
@@ -81,6 +105,8 @@ struct Report {
     #[serde(rename = "vsphere", skip_serializing_if = "Option::is_none")]
     machine: Option<machine::MachineReport>,
     #[serde(flatten)]
+    changes: ChangesReport,
+    #[serde(flatten)]
     figures: Figures,
 }
 
@@ -90,50 +116,115 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let Format::Raw = arguments.format;
     let place = Place::parse(arguments)?;
     place.must_be_outside_of_repository(settings)?;
+    place.check_onto(arguments)?;
+    let changes = Changes::read(arguments, &place)?;
     settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
-    let on_damage = if arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
     let session = snapshot.session();
+    let going_on = GoingOn::look(settings, &repository, &place, arguments, (session, disk))?;
+    let known = match changes.areas(&repository, (&snapshot, disk), || place.open_source(arguments))? {
+        Known::Areas { .. } if going_on.is_mixed() => Known::Nothing(Untracked::Mixed),
+        known => known,
+    };
     let progress = Progress::new(settings);
-    let write = |target: &dyn DiskTarget, window_len| {
-        let job = RestoreJob { window_len, on_damage, ..RestoreJob::new(session, disk, target) };
-        let outcome = restore(&repository, &job, &progress);
-        progress.finish();
-        outcome
+    let mut work = Work {
+        repository: &repository,
+        arguments,
+        place: &place,
+        session,
+        disk,
+        going_on,
+        known: &known,
+        progress: &progress,
+        journal: None,
     };
     let (outcome, machine) = if let Place::Machine(vm) = &place {
         let onto = machine::Onto { settings, arguments, repository: &repository, disk };
-        let (outcome, told) = onto.restore(vm, |target| write(target, WINDOW_LEN));
+        let (outcome, told) = onto.restore(vm, |target| work.write(target, None, WINDOW_LEN));
         (outcome, Some(told))
     } else {
-        let Opened { target, window_len } = place.open(disk.size, arguments)?;
-        (write(target.as_ref(), window_len).map_err(Into::into), None)
+        let Opened { target, window_len, source } = place.open(disk.size, arguments)?;
+        (work.write(target.as_ref(), source.as_deref(), window_len).map_err(Into::into), None)
     };
-    let report = Report { restore: outcome?, machine, figures: Figures::take(stopwatch, &store) };
+    work.end(outcome.is_ok())?;
+    let figures = Figures::take(stopwatch, &store);
+    let report = Report { restore: outcome?, machine, changes: known.report(), figures };
     let console = match place {
         Place::Output => settings.console.reporting_on_stderr(),
         _ => settings.console,
     };
     console.report(&report, |report| text(report, &arguments.to))?;
     let machine = report.machine.as_ref().map_or(Exit::Done, machine::MachineReport::exit);
-    Ok(if report.restore.lost.is_empty() { machine } else { Exit::Damage })
+    Ok(match &report.changes.compared_reason {
+        _ if !report.restore.lost.is_empty() => Exit::Damage,
+        Some(reason) => {
+            warn(&format!("all of the disk was compared: {reason}"));
+            Exit::Attention
+        }
+        None => machine,
+    })
+}
+
+/// A restore and its journal.
+struct Work<'a> {
+    repository: &'a Repository<'a>,
+    arguments: &'a Arguments,
+    place: &'a Place,
+    session: SessionId,
+    disk: &'a Disk,
+    going_on: GoingOn,
+    known: &'a Known,
+    progress: &'a Progress,
+    journal: Option<Journal>,
+}
+
+impl Work<'_> {
+    /// Writes the disk to a target, which is the disk of the `source` if some of that may be right already.
+    fn write(
+        &mut self,
+        target: &dyn DiskTarget,
+        source: Option<&dyn DiskSource>,
+        window_len: u64,
+    ) -> Result<RestoreReport, EngineError> {
+        self.journal = self.going_on.journal(self.place)?;
+        let areas = match self.known {
+            Known::Areas { areas, .. } => Some(areas.as_slice()),
+            Known::NotAsked | Known::Nothing(_) => None,
+        };
+        let onto = source.map_or(Onto::New, |source| Onto::Existing { source, areas });
+        let on_damage = if self.arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
+        let job = RestoreJob {
+            onto,
+            journal: self.journal.as_ref(),
+            window_len,
+            on_damage,
+            ..RestoreJob::new(self.session, self.disk, target)
+        };
+        let outcome = restore(self.repository, &job, self.progress);
+        self.progress.finish();
+        outcome
+    }
+
+    /// Drops the journal if nothing is to be gone on with, when the target is closed.
+    fn end(&mut self, is_done: bool) -> Result<(), JournalError> {
+        match self.journal.take() {
+            Some(journal) if is_done => journal.remove()?,
+            Some(journal) => going_on::tell_left(self.place, self.arguments, journal),
+            None => {}
+        }
+        Ok(())
+    }
 }
 
 fn text(report: &Report, to: &str) -> String {
-    let RestoreReport { snapshot, disk, disk_bytes, written_bytes, fetched_bytes, lost, .. } =
-        &report.restore;
+    let RestoreReport { snapshot, disk, disk_bytes, fetched_bytes, lost, .. } = &report.restore;
     let to = if to == "-" { "standard output" } else { to };
     let mut text = vec![
         format!("restored disk {disk} of snapshot {snapshot} to {to}"),
-        format!(
-            "  {} of {} written, the rest is zero; {} fetched",
-            size(*written_bytes),
-            size(*disk_bytes),
-            size(*fetched_bytes)
-        ),
+        format!("  {}; {} fetched", written(&report.restore), size(*fetched_bytes)),
         format!("  {}", report.figures.line(*disk_bytes)),
     ];
     if let Some(machine) = &report.machine {
@@ -143,6 +234,19 @@ fn text(report: &Report, to: &str) -> String {
         text.extend(lost_lines(&report.restore));
     }
     lines(text)
+}
+
+/// How much was written, and what of the rest.
+fn written(report: &RestoreReport) -> String {
+    let RestoreReport { disk_bytes, written_bytes, zero_bytes, unchanged_bytes, compared_bytes, .. } = report;
+    let (disk, written) = (size(*disk_bytes), size(*written_bytes));
+    if *unchanged_bytes == 0 {
+        return format!("{written} of {disk} written, the rest is zero");
+    }
+    let (zero, unchanged, compared) = (size(*zero_bytes), size(*unchanged_bytes), size(*compared_bytes));
+    format!(
+        "{written} of {disk} written, {zero} made zero, {unchanged} left as they were; {compared} compared"
+    )
 }
 
 fn lost_lines(report: &RestoreReport) -> Vec<String> {

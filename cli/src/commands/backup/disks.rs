@@ -166,7 +166,8 @@ fn modified(path: &Path) -> Option<SystemTime> {
     metadata.modified().ok()
 }
 
-fn read_changes(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a changes file of a bounded length.
+pub(in crate::commands) fn read_changes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(CHANGES_LEN_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > CHANGES_LEN_MAX {

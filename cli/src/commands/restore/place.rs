@@ -8,11 +8,14 @@ use crate::nbd;
 use crate::settings::Settings;
 use crate::unsupported::{Role, local_path};
 use anyhow::{Context as _, bail};
-use keepstone_engine::DiskTarget;
 use keepstone_engine::nbd::{NbdPlace, NbdSettings};
 use keepstone_engine::restore::{WINDOW_LEN, WINDOWS_OPEN};
-use keepstone_engine::target::{DeviceTarget, Existing, FileTarget, Incomplete, NbdTarget, StreamTarget};
+use keepstone_engine::source::{NbdDisk, RawImage};
+use keepstone_engine::target::{
+    DeviceTarget, Existing, FileTarget, ImageTarget, Incomplete, NbdTarget, StreamTarget, partial_path,
+};
 use keepstone_engine::vsphere::VSpherePlace;
+use keepstone_engine::{DiskSource, DiskTarget};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -38,6 +41,8 @@ pub(super) struct Opened {
     pub(super) target: Box<dyn DiskTarget>,
     /// How much may come out of order.
     pub(super) window_len: u64,
+    /// The disk that it is, if some of that may be right already.
+    pub(super) source: Option<Box<dyn DiskSource>>,
 }
 
 impl Place {
@@ -61,10 +66,10 @@ impl Place {
         }
         let path = PathBuf::from(local_path(&arguments.to, Role::Target)?);
         let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-        if is_device && !arguments.overwrite {
+        if is_device && !arguments.overwrite && !arguments.in_place {
             bail!(
                 Usage::new(format!("{} is a block device, and what is on it would be lost", path.display()))
-                    .hint("add --overwrite if that is meant")
+                    .hint("add --overwrite if that is meant, or --in-place to write only what differs")
             );
         }
         Ok(if is_device { Self::Device(path) } else { Self::File(path) })
@@ -87,21 +92,73 @@ impl Place {
         Ok(())
     }
 
+    /// Refuses to bring back, or to go on with, what cannot be read.
+    pub(super) fn check_onto(&self, arguments: &Arguments) -> Result<(), Usage> {
+        let option = match (arguments.in_place, arguments.resume) {
+            (true, _) => "--in-place",
+            (false, true) => "--resume",
+            (false, false) => return Ok(()),
+        };
+        match self {
+            Self::Output => Err(Usage::new(format!("{option} needs a target that can be read"))
+                .hint("name a file, a block device or an NBD export with --to")),
+            Self::File(path) if arguments.in_place && !path.exists() => Err(Usage::new(format!(
+                "{} does not exist, and --in-place brings back a disk that is there",
+                path.display()
+            ))
+            .hint("leave out --in-place to make a new file")),
+            Self::Machine(_) => Err(Usage::new(format!("{option} is not for disks of VMs in vSphere yet"))
+                .hint("leave it out: the whole disk is written")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the disk as it is now, to ask what changed on it.
+    pub(super) fn open_source(&self, arguments: &Arguments) -> io::Result<Box<dyn DiskSource>> {
+        match self {
+            Self::File(path) | Self::Device(path) => Ok(Box::new(RawImage::open(path)?)),
+            Self::Nbd(place) => {
+                let bitmap = arguments.tracked.bitmap.clone();
+                Ok(Box::new(NbdDisk::open(place, NbdSettings { bitmap, ..NbdSettings::default() })?))
+            }
+            Self::Output | Self::Machine(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Opens it for a disk of `size` bytes.
     pub(super) fn open(&self, size: u64, arguments: &Arguments) -> anyhow::Result<Opened> {
         let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
         Ok(match self {
             Self::Machine(_) => unreachable!("a disk of a VM is opened by its own way"),
-            Self::File(path) => Opened {
-                target: Box::new(FileTarget::create(path, size, existing, Incomplete::Removed)?),
-                window_len: WINDOW_LEN,
-            },
+            Self::File(path) if arguments.in_place => {
+                let target = Box::new(ImageTarget::open(path, size)?);
+                let source = RawImage::open_beginning(path, size)?;
+                Opened { target, window_len: WINDOW_LEN, source: Some(Box::new(source)) }
+            }
+            Self::File(path) => {
+                let left = partial_path(path).filter(|left| arguments.resume && left.exists());
+                let Some(left) = left else {
+                    let target = Box::new(FileTarget::create(path, size, existing, Incomplete::Kept)?);
+                    return Ok(Opened { target, window_len: WINDOW_LEN, source: None });
+                };
+                let target = Box::new(FileTarget::go_on(path, size, existing)?);
+                let source = RawImage::open_beginning(&left, size)?;
+                Opened { target, window_len: WINDOW_LEN, source: Some(Box::new(source)) }
+            }
             Self::Device(path) => {
-                Opened { target: Box::new(DeviceTarget::open(path, size)?), window_len: WINDOW_LEN }
+                let target = Box::new(DeviceTarget::open(path, size)?);
+                let is_compared = arguments.in_place || arguments.resume;
+                let source = is_compared.then(|| RawImage::open_beginning(path, size)).transpose()?;
+                let source = source.map(|source| Box::new(source) as Box<dyn DiskSource>);
+                Opened { target, window_len: WINDOW_LEN, source }
             }
             Self::Nbd(place) => {
-                let target = NbdTarget::open(place, NbdSettings::default(), size, existing)?;
-                Opened { target: Box::new(target), window_len: WINDOW_LEN }
+                let is_compared = arguments.in_place || arguments.resume;
+                let existing = if is_compared { Existing::Replace } else { existing };
+                let target = Box::new(NbdTarget::open(place, NbdSettings::default(), size, existing)?);
+                let source = is_compared.then(|| NbdDisk::open(place, NbdSettings::default())).transpose()?;
+                let source = source.map(|source| Box::new(source) as Box<dyn DiskSource>);
+                Opened { target, window_len: WINDOW_LEN, source }
             }
             Self::Output => {
                 // Standard output itself would look for line ends in the disk.
@@ -111,6 +168,7 @@ impl Place {
                 Opened {
                     target: Box::new(StreamTarget::new(File::from(output), size, kept_max)),
                     window_len: STREAM_WINDOW_LEN,
+                    source: None,
                 }
             }
         })

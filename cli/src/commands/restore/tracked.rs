@@ -1,0 +1,168 @@
+//! What is known of the changes of a disk that is brought back in place.
+
+use super::Arguments;
+use super::place::Place;
+use crate::exit::Usage;
+use crate::selector;
+use anyhow::Context as _;
+use keepstone_engine::restore::{Tracked, tracked_areas};
+use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
+use keepstone_engine::source::{ChangesFile, FullReason, WithChanges};
+use keepstone_engine::{DiskSource, Extent, Repository};
+use repo_format::{Disk, SessionId};
+use serde::Serialize;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// The options that say what changed.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrackedArguments {
+    /// With --in-place: what changed on the disk since the snapshot that recorded the change id in `since`
+    #[arg(long, value_name = "FILE", requires = "in_place", conflicts_with = "bitmap")]
+    changes: Option<PathBuf>,
+
+    /// With --in-place: the dirty bitmap of the NBD server that tells what changed on the disk since a snapshot
+    #[arg(long, value_name = "NAME", requires_all = ["in_place", "since"])]
+    pub(super) bitmap: Option<String>,
+
+    /// The snapshot that the dirty bitmap counts from
+    #[arg(long, value_name = "SNAPSHOT", value_parser = selector::parse, requires = "bitmap")]
+    since: Option<Selector>,
+}
+
+/// Why every byte of a disk has to be read although something tells its changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Untracked {
+    /// No snapshot recorded the change id.
+    NoSnapshot { since: Option<String> },
+    /// Something of another snapshot may be on the disk.
+    Mixed,
+    /// The tracker does not know.
+    Unknown(FullReason),
+}
+
+impl fmt::Display for Untracked {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSnapshot { since: Some(since) } => {
+                write!(formatter, "the changes count from {since}, which no snapshot of the disk recorded")
+            }
+            Self::NoSnapshot { since: None } => {
+                formatter.write_str("the changes do not say what they count from")
+            }
+            Self::Mixed => {
+                formatter.write_str("an earlier restore of another snapshot onto the disk was interrupted")
+            }
+            Self::Unknown(reason) => reason.fmt(formatter),
+        }
+    }
+}
+
+/// What is known of a disk's changes.
+pub(super) enum Known {
+    /// Nothing was asked.
+    NotAsked,
+    /// What may differ from the snapshot that is wanted, by the changes since another one.
+    Areas { since: SessionId, areas: Vec<Extent> },
+    /// Nothing, though it was asked.
+    Nothing(Untracked),
+}
+
+/// What the report says of the changes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChangesReport {
+    /// The snapshot that they count from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changes_since: Option<String>,
+    /// Why all of the disk was compared although something told its changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) compared_reason: Option<String>,
+}
+
+impl Known {
+    pub(super) fn report(&self) -> ChangesReport {
+        let (changes_since, compared_reason) = match self {
+            Self::NotAsked => (None, None),
+            Self::Areas { since, .. } => (Some(since.to_string()), None),
+            Self::Nothing(reason) => (None, Some(reason.to_string())),
+        };
+        ChangesReport { changes_since, compared_reason }
+    }
+}
+
+/// The changes that the command line names, read before anything is opened.
+#[derive(Debug)]
+pub(super) enum Changes {
+    NotNamed,
+    File(Box<ChangesFile>),
+    /// Since this snapshot.
+    Bitmap(Selector),
+}
+
+impl Changes {
+    /// Reads what the options name.
+    ///
+    /// # Errors
+    /// A changes file that cannot be used, or a bitmap of something that is not an NBD export.
+    pub(super) fn read(arguments: &Arguments, place: &Place) -> anyhow::Result<Self> {
+        let TrackedArguments { changes, bitmap, since } = &arguments.tracked;
+        if let Some(path) = changes {
+            let failed = || format!("the changes of the disk, {}, cannot be used", path.display());
+            let bytes = crate::commands::backup::read_changes(path).with_context(failed)?;
+            return Ok(Self::File(Box::new(ChangesFile::parse(&bytes).with_context(failed)?)));
+        }
+        match (bitmap, since, place) {
+            (Some(_), Some(since), Place::Nbd(_)) => Ok(Self::Bitmap(since.clone())),
+            (Some(_), ..) => {
+                Err(Usage::new(format!("{} is not an NBD export and has no dirty bitmap", arguments.to))
+                    .hint("name the disk by nbd://HOST:PORT/EXPORT or nbd+unix:///EXPORT?socket=PATH")
+                    .into())
+            }
+            (None, ..) => Ok(Self::NotNamed),
+        }
+    }
+
+    /// Finds out where a disk may differ from one of a snapshot. `open` opens it as it is now.
+    ///
+    /// # Errors
+    /// A snapshot that is not there, or maps or a disk that cannot be read.
+    pub(super) fn areas(
+        self,
+        repository: &Repository<'_>,
+        (snapshot, disk): (&Snapshot, &Disk),
+        open: impl FnOnce() -> io::Result<Box<dyn DiskSource>>,
+    ) -> anyhow::Result<Known> {
+        match self {
+            Self::NotNamed => Ok(Known::NotAsked),
+            Self::Bitmap(since) => known(repository, &find(repository, &since)?, disk, open()?.as_ref()),
+            Self::File(changes) => {
+                let recorded = changes.since().map(str::to_owned);
+                let source = WithChanges::new(open()?, *changes)?;
+                let all = list(repository, Some(&snapshot.commit.vm))?.snapshots;
+                let has_recorded = |of: &&Snapshot| {
+                    let disk = of.commit.disks.iter().find(|of| of.key == disk.key);
+                    recorded.is_some() && disk.is_some_and(|disk| disk.change_id == recorded)
+                };
+                match all.iter().rev().find(has_recorded) {
+                    Some(since) => known(repository, since, disk, &source),
+                    None => Ok(Known::Nothing(Untracked::NoSnapshot { since: recorded })),
+                }
+            }
+        }
+    }
+}
+
+fn known(
+    repository: &Repository<'_>,
+    since: &Snapshot,
+    wanted: &Disk,
+    source: &dyn DiskSource,
+) -> anyhow::Result<Known> {
+    let then = since.disk(Some(&wanted.key))?;
+    Ok(match tracked_areas(repository, source, then, &since.commit.properties, wanted)? {
+        Tracked::Areas(areas) => Known::Areas { since: since.session(), areas },
+        Tracked::Anywhere(reason) => Known::Nothing(Untracked::Unknown(reason)),
+    })
+}
