@@ -312,3 +312,58 @@ fn a_server_that_has_no_room_left_fails_the_restore_and_says_what_to_do() {
     let hint = "  hint: make room behind the export, and run the same command again with --resume\n";
     assert!(ended.stderr.ends_with(hint), "{ended:?}");
 }
+
+#[test]
+fn an_export_is_rolled_back_by_its_bitmap_and_only_what_changed_is_touched() {
+    let mut scene = Scene::new(7);
+    scene.write_at_random(60);
+    image::add_bitmap(&scene.image, BITMAP);
+    scene.back_up(&scene.serve_with_bitmap(), &[]);
+    image::clear_bitmap(&scene.image, BITMAP);
+    scene.write_at_random(6);
+    scene.write(&["write -P 77 1M 64k".to_owned(), "write -P 78 50M 4k".to_owned()]);
+    {
+        let bitmap = [format!("--bitmap={BITMAP}")];
+        let program = Program::writable_qemu_nbd(&scene.image, "qcow2", 8).with(bitmap);
+        let server = NbdServer::start(program, Listen::UnixIn(scene.world.dir.path()));
+        let uri = server.uri("");
+        let report = scene.world.report(&[
+            "restore",
+            "web@latest",
+            "--to",
+            &uri,
+            "--in-place",
+            "--bitmap",
+            BITMAP,
+            "--since",
+            "web@latest",
+        ]);
+        assert_eq!(report["changesSince"], report["snapshot"]);
+        let [compared, written] = ["comparedBytes", "writtenBytes"].map(|key| number(&report[key]));
+        assert!(written > 0 && written < 4 << 20 && compared < 16 << 20, "{report}");
+    }
+    scene.compare();
+}
+
+#[test]
+fn a_restore_onto_an_export_goes_on_where_it_failed() {
+    let mut scene = Scene::new(8);
+    scene.write_at_random(60);
+    scene.back_up(&scene.serve(), &[]);
+    let (target, server) = writable(&scene, "target.qcow2", DISK_LEN);
+    let uri = server.uri("");
+    let packs = std::fs::read_dir(scene.world.path("repo/d/default")).expect("the packs");
+    let pack = packs
+        .map(|entry| entry.expect("a pack").path())
+        .max_by_key(|path| path.metadata().expect("its length").len());
+    let (pack, aside) = (pack.expect("a pack"), scene.world.path("aside"));
+    std::fs::rename(&pack, &aside).expect("the pack is moved away");
+    let restore = ["restore", "web@latest", "--to", &uri];
+    let failed = scene.world.run(&restore);
+    assert_eq!(failed.code, Some(3), "{failed:?}");
+    assert!(failed.stderr.contains(" is incomplete; the same command with --resume goes on"), "{failed:?}");
+    std::fs::rename(&aside, &pack).expect("the pack is moved back");
+    scene.world.run(&[&restore[..], &["--resume"]].concat()).done();
+    drop(server);
+    assert_same(&target, &scene.image);
+}

@@ -32,6 +32,7 @@ const LOST_SHOWN: usize = 8;
 
 /// The arguments of `restore`.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are what they are")]
 pub(crate) struct Arguments {
     /// The beginning of an id, VM@latest, or VM@TIME for the newest at that time
     ///
