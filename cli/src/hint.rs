@@ -273,6 +273,9 @@ fn target(error: &TargetError) -> Option<&'static str> {
             "find what uses it (a mounted partition, LVM, RAID, swap), if it is the right device"
         }
         TargetError::TooSmall { .. } => "name a device that is at least as large",
+        TargetError::TooLarge { .. } | TargetError::TooMuch { .. } => {
+            "restore it with --format raw, and have the tool convert it that takes it in"
+        }
         TargetError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             "check the path; directories are not made"
         }

@@ -99,7 +99,7 @@ fn wrong_usage_has_exit_code_2() {
         &["show", "web"],
         &["show", "web@yesterday"],
         &["show", "abc"],
-        &["restore", "web@latest", "--to", "out", "--format", "vhd"],
+        &["restore", "web@latest", "--to", "out", "--format", "vdi"],
         &["--threads", "0", "snapshots"],
         &["--auth", "password", "snapshots"],
         &["--limit-upload", "0", "snapshots"],

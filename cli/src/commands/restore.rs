@@ -1,5 +1,6 @@
 //! `keepstone restore`
 
+mod format;
 mod going_on;
 mod machine;
 mod place;
@@ -15,12 +16,13 @@ use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
 use crate::vsphere::VSphereArguments;
-use clap::ValueEnum;
+use format::{Content, Format};
 use going_on::GoingOn;
 use keepstone_engine::restore::{
     Journal, JournalError, LostRange, OnDamage, Onto, RestoreJob, RestoreReport, WINDOW_LEN, restore,
 };
 use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::target::ImageIdentity;
 use keepstone_engine::{DiskSource, DiskTarget, EngineError, Repository};
 use place::{Opened, Place};
 use repo_format::{Disk, SessionId};
@@ -62,7 +64,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     keep_going: bool,
 
-    /// The form of the target
+    /// The form of the target; other than raw for files and standard output only
     #[arg(long, value_name = "FORMAT", default_value = "raw")]
     format: Format,
 
@@ -90,18 +92,13 @@ pub(crate) struct Arguments {
     vsphere: VSphereArguments,
 }
 
-/// The forms of targets.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// The bytes of the disk
-    Raw,
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
     #[serde(flatten)]
     restore: RestoreReport,
+    format: Format,
+    image_bytes: Option<u64>,
     /// What only a VM in vSphere has.
     #[serde(rename = "vsphere", skip_serializing_if = "Option::is_none")]
     machine: Option<machine::MachineReport>,
@@ -114,8 +111,8 @@ struct Report {
 /// Restores a disk.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
-    let Format::Raw = arguments.format;
     let place = Place::parse(arguments)?;
+    arguments.format.check(&place, arguments)?;
     place.must_be_outside_of_repository(settings)?;
     place.check_onto(arguments)?;
     let changes = Changes::read(arguments, &place)?;
@@ -124,6 +121,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
+    let content = Content { disk_bytes: disk.size, identity: ImageIdentity::of(&snapshot, disk) };
     let session = snapshot.session();
     let going_on = GoingOn::look(settings, &repository, &place, arguments, (session, disk))?;
     let known = match changes.areas(&repository, (&snapshot, disk), || place.open_source(arguments))? {
@@ -147,14 +145,20 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         let (outcome, told) = onto.restore(vm, |target| work.write(target, None, WINDOW_LEN));
         (outcome, Some(told))
     } else {
-        let Opened { target, window_len, source } = place.open(disk.size, arguments)?;
+        let Opened { target, window_len, source } = place.open(content, arguments)?;
         (work.write(target.as_ref(), source.as_deref(), window_len).map_err(Into::into), None)
     };
     work.end(outcome.is_ok())?;
-    let figures = Figures::take(stopwatch, &store);
-    let report = Report { restore: outcome?, machine, changes: known.report(), figures };
+    let report = Report {
+        restore: outcome?,
+        format: arguments.format,
+        image_bytes: place.image_bytes()?,
+        machine,
+        changes: known.report(),
+        figures: Figures::take(stopwatch, &store),
+    };
     let console = match place {
-        Place::Output => settings.console.reporting_on_stderr(),
+        Place::Output(_) => settings.console.reporting_on_stderr(),
         _ => settings.console,
     };
     console.report(&report, |report| text(report, &arguments.to))?;
@@ -228,6 +232,9 @@ fn text(report: &Report, to: &str) -> String {
         format!("  {}; {} fetched", written(&report.restore), size(*fetched_bytes)),
         format!("  {}", report.figures.line(*disk_bytes)),
     ];
+    if let (Format::Vhd | Format::Vmdk | Format::Qcow2, Some(bytes)) = (report.format, report.image_bytes) {
+        text.insert(1, format!("  as {} of {} ({bytes} bytes)", report.format.name(), size(bytes)));
+    }
     if let Some(machine) = &report.machine {
         text.extend(machine.lines());
     }

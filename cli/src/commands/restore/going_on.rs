@@ -25,6 +25,8 @@ pub(super) struct GoingOn {
     resumed: Option<Journal>,
     /// An interrupted restore to the same place, which is not gone on with.
     left: Option<JournalHead>,
+    /// Nobody can go on with this one.
+    is_final: bool,
 }
 
 impl GoingOn {
@@ -46,13 +48,15 @@ impl GoingOn {
             _ => arguments.to.clone(),
         };
         let head = JournalHead::new(repository.config().repository, snapshot, disk, &named);
-        let mut going_on = Self { path, head, resumed: None, left: None };
+        let is_final = !arguments.format.can_go_on();
+        let mut going_on = Self { path, head, resumed: None, left: None, is_final };
         let Some(path) = &going_on.path else { return Ok(going_on) };
         if arguments.resume {
             going_on.resumed = Journal::resume(path, &going_on.head)?;
         } else {
             going_on.left = Journal::head(path)?;
-            if going_on.left.as_ref() == Some(&going_on.head) && !arguments.in_place {
+            let is_same = going_on.left.as_ref() == Some(&going_on.head);
+            if is_same && !arguments.in_place && !is_final {
                 say(
                     "an interrupted restore of the same disk is begun anew; --resume would have gone on with it",
                 );
@@ -82,7 +86,12 @@ impl GoingOn {
             tracing::info!(%error, "there is no directory for a journal");
             return Ok(None);
         }
-        Journal::begin(path, &self.head).map(Some)
+        let journal = Journal::begin(path, &self.head)?;
+        if self.is_final {
+            // What an earlier journal tells of is gone.
+            return journal.remove().map(|()| None);
+        }
+        Ok(Some(journal))
     }
 }
 
@@ -99,7 +108,7 @@ fn journal_path(
             name.push(JOURNAL);
             Some(path.with_file_name(name))
         }
-        Place::Output => None,
+        Place::Output(_) => None,
         _ => {
             // A name of any length, with any characters, as one that is none of these.
             let name = format!("restore-{}", repository.keys().vm_tag(to));

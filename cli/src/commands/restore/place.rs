@@ -1,6 +1,7 @@
 //! Where a disk is restored to.
 
 use super::Arguments;
+use super::format::{Content, Written};
 use super::machine::MachineArguments;
 use crate::exit::Usage;
 use crate::location::Location;
@@ -9,29 +10,28 @@ use crate::settings::Settings;
 use crate::unsupported::{Role, local_path};
 use anyhow::{Context as _, bail};
 use keepstone_engine::nbd::{NbdPlace, NbdSettings};
-use keepstone_engine::restore::{WINDOW_LEN, WINDOWS_OPEN};
+use keepstone_engine::restore::WINDOW_LEN;
 use keepstone_engine::source::{NbdDisk, RawImage};
-use keepstone_engine::target::{
-    DeviceTarget, Existing, FileTarget, ImageTarget, Incomplete, NbdTarget, StreamTarget, partial_path,
-};
+use keepstone_engine::target::{DeviceTarget, Existing, ImageTarget, NbdTarget, partial_path};
 use keepstone_engine::vsphere::VSpherePlace;
 use keepstone_engine::{DiskSource, DiskTarget};
-use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What a stream keeps in memory until it is its turn is so much for each window that is restored at a time.
-const STREAM_WINDOW_LEN: u64 = 64 << 20;
+pub(super) const STREAM_WINDOW_LEN: u64 = 64 << 20;
 
 /// Where a disk goes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Place {
     File(PathBuf),
     Device(PathBuf),
     Nbd(NbdPlace),
-    Output,
+    /// Standard output, with what was written to it so far.
+    Output(Written),
     /// A disk of a VM in vSphere.
     Machine(VSpherePlace),
 }
@@ -59,7 +59,7 @@ impl Place {
                         .hint("redirect the output to a file or a pipe")
                 );
             }
-            return Ok(Self::Output);
+            return Ok(Self::Output(Written::default()));
         }
         if let Some(place) = nbd::export(&arguments.to)? {
             return Ok(Self::Nbd(place));
@@ -100,7 +100,7 @@ impl Place {
             (false, false) => return Ok(()),
         };
         match self {
-            Self::Output => Err(Usage::new(format!("{option} needs a target that can be read"))
+            Self::Output(_) => Err(Usage::new(format!("{option} needs a target that can be read"))
                 .hint("name a file, a block device or an NBD export with --to")),
             Self::File(path) if arguments.in_place && !path.exists() => Err(Usage::new(format!(
                 "{} does not exist, and --in-place brings back a disk that is there",
@@ -121,13 +121,14 @@ impl Place {
                 let bitmap = arguments.tracked.bitmap.clone();
                 Ok(Box::new(NbdDisk::open(place, NbdSettings { bitmap, ..NbdSettings::default() })?))
             }
-            Self::Output | Self::Machine(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Output(_) | Self::Machine(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    /// Opens it for a disk of `size` bytes.
-    pub(super) fn open(&self, size: u64, arguments: &Arguments) -> anyhow::Result<Opened> {
+    /// Opens it for a disk.
+    pub(super) fn open(&self, content: Content, arguments: &Arguments) -> anyhow::Result<Opened> {
         let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
+        let size = content.disk_bytes;
         Ok(match self {
             Self::Machine(_) => unreachable!("a disk of a VM is opened by its own way"),
             Self::File(path) if arguments.in_place => {
@@ -137,13 +138,7 @@ impl Place {
             }
             Self::File(path) => {
                 let left = partial_path(path).filter(|left| arguments.resume && left.exists());
-                let Some(left) = left else {
-                    let target = Box::new(FileTarget::create(path, size, existing, Incomplete::Kept)?);
-                    return Ok(Opened { target, window_len: WINDOW_LEN, source: None });
-                };
-                let target = Box::new(FileTarget::go_on(path, size, existing)?);
-                let source = RawImage::open_beginning(&left, size)?;
-                Opened { target, window_len: WINDOW_LEN, source: Some(Box::new(source)) }
+                arguments.format.file(path, existing, content, left.as_deref())?
             }
             Self::Device(path) => {
                 let target = Box::new(DeviceTarget::open(path, size)?);
@@ -160,17 +155,19 @@ impl Place {
                 let source = source.map(|source| Box::new(source) as Box<dyn DiskSource>);
                 Opened { target, window_len: WINDOW_LEN, source }
             }
-            Self::Output => {
-                // Standard output itself would look for line ends in the disk.
-                let output =
-                    io::stdout().as_fd().try_clone_to_owned().context("could not use standard output")?;
-                let kept_max = WINDOWS_OPEN * STREAM_WINDOW_LEN;
-                Opened {
-                    target: Box::new(StreamTarget::new(File::from(output), size, kept_max)),
-                    window_len: STREAM_WINDOW_LEN,
-                    source: None,
-                }
+            Self::Output(written) => arguments.format.output(content, Arc::clone(written))?,
+        })
+    }
+
+    /// The length of the file or stream that was written; only these are images.
+    pub(super) fn image_bytes(&self) -> anyhow::Result<Option<u64>> {
+        Ok(match self {
+            Self::File(path) => {
+                let shown = || format!("could not look at {}", path.display());
+                Some(path.metadata().with_context(shown)?.len())
             }
+            Self::Device(_) | Self::Nbd(_) | Self::Machine(_) => None,
+            Self::Output(written) => Some(written.load(Ordering::Relaxed)),
         })
     }
 }
