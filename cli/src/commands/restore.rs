@@ -142,7 +142,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     };
     let (outcome, machine) = if let Place::Machine(vm) = &place {
         let onto = machine::Onto { settings, arguments, repository: &repository, disk };
-        let (outcome, told) = onto.restore(vm, |target| work.write(target, None, WINDOW_LEN));
+        let (outcome, told) = onto.restore(vm, |target, source| Ok(work.write(target, source, WINDOW_LEN)?));
         (outcome, Some(told))
     } else {
         let Opened { target, window_len, source } = place.open(content, arguments)?;

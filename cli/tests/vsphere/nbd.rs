@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 const KEYS: [&str; 2] = ["scsi0-0", "scsi0-1"];
 
 /// What stands for VMware's library.
-fn library(scene: &Scene) -> PathBuf {
+pub fn library(scene: &Scene) -> PathBuf {
     let directory = scene.world.path("vddk");
     fs::create_dir_all(directory.join("lib64")).unwrap();
     fs::write(directory.join("lib64/libvixDiskLib.so.8"), "").unwrap();

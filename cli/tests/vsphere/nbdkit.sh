@@ -4,13 +4,14 @@
 set -eu
 
 [ "$1" != --dump-plugin ] || exit 0
-pid= socket= library= password= file= previous=
+readonly= pid= socket= library= password= file= previous=
 for argument in "$@"; do
     case "$previous" in
         --pidfile) pid=$argument ;;
         --unix) socket=$argument ;;
     esac
     case "$argument" in
+        --readonly) readonly=$argument ;;
         libdir=*) library=${argument#libdir=} ;;
         password=+*) password=${argument#password=+} ;;
         file=*) file=${argument##*/} ;;
@@ -20,4 +21,4 @@ done
 cat "$password" >>"$library/passwords"
 echo >>"$library/passwords"
 [ ! -e "$library/fails" ] || { echo "nbdkit: vddk: cannot log in with $(cat "$password")" >&2; exit 3; }
-exec nbdkit --foreground --readonly --exit-with-parent --pidfile "$pid" --unix "$socket" file "$library/$file"
+exec nbdkit --foreground $readonly --exit-with-parent --pidfile "$pid" --unix "$socket" file "$library/$file"

@@ -1,6 +1,7 @@
 //! Restores onto disks of VMs: what was backed up is there again, and the next backup knows that it is.
 
 mod faults;
+mod nbd;
 mod refusals;
 
 use crate::scene::{BLOCK, MIB, Scene, disk, disks, interrupt, same_bytes};

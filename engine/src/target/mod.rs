@@ -24,7 +24,7 @@ pub use nbd::NbdTarget;
 pub use partial::{Existing, partial_path};
 pub use qcow2::Qcow2Target;
 pub use stream::StreamTarget;
-pub(crate) use veil::Veil;
+pub(crate) use veil::{Below, Veil};
 pub use vhd::{VhdFooter, VhdTarget};
 pub use vmdk::{VmdkSettings, VmdkTarget};
 

@@ -1,7 +1,9 @@
 //! Keeps a disk that is written in place from looking complete before it is.
 
 use super::DiskTarget;
+use crate::DiskSource;
 use crate::frames::lock;
+use crate::source::ReadPart;
 use std::io;
 use std::sync::Mutex;
 
@@ -27,33 +29,54 @@ struct Head {
 enum State {
     /// Nothing was written yet.
     Untouched,
-    /// The target's beginning is zero.
+    /// The disk's beginning is zero, and the head holds what it is to be.
     Lowered,
+}
+
+/// The disk below a veil: what is written, and the same to be read.
+#[derive(Clone, Copy)]
+pub(crate) struct Below<'a> {
+    pub(crate) target: &'a dyn DiskTarget,
+    /// Nothing if it cannot be read: then all of it is written.
+    pub(crate) existing: Option<&'a dyn DiskSource>,
 }
 
 impl Veil {
     /// Makes one for a disk of `size` bytes. Nothing is written yet.
     pub(crate) fn over(size: u64) -> Self {
         let len = size.min(HEAD_LEN);
-        let bytes = vec![0; usize::try_from(len).expect("it is at most 1 MiB")];
-        Self { head: Mutex::new(Head { bytes, state: State::Untouched }), len }
+        Self { head: Mutex::new(Head { bytes: Vec::new(), state: State::Untouched }), len }
     }
 
     /// Writes `data` at `offset`; what is of the head is kept.
-    pub(crate) fn write_at(&self, target: &dyn DiskTarget, offset: u64, data: &[u8]) -> io::Result<()> {
-        let kept = self.keep(target, offset, data.len() as u64, |head, kept| {
+    pub(crate) fn write_at(&self, below: Below<'_>, offset: u64, data: &[u8]) -> io::Result<()> {
+        let kept = self.keep(below, offset, data.len() as u64, |head, kept| {
             head.copy_from_slice(data.get(..kept).expect("it is no longer than the data"));
         })?;
         match data.get(kept..) {
-            Some(rest) if !rest.is_empty() => target.write_at(offset + kept as u64, rest),
+            Some(rest) if !rest.is_empty() => below.target.write_at(offset + kept as u64, rest),
             _ => Ok(()),
         }
     }
 
     /// Makes a range zero; what is of the head is kept.
-    pub(crate) fn zero_at(&self, target: &dyn DiskTarget, offset: u64, length: u64) -> io::Result<()> {
-        let kept = self.keep(target, offset, length, |head, _| head.fill(0))? as u64;
-        if kept == length { Ok(()) } else { target.zero_at(offset + kept, length - kept) }
+    pub(crate) fn zero_at(&self, below: Below<'_>, offset: u64, length: u64) -> io::Result<()> {
+        let kept = self.keep(below, offset, length, |head, _| head.fill(0))? as u64;
+        if kept == length { Ok(()) } else { below.target.zero_at(offset + kept, length - kept) }
+    }
+
+    /// Reads what the disk will be if nothing more is written.
+    pub(crate) fn read(&self, existing: &dyn DiskSource, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        existing.read(parts)?;
+        // Afterwards: what was read before the veil was lowered is the same.
+        let head = lock(&self.head);
+        for part in parts.iter_mut().filter(|part| head.state == State::Lowered && part.offset < self.len) {
+            let start = usize::try_from(part.offset).expect("it is in the head");
+            let kept = head.bytes.get(start..).expect("it is in the head");
+            let len = kept.len().min(part.buffer.len());
+            part.buffer[..len].copy_from_slice(&kept[..len]);
+        }
+        Ok(())
     }
 
     /// Writes the head, once all else is durable, and finishes the target.
@@ -75,16 +98,21 @@ impl Veil {
     /// from the range's beginning.
     fn keep(
         &self,
-        target: &dyn DiskTarget,
+        below: Below<'_>,
         offset: u64,
         length: u64,
         change: impl FnOnce(&mut [u8], usize),
     ) -> io::Result<usize> {
         let mut head = lock(&self.head);
         if head.state == State::Untouched {
-            target.zero_at(0, self.len)?;
-            target.flush()?;
-            head.state = State::Lowered;
+            // What is there may be all that it has to be.
+            let mut there = vec![0; usize::try_from(self.len).expect("it is at most 1 MiB")];
+            if let Some(existing) = below.existing {
+                existing.read(&mut [ReadPart { offset: 0, buffer: &mut there }])?;
+            }
+            below.target.zero_at(0, self.len)?;
+            below.target.flush()?;
+            *head = Head { bytes: there, state: State::Lowered };
         }
         let end = offset.saturating_add(length).min(self.len);
         let Some(kept) = end.checked_sub(offset).and_then(|kept| usize::try_from(kept).ok()) else {
@@ -99,6 +127,7 @@ impl Veil {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::{ChangedAreas, Since};
 
     const SIZE: u64 = 3 << 20;
 
@@ -131,6 +160,33 @@ mod tests {
         }
     }
 
+    impl DiskSource for Plain {
+        fn size(&self) -> u64 {
+            lock(&self.0).len() as u64
+        }
+
+        fn changed_areas(&self, _: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+            for part in parts {
+                let start = usize::try_from(part.offset).unwrap();
+                let end = start + part.buffer.len();
+                part.buffer.copy_from_slice(&lock(&self.0)[start..end]);
+            }
+            Ok(())
+        }
+
+        fn check_unchanged(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn below(disk: &Plain) -> Below<'_> {
+        Below { target: disk, existing: Some(disk) }
+    }
+
     fn bytes(target: &Plain) -> Vec<u8> {
         lock(&target.0).clone()
     }
@@ -144,11 +200,11 @@ mod tests {
         assert!(bytes(&target) == old, "nothing was to be written yet");
         let new: Vec<u8> = (0..3 << 20).map(|at: u32| (at / 4096).to_le_bytes()[0] | 1).collect();
         // From the end, with a part over the head's end.
-        veil.write_at(&target, 2 << 20, &new[2 << 20..]).unwrap();
-        veil.write_at(&target, (1 << 20) - 5000, &new[(1 << 20) - 5000..2 << 20]).unwrap();
-        veil.zero_at(&target, 1000, 500).unwrap();
-        veil.write_at(&target, 1500, &new[1500..(1 << 20) - 5000]).unwrap();
-        veil.write_at(&target, 0, &new[..1000]).unwrap();
+        veil.write_at(below(&target), 2 << 20, &new[2 << 20..]).unwrap();
+        veil.write_at(below(&target), (1 << 20) - 5000, &new[(1 << 20) - 5000..2 << 20]).unwrap();
+        veil.zero_at(below(&target), 1000, 500).unwrap();
+        veil.write_at(below(&target), 1500, &new[1500..(1 << 20) - 5000]).unwrap();
+        veil.write_at(below(&target), 0, &new[..1000]).unwrap();
         let incomplete = bytes(&target);
         assert!(incomplete[..1 << 20].iter().all(|byte| *byte == 0), "the beginning shows");
         assert!(incomplete[1 << 20..] == new[1 << 20..], "the rest is not there");
@@ -170,10 +226,31 @@ mod tests {
     fn a_disk_may_be_smaller_than_what_is_kept() {
         let target = Plain::new(1000);
         let veil = Veil::over(1000);
-        veil.write_at(&target, 0, &[1; 600]).unwrap();
-        veil.zero_at(&target, 600, 400).unwrap();
+        veil.write_at(below(&target), 0, &[1; 600]).unwrap();
+        veil.zero_at(below(&target), 600, 400).unwrap();
         assert_eq!(bytes(&target), [0; 1000]);
         veil.finish(&target).unwrap();
         assert_eq!(bytes(&target), [[1; 600].as_slice(), &[0; 400]].concat());
+    }
+
+    #[test]
+    fn what_is_not_written_stays_and_is_read_as_it_will_be() {
+        let target = Plain::new(SIZE);
+        let mut expected = bytes(&target);
+        let veil = Veil::over(SIZE);
+        veil.write_at(below(&target), 700_000, &vec![1; 100_000]).unwrap();
+        veil.zero_at(below(&target), (1 << 20) - 10, 20).unwrap();
+        expected[700_000..800_000].fill(1);
+        expected[(1 << 20) - 10..(1 << 20) + 10].fill(0);
+        let mut read = vec![0; 3 << 20];
+        let (first, rest) = read.split_at_mut(300_000);
+        let (second, third) = rest.split_at_mut(1 << 20);
+        let mut parts = [(0, first), (300_000, second), (300_000 + (1 << 20), third)]
+            .map(|(offset, buffer)| ReadPart { offset, buffer });
+        veil.read(&target, &mut parts).unwrap();
+        assert!(read == expected, "it is read otherwise");
+        assert!(bytes(&target)[..1 << 20].iter().all(|byte| *byte == 0), "the beginning shows");
+        veil.finish(&target).unwrap();
+        assert!(bytes(&target) == expected, "it is otherwise");
     }
 }

@@ -22,7 +22,8 @@ use super::model::{MoRef, Power, VirtualDisk, VmInfo};
 use super::snapshot_name::SnapshotName;
 use super::transport::{Noted, Reader, Transport, TransportError, TransportSettings, WritableDisk};
 use super::waiting::{WaitError, Waiter};
-use crate::target::Veil;
+use crate::source::{ChangedAreas, ReadPart, Since};
+use crate::target::{Below, Veil};
 use crate::{DiskSource, DiskTarget};
 use fitness::{Wanted, fit};
 use std::io;
@@ -194,6 +195,9 @@ pub enum DiskTold {
 /// A disk of a VM that is open to be written. Its beginning appears when the target is finished, so that a disk that was
 /// written in part looks empty.
 ///
+/// That beginning is not durable before, whatever a flush says: no journal of what is complete can be kept of it. What
+/// an interrupted restore wrote is found again by comparing it with [`VmDisk::existing`].
+///
 /// It has to be closed. If it is not, it stays attached, and the VM cannot run.
 pub struct VmDisk<'a> {
     path: WritableDisk,
@@ -245,10 +249,16 @@ impl<'a> VmDisk<'a> {
         self
     }
 
-    /// What the disk holds now.
+    /// What the disk holds now, for a restore of what differs, if it can be read while it is written. Nothing is known of
+    /// what changed on it.
     #[must_use]
-    pub fn existing(&self) -> &dyn DiskSource {
-        self.path.existing()
+    pub fn existing(&self) -> Option<Box<dyn DiskSource + '_>> {
+        let existing = self.path.existing()?;
+        Some(Box::new(Veiled { existing, veil: &self.veil }))
+    }
+
+    fn below(&self) -> Below<'_> {
+        Below { target: self.path.target(), existing: self.path.existing() }
     }
 
     /// The disk as the VM has it.
@@ -294,11 +304,11 @@ impl<'a> VmDisk<'a> {
 
 impl DiskTarget for VmDisk<'_> {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.veil.write_at(self.path.target(), offset, data)
+        self.veil.write_at(self.below(), offset, data)
     }
 
     fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.veil.zero_at(self.path.target(), offset, length)
+        self.veil.zero_at(self.below(), offset, length)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -307,6 +317,30 @@ impl DiskTarget for VmDisk<'_> {
 
     fn finish(&self) -> io::Result<()> {
         self.veil.finish(self.path.target())
+    }
+}
+
+/// What a disk holds, as it will be.
+struct Veiled<'d> {
+    existing: &'d dyn DiskSource,
+    veil: &'d Veil,
+}
+
+impl DiskSource for Veiled<'_> {
+    fn size(&self) -> u64 {
+        self.existing.size()
+    }
+
+    fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        self.existing.changed_areas(since)
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        self.veil.read(self.existing, parts)
+    }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        self.existing.check_unchanged()
     }
 }
 

@@ -108,7 +108,8 @@ fn journal_path(
             name.push(JOURNAL);
             Some(path.with_file_name(name))
         }
-        Place::Output(_) => None,
+        // The beginning of a disk of a VM is durable at the end only: what is there is found by comparing.
+        Place::Output(_) | Place::Machine(_) => None,
         _ => {
             // A name of any length, with any characters, as one that is none of these.
             let name = format!("restore-{}", repository.keys().vm_tag(to));

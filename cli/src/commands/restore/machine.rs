@@ -13,7 +13,7 @@ use keepstone_engine::vsphere::{
     DiskJob, DiskTold, Journal, NotOpened, Problem, RestoreNotes, Running, SnapshotName, VSpherePlace,
     VmDisk, Waiter,
 };
-use keepstone_engine::{DiskTarget, EngineError, Repository};
+use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::Disk;
 use serde::Serialize;
 use std::fs::{File, TryLockError};
@@ -110,11 +110,11 @@ pub(super) struct Onto<'a> {
 }
 
 impl Onto<'_> {
-    /// Opens the disk of a VM, has it written, and gives it back. What is told is worth telling however it ended.
+    /// Opens the disk of a VM, has it written, and gives it back. What it holds can be read meanwhile, if the way allows. What is told is worth telling however it ended.
     pub(super) fn restore(
         &self,
         place: &VSpherePlace,
-        write: impl FnOnce(&dyn DiskTarget) -> Result<RestoreReport, EngineError>,
+        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>) -> anyhow::Result<RestoreReport>,
     ) -> (anyhow::Result<RestoreReport>, MachineReport) {
         let mut told = Telling { settings: self.settings, report: MachineReport::default() };
         let outcome = self.with_machine(place, &mut told, write);
@@ -125,7 +125,7 @@ impl Onto<'_> {
         &self,
         place: &VSpherePlace,
         told: &mut Telling<'_>,
-        write: impl FnOnce(&dyn DiskTarget) -> Result<RestoreReport, EngineError>,
+        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>) -> anyhow::Result<RestoreReport>,
     ) -> anyhow::Result<RestoreReport> {
         let Self { settings, arguments, repository, disk } = *self;
         let center = Center::connect(settings, &arguments.vsphere, place)?;
@@ -157,7 +157,8 @@ impl Onto<'_> {
         let outcome = std::thread::scope(|threads| {
             let kept = &opened;
             threads.spawn(move || kept.keep_alive(&stop));
-            let outcome = write(opened.target());
+            let existing = opened.existing();
+            let outcome = write(opened.target(), existing.as_deref());
             drop(ended);
             outcome
         });
@@ -173,7 +174,7 @@ impl Onto<'_> {
                 told.report.vm
             ));
         }
-        Ok(outcome?)
+        outcome
     }
 
     /// What this host remembers of its restores onto the VM, which no other process does meanwhile.

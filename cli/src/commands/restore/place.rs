@@ -107,8 +107,6 @@ impl Place {
                 path.display()
             ))
             .hint("leave out --in-place to make a new file")),
-            Self::Machine(_) => Err(Usage::new(format!("{option} is not for disks of VMs in vSphere yet"))
-                .hint("leave it out: the whole disk is written")),
             _ => Ok(()),
         }
     }

@@ -246,7 +246,7 @@ pub enum TransportError {
         said: String,
     },
     /// nbdkit does not give the disk.
-    #[error("nbdkit cannot read {file}{}", saying(said))]
+    #[error("nbdkit cannot open {file}{}", saying(said))]
     Nbd {
         /// The disk.
         file: String,

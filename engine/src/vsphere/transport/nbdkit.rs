@@ -1,4 +1,4 @@
-//! NBD: nbdkit reads the disk with VMware's library, and we are its client over a socket.
+//! NBD: nbdkit reads or writes the disk with VMware's library, and we are its client over a socket.
 //!
 //! The password is in a file that only this user can read, from before nbdkit starts until it is ready; it is in no
 //! argument and no variable.
@@ -6,8 +6,9 @@
 use super::error::TransportError;
 use super::process::Running;
 use super::{Reader, TransportSettings, certificate, descriptor};
-use crate::nbd::{Holes, NbdPlace, NbdSettings};
+use crate::nbd::{Holes, NbdError, NbdPlace, NbdSettings};
 use crate::source::{ChangedAreas, DiskSource, NbdDisk, ReadPart, Since};
+use crate::target::{DiskTarget, Existing, NbdTarget};
 use crate::vsphere::client::VCenterSettings;
 use crate::vsphere::model::{MoRef, VirtualDisk};
 use crate::vsphere::waiting::{WaitError, Waiter};
@@ -35,16 +36,22 @@ const END_PATIENCE: Duration = Duration::from_secs(20);
 /// Disks that are open at once in one directory; more than a VM has.
 const DIRECTORIES_MAX: u32 = 1000;
 
-/// A disk that nbdkit serves.
+/// A disk that nbdkit serves to be read.
+pub(super) type Served = Server<NbdDisk>;
+
+/// A disk that nbdkit serves to be written.
+pub(super) type WritableServed = Server<NbdTarget>;
+
+/// A disk that nbdkit serves, and what is connected to it.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct Server<D> {
     // Dropped in this order: connections, the program, its files.
-    disk: NbdDisk,
+    disk: D,
     running: Running,
     _files: Files,
 }
 
-impl Served {
+impl<D> Server<D> {
     /// Closes the connections and ends nbdkit.
     pub(super) fn close(self, waiter: &Waiter<'_>) {
         let Self { disk, mut running, _files } = self;
@@ -70,7 +77,7 @@ impl Served {
     }
 }
 
-/// Bytes that cannot be read, and what nbdkit says lately.
+/// What cannot be done, and what nbdkit says lately.
 #[derive(Debug, thiserror::Error)]
 #[error("nbdkit says: {said}")]
 struct NbdkitFailed {
@@ -96,8 +103,77 @@ impl DiskSource for Served {
     }
 }
 
+impl DiskTarget for WritableServed {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.explained(self.disk.write_at(offset, data))
+    }
+
+    fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.explained(self.disk.zero_at(offset, length))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.explained(self.disk.flush())
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.explained(self.disk.finish())
+    }
+}
+
 /// Starts nbdkit for a disk of the snapshot, and connects to it.
 pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<Served, TransportError> {
+    let (running, files) = serve(reader, disk, Access::Snapshot(&reader.snapshot.snapshot))?;
+    let opened = NbdDisk::open(&files.place(), settings());
+    let opened = opened.map_err(|source| failed(disk, &running, source))?;
+    if opened.size() != disk.capacity_bytes {
+        let place = format!("{} by nbdkit", disk.backing.file.as_deref().unwrap_or_default());
+        let (found, expected) = (opened.size(), disk.capacity_bytes);
+        return Err(TransportError::OtherSize { place, found, expected });
+    }
+    Ok(Server { disk: opened, running, _files: files })
+}
+
+/// Starts nbdkit for a disk of the VM itself, and connects to it to write `disk_bytes` from the disk's beginning on.
+pub(super) fn open_for_writing(
+    reader: &Reader<'_, '_>,
+    disk: &VirtualDisk,
+    disk_bytes: u64,
+) -> Result<WritableServed, TransportError> {
+    let (running, files) = serve(reader, disk, Access::Writing)?;
+    // Each connection opens the disk, and the first one to write locks it. One that is lost may leave its lock.
+    let settings = NbdSettings { connections: 1, reconnects: 0, ..settings() };
+    let opened = NbdTarget::open(&files.place(), settings, disk_bytes, Existing::Replace);
+    let opened = opened.map_err(|source| failed(disk, &running, source))?;
+    Ok(Server { disk: opened, running, _files: files })
+}
+
+/// How a server is talked to that repeats what the library tells. What that calls unallocated may be incomplete, and an audit
+/// through it could not tell.
+fn settings() -> NbdSettings {
+    NbdSettings { holes: Holes::Read, timeout: SILENCE, reconnects: RECONNECTS, ..NbdSettings::default() }
+}
+
+fn failed(disk: &VirtualDisk, running: &Running, source: NbdError) -> TransportError {
+    let file = disk.backing.file.clone().unwrap_or_default();
+    TransportError::Nbd { file, said: running.said(), source }
+}
+
+/// What nbdkit serves.
+#[derive(Clone, Copy)]
+enum Access<'a> {
+    /// A disk as a snapshot keeps it, to be read.
+    Snapshot(&'a MoRef),
+    /// A disk of the VM itself, to be written.
+    Writing,
+}
+
+/// Starts nbdkit for a disk.
+fn serve(
+    reader: &Reader<'_, '_>,
+    disk: &VirtualDisk,
+    access: Access<'_>,
+) -> Result<(Running, Files), TransportError> {
     let TransportSettings { nbdkit, server, run_dir, .. } = reader.settings;
     let vddk = vddk(reader.settings)?;
     let file = descriptor(disk)?;
@@ -107,8 +183,7 @@ pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<Served
     let thumbprint = certificate::thumbprint(server)?;
     let files = Files::make_in(run_dir)?;
     files.write_password(&server.password)?;
-    let (vm, snapshot) = (&reader.vm.vm, &reader.snapshot.snapshot);
-    let target = Target { server, thumbprint: &thumbprint, vm, snapshot, file };
+    let target = Target { server, thumbprint: &thumbprint, vm: &reader.vm.vm, access, file };
     let mut command = command(reader.settings);
     command.args(arguments(&files, vddk, &target));
     let started = Running::start(&mut command, server.password.clone());
@@ -122,24 +197,7 @@ pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<Served
         Waited::Late(after) => return Err(TransportError::NbdkitLate { after, said: running.last_words() }),
     }
     files.remove_password()?;
-    // What the library calls unallocated may be incomplete, and an audit through it could not tell.
-    let settings = NbdSettings {
-        holes: Holes::Read,
-        timeout: SILENCE,
-        reconnects: RECONNECTS,
-        ..NbdSettings::default()
-    };
-    let opened = NbdDisk::open(&files.place(), settings);
-    let opened = opened.map_err(|source| TransportError::Nbd {
-        file: file.to_owned(),
-        said: running.said(),
-        source,
-    })?;
-    if opened.size() != disk.capacity_bytes {
-        let (found, expected) = (opened.size(), disk.capacity_bytes);
-        return Err(TransportError::OtherSize { place: format!("{file} by nbdkit"), found, expected });
-    }
-    Ok(Served { disk: opened, running, _files: files })
+    Ok((running, files))
 }
 
 /// Finds out whether nbdkit has its plugin, and that the library. Contacts nobody.
@@ -182,23 +240,22 @@ fn command(settings: &TransportSettings) -> Command {
     command
 }
 
-/// Which disk of which snapshot is served.
+/// Which disk of which VM is served.
 struct Target<'a> {
     server: &'a VCenterSettings,
     thumbprint: &'a str,
     vm: &'a MoRef,
-    snapshot: &'a MoRef,
+    access: Access<'a>,
     file: &'a str,
 }
 
 /// The arguments of nbdkit: others can see them.
 fn arguments(files: &Files, vddk: &Path, target: &Target<'_>) -> Vec<OsString> {
-    let Target { server, thumbprint, vm, snapshot, file } = target;
+    let Target { server, thumbprint, vm, access, file } = target;
     let mut password = OsString::from("+");
     password.push(files.password());
-    vec![
+    let mut arguments: Vec<OsString> = vec![
         "--foreground".into(),
-        "--readonly".into(),
         "--exit-with-parent".into(),
         "--pidfile".into(),
         files.pid().into(),
@@ -212,11 +269,15 @@ fn arguments(files: &Files, vddk: &Path, target: &Target<'_>) -> Vec<OsString> {
         parameter("password", password),
         parameter("thumbprint", thumbprint),
         parameter("vm", format!("moref={}", vm.id)),
-        parameter("snapshot", &snapshot.id),
         parameter("transports", TRANSPORTS),
         parameter("single-link", "false"),
         parameter("file", file),
-    ]
+    ];
+    if let Access::Snapshot(snapshot) = access {
+        arguments.insert(0, "--readonly".into());
+        arguments.push(parameter("snapshot", &snapshot.id));
+    }
+    arguments
 }
 
 fn parameter(name: &str, value: impl Into<OsString>) -> OsString {

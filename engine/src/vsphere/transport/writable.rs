@@ -1,9 +1,10 @@
 //! A disk of a VM that does not run, open to be written: attached to this machine, as [`hotadd`] does it, but so that what
-//! is written reaches the disk's file.
+//! is written reaches the disk's file; or by nbdkit.
 
 use super::devices::{Devices, Found, choose};
 use super::error::TransportError;
 use super::hotadd::{self, Attached, attachable, is_of, open_device, wanted};
+use super::nbdkit::{self, WritableServed};
 use super::{Reader, Transport, TransportChoice, proxy};
 use crate::source::RawImage;
 use crate::target::DeviceTarget;
@@ -28,7 +29,18 @@ pub(in crate::vsphere) struct Noted {
 /// An open disk. It has to be closed before its VM can run.
 #[derive(Debug)]
 pub(in crate::vsphere) struct WritableDisk {
-    // In this order: the device has to be unused before it goes away.
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    HotAdd(HotAdded),
+    Nbd(Box<WritableServed>),
+}
+
+/// An attached disk.
+#[derive(Debug)]
+struct HotAdded {
     target: DeviceTarget,
     existing: RawImage,
     attached: Attached,
@@ -36,19 +48,28 @@ pub(in crate::vsphere) struct WritableDisk {
 
 impl WritableDisk {
     /// How the disk is written.
-    #[expect(clippy::unused_self, reason = "it is a property of what is open")]
     pub(in crate::vsphere) fn transport(&self) -> Transport {
-        Transport::HotAdd
+        match self.way {
+            Way::HotAdd(_) => Transport::HotAdd,
+            Way::Nbd(_) => Transport::Nbd,
+        }
     }
 
     /// Where its bytes go.
     pub(in crate::vsphere) fn target(&self) -> &dyn DiskTarget {
-        &self.target
+        match &self.way {
+            Way::HotAdd(added) => &added.target,
+            Way::Nbd(served) => &**served,
+        }
     }
 
-    /// The bytes that it has.
-    pub(in crate::vsphere) fn existing(&self) -> &dyn DiskSource {
-        &self.existing
+    /// The bytes that it has, if they can be read while it is written: VMware's library opens a disk once to write it, and
+    /// gives it to nobody else then.
+    pub(in crate::vsphere) fn existing(&self) -> Option<&dyn DiskSource> {
+        match &self.way {
+            Way::HotAdd(added) => Some(&added.existing),
+            Way::Nbd(_) => None,
+        }
     }
 
     /// Gives the disk back.
@@ -56,9 +77,17 @@ impl WritableDisk {
     /// # Errors
     /// [`TransportError::StillAttached`].
     pub(in crate::vsphere) fn close(self, waiter: &Waiter<'_>) -> Result<(), TransportError> {
-        let Self { target, existing, attached } = self;
-        drop((target, existing));
-        attached.detach(waiter).map_err(|source| attached.still_there(None, source))
+        match self.way {
+            Way::HotAdd(HotAdded { target, existing, attached }) => {
+                // The device has to be unused before it goes away.
+                drop((target, existing));
+                attached.detach(waiter).map_err(|source| attached.still_there(None, source))
+            }
+            Way::Nbd(served) => {
+                served.close(waiter);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -86,27 +115,62 @@ impl Noted {
     }
 }
 
-/// Opens a disk by the wanted way.
+/// Opens a disk by the wanted way, or the first that can be used.
 pub(super) fn open(
     reader: &Reader<'_, '_>,
     disk: &VirtualDisk,
     disk_bytes: u64,
     note: &mut dyn FnMut(&Noted) -> io::Result<()>,
 ) -> Result<(WritableDisk, Vec<(Transport, TransportError)>), TransportError> {
-    match reader.settings.choice {
-        TransportChoice::Auto | TransportChoice::Only(Transport::HotAdd) => {
-            Ok((by_hotadd(reader, disk, disk_bytes, note)?, Vec::new()))
+    let mut refused = Vec::new();
+    for transport in ways(reader) {
+        let opened = match transport {
+            Transport::HotAdd => by_hotadd(reader, disk, disk_bytes, note).map(Way::HotAdd),
+            Transport::Nbd => {
+                nbdkit::open_for_writing(reader, disk, disk_bytes).map(|served| Way::Nbd(Box::new(served)))
+            }
+            Transport::Folder => Err(TransportError::OnlyReads { transport }),
+        };
+        match opened {
+            Ok(way) => return Ok((WritableDisk { way }, refused)),
+            Err(error) if error.is_final() || is_only(reader) => return Err(error),
+            Err(error) => refused.push((transport, error)),
         }
-        TransportChoice::Only(transport) => Err(TransportError::OnlyReads { transport }),
+    }
+    Err(TransportError::NoWay { refused })
+}
+
+/// Finds out whether a disk could be opened by the wanted way, or by any, without changing anything anywhere.
+pub(super) fn check(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<(), TransportError> {
+    let mut refused = Vec::new();
+    for transport in ways(reader) {
+        let checked = match transport {
+            Transport::HotAdd => hotadd::check(reader, disk),
+            Transport::Nbd => nbdkit::check(reader, disk),
+            Transport::Folder => Err(TransportError::OnlyReads { transport }),
+        };
+        match checked {
+            Ok(()) => return Ok(()),
+            Err(error) if is_only(reader) => return Err(error),
+            Err(error) => refused.push((transport, error)),
+        }
+    }
+    Err(TransportError::NoWay { refused })
+}
+
+/// The ways that may be gone, the fastest first.
+fn ways(reader: &Reader<'_, '_>) -> Vec<Transport> {
+    match reader.settings.choice {
+        TransportChoice::Only(transport) => vec![transport],
+        TransportChoice::Auto if reader.settings.vddk_dir.is_some() => {
+            vec![Transport::HotAdd, Transport::Nbd]
+        }
+        TransportChoice::Auto => vec![Transport::HotAdd],
     }
 }
 
-/// Finds out whether a disk could be opened by the wanted way, without changing anything anywhere.
-pub(super) fn check(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<(), TransportError> {
-    match reader.settings.choice {
-        TransportChoice::Auto | TransportChoice::Only(Transport::HotAdd) => hotadd::check(reader, disk),
-        TransportChoice::Only(transport) => Err(TransportError::OnlyReads { transport }),
-    }
+fn is_only(reader: &Reader<'_, '_>) -> bool {
+    matches!(reader.settings.choice, TransportChoice::Only(_))
 }
 
 fn by_hotadd(
@@ -114,7 +178,7 @@ fn by_hotadd(
     disk: &VirtualDisk,
     disk_bytes: u64,
     note: &mut dyn FnMut(&Noted) -> io::Result<()>,
-) -> Result<WritableDisk, TransportError> {
+) -> Result<HotAdded, TransportError> {
     let file = attachable(disk)?;
     let proxy = proxy::fit(reader)?;
     let devices = Devices::of(&reader.settings.root);
@@ -134,7 +198,7 @@ fn by_hotadd(
         }
     });
     match opened {
-        Ok((target, existing)) => Ok(WritableDisk { target, existing, attached }),
+        Ok((target, existing)) => Ok(HotAdded { target, existing, attached }),
         Err(error) => Err(attached.detach_after(&reader.cleaning, error)),
     }
 }
