@@ -255,3 +255,31 @@ fn replace(path: &std::path::Path, bytes: &[u8]) {
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
 }
+
+#[test]
+fn in_place_only_what_differs_is_written_and_what_was_begun_is_gone_on_with() {
+    let restoring = Restoring::new();
+    let command =
+        |option| Ended::of(restoring.scene.command(&RESTORE, &[&HOTADD[..], &[option]].concat()).output());
+    let ended = command("--in-place");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    restoring.is_back();
+    let report = ended.json();
+    let [written, compared] = ["writtenBytes", "comparedBytes"].map(|of| report[of].as_u64().unwrap());
+    assert!(written < MIB / 2 && compared >= 2 * MIB, "{report}");
+    assert_eq!(report["vsphere"]["nextBackupFull"], true);
+
+    // As a restore leaves it that ended in the middle.
+    let disk = restoring.scene.vm.disk(0);
+    disk.write_untracked(0, &vec![0; 1 << 20]);
+    let ended = command("--resume");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    restoring.is_back();
+    assert!(ended.json()["writtenBytes"].as_u64().unwrap() < MIB + MIB / 2, "{ended:?}");
+    // Nothing differs, so nothing is written, and the beginning is never away.
+    let ended = command("--in-place");
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.json()["writtenBytes"], 0, "{ended:?}");
+    restoring.is_back();
+    restoring.next_backups_are_right();
+}

@@ -10,8 +10,8 @@ use crate::settings::Settings;
 use crate::vsphere::Center;
 use keepstone_engine::restore::RestoreReport;
 use keepstone_engine::vsphere::{
-    DiskJob, DiskTold, Journal, NotOpened, Problem, RestoreNotes, Running, SnapshotName, VSpherePlace,
-    VmDisk, Waiter,
+    DiskJob, DiskTold, Journal, NotOpened, Problem, RestoreNotes, Running, SnapshotName, Transport,
+    VSpherePlace, VmDisk, Waiter,
 };
 use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::Disk;
@@ -51,9 +51,9 @@ impl MachineArguments {
     /// It is none, or nobody said that what is on the disk may be lost.
     pub(super) fn place(arguments: &Arguments) -> anyhow::Result<VSpherePlace> {
         let place = parse_place(&arguments.to)?;
-        if !arguments.overwrite {
+        if !arguments.overwrite && !arguments.in_place && !arguments.resume {
             let what = "what is on the disk of the VM would be lost";
-            return Err(Usage::new(what).hint("add --overwrite if that is meant").into());
+            return Err(Usage::new(what).hint("add --overwrite or --in-place if that is meant").into());
         }
         Ok(place)
     }
@@ -152,13 +152,18 @@ impl Onto<'_> {
                 return Err(error.into());
             }
         };
+        let compares = arguments.in_place || arguments.resume;
         told.size(disk.size, opened.disk().capacity_bytes);
         let (ended, stop) = channel();
         let outcome = std::thread::scope(|threads| {
             let kept = &opened;
             threads.spawn(move || kept.keep_alive(&stop));
             let existing = opened.existing();
-            let outcome = write(opened.target(), existing.as_deref());
+            let outcome = match existing.as_deref() {
+                Some(_) if !compares => write(opened.target(), None),
+                None if compares => Err(not_compared(opened.transport())),
+                existing => write(opened.target(), existing),
+            };
             drop(ended);
             outcome
         });
@@ -209,6 +214,15 @@ impl Onto<'_> {
         ));
         Ok((None, RestoreNotes { snapshots: Journal::nowhere(), disks: Journal::nowhere() }))
     }
+}
+
+/// Says that only a whole disk can be written.
+fn not_compared(transport: Transport) -> anyhow::Error {
+    Usage::new(format!(
+        "a disk that is written by {transport} cannot be read meanwhile to write what differs"
+    ))
+    .hint("use --transport hotadd, or --overwrite instead of --in-place and --resume")
+    .into()
 }
 
 /// Tells the user what goes on, and keeps what the report says.

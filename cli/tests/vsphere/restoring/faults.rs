@@ -107,7 +107,7 @@ fn with_an_answer_that_is_lost() {
 fn killed_at_any_change_and_some_questions_the_next_restore_cleans_up() {
     let restoring = Restoring::new();
     let mut attached = 0;
-    let some = |(method, nth): &(String, u64)| method.ends_with("_Task") || nth % 6 == 5;
+    let some = |(method, nth): &(String, u64)| method.ends_with("_Task") || nth % 15 == 5;
     for (method, nth) in calls(&restoring).into_iter().filter(some) {
         restoring.change();
         let at = (method.as_str(), nth);

@@ -58,6 +58,20 @@ fn where_nothing_can_be_attached_nbdkit_writes() {
 }
 
 #[test]
+fn what_is_written_by_nbdkit_is_not_compared() {
+    let (restoring, file) = serving();
+    let before = fs::read(&file).unwrap();
+    let mut arguments = by("nbd");
+    arguments.retain(|argument| *argument != "--overwrite");
+    arguments.push("--in-place");
+    let ended = Ended::of(restoring.scene.command(&RESTORE, &arguments).output());
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("use --transport hotadd, or --overwrite"), "{ended:?}");
+    same_bytes(&fs::read(&file).unwrap(), &before);
+    restoring.gave_back();
+}
+
+#[test]
 fn an_nbdkit_that_fails_is_told_and_changes_nothing() {
     let (restoring, file) = serving();
     fs::write(restoring.scene.world.path("vddk/fails"), "").unwrap();
