@@ -18,6 +18,7 @@ const TICK: Duration = Duration::from_millis(250);
 const BYTES: &str = "{prefix} {wide_bar} {done}/{total}  {rate}  {eta} left{msg}";
 const ITEMS: &str = "{prefix} {wide_bar} {pos}/{len}{msg}";
 const WAITING: &str = "{prefix} {spinner}";
+const COPYING: &str = "{prefix} {spinner} {done}  {rate}";
 
 /// Standard error of a terminal, with the bar that is drawn there, if any.
 #[derive(Clone, Debug)]
@@ -143,6 +144,9 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
         Phase::Audit { disk } => (format!("audit {disk}"), BYTES),
         Phase::Commit => ("commit".to_owned(), WAITING),
         Phase::Restore { disk } => (format!("restore {disk}"), BYTES),
+        // How much is in a directory is not known before.
+        Phase::Copy if total == 0 => ("copy".to_owned(), COPYING),
+        Phase::Copy => ("copy".to_owned(), BYTES),
         Phase::VerifyStructure => ("verify maps".to_owned(), ITEMS),
         Phase::RepairIndex => ("repair index".to_owned(), ITEMS),
         Phase::VerifyData => ("verify data".to_owned(), BYTES),

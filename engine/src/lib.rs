@@ -14,6 +14,7 @@ pub mod entropy;
 pub mod error;
 pub mod extent;
 mod frames;
+pub mod guest;
 pub mod index;
 mod map;
 pub mod nbd;

@@ -50,6 +50,8 @@ pub enum Phase {
         /// The disk's key.
         disk: String,
     },
+    /// Files of a guest are being copied; their bytes. Of a directory, the total is not known and zero.
+    Copy,
     /// Maps are being checked; disks.
     VerifyStructure,
     /// Packs are being read and checked.

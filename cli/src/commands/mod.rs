@@ -2,9 +2,12 @@
 
 mod backup;
 mod completions;
+mod cp;
 mod diff;
+mod guest;
 mod init;
 mod key;
+mod ls;
 mod man;
 mod repair;
 mod restore;
@@ -43,6 +46,10 @@ pub(crate) enum Command {
     Stats(stats::Arguments),
     /// Write a disk of a snapshot to a file, a block device or standard output
     Restore(restore::Arguments),
+    /// List the volumes of a disk of a snapshot, or the files of its guest
+    Ls(ls::Arguments),
+    /// Copy files of a guest out of a snapshot
+    Cp(cp::Arguments),
     /// Check that snapshots are whole
     Verify(verify::Arguments),
     /// Look at a VM in vSphere, and tell what stands against a backup of it
@@ -94,6 +101,8 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Diff(arguments) => diff::run(settings, &arguments),
         Command::Stats(arguments) => stats::run(settings, &arguments),
         Command::Restore(arguments) => restore::run(settings, &arguments),
+        Command::Ls(arguments) => ls::run(settings, &arguments),
+        Command::Cp(arguments) => cp::run(settings, &arguments),
         Command::Verify(arguments) => verify::run(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),

@@ -1,0 +1,57 @@
+//! What `ls` and `cp` have in common: a disk of a snapshot as its guest sees it.
+
+use keepstone_engine::guest::{Guest, GuestDisk, GuestError, shown, with_guest};
+use keepstone_engine::view::{DiskView, ViewSettings};
+use keepstone_engine::Repository;
+use repo_format::Disk;
+use serde::{Serialize, Serializer};
+
+/// A disk of a snapshot, read where its file systems lead.
+pub(super) struct Files<'r, 's> {
+    view: DiskView<'r, 's>,
+}
+
+impl<'r, 's> Files<'r, 's> {
+    pub(super) fn new(repository: &'r Repository<'s>, disk: &Disk) -> Self {
+        Self { view: DiskView::open(repository, disk, ViewSettings::default()) }
+    }
+
+    /// Looks into the disk.
+    pub(super) fn with<T>(
+        &self,
+        work: impl FnOnce(&Guest) -> Result<T, GuestError>,
+    ) -> Result<T, GuestError> {
+        let read_at = |offset, buffer: &mut [u8]| self.view.read_at(offset, buffer);
+        with_guest(&GuestDisk { size: self.view.size(), read_at: &read_at }, work)
+    }
+}
+
+/// A name or path of a guest: text, where it is some, and always something that can be shown.
+pub(super) struct PathText {
+    text: Option<String>,
+    bytes: Vec<u8>,
+    pub(super) shown: String,
+}
+
+impl PathText {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
+        Self { text, bytes: bytes.to_vec(), shown: shown(bytes) }
+    }
+}
+
+/// Text as text; what is none as `{"hex": ...}`, so that it can be told from all text.
+impl Serialize for PathText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(text) = &self.text {
+            return serializer.serialize_str(text);
+        }
+        let hex: String = self.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.collect_map([("hex", hex)])
+    }
+}
+
+/// Text of a guest for a cell of a table.
+pub(super) fn cell(text: &str) -> String {
+    shown(text.as_bytes())
+}
