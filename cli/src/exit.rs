@@ -3,6 +3,7 @@
 use crate::console::lines;
 use crate::hint;
 use keepstone_engine::EngineError;
+use keepstone_engine::guest::GuestError;
 use keepstone_engine::store::azure::CredentialError;
 use std::fmt;
 use std::io::{self, Write};
@@ -96,6 +97,9 @@ pub(crate) fn code(error: &anyhow::Error) -> Exit {
         if let Some(error) = cause.downcast_ref::<EngineError>() {
             return engine_code(error);
         }
+        if let Some(GuestError::Disk(error)) = cause.downcast_ref() {
+            return engine_code(error);
+        }
     }
     Exit::Failed
 }
@@ -114,6 +118,7 @@ fn engine_code(error: &EngineError) -> Exit {
 mod tests {
     use super::*;
     use anyhow::Context as _;
+    use keepstone_engine::guest::System;
     use keepstone_engine::index::IndexError;
     use keepstone_engine::source::{ChangesError, ImageError};
     use keepstone_engine::store::StoreError;
@@ -285,6 +290,38 @@ mod tests {
         ]
     }
 
+    /// Errors of the files of guests.
+    fn guest_errors() -> Vec<GuestError> {
+        let damaged = || Box::new(FormatError::BadTag);
+        vec![
+            damaged_disk(),
+            GuestError::NoVolumes,
+            GuestError::TableDamaged,
+            GuestError::NoSuchVolume { wanted: 7, found: vec![1, 5] },
+            GuestError::NothingRead { found: vec![(1, System::Swap), (2, System::Lvm)] },
+            GuestError::NotRead { volume: 2, system: System::BitLocker },
+            GuestError::NotRead { volume: 3, system: System::Btrfs },
+            GuestError::SeveralVolumes { path: text("/etc"), volumes: vec![1, 5] },
+            GuestError::NotFound { path: text("/etc/fstab") },
+            GuestError::NotADirectory { path: text("/etc/fstab") },
+            GuestError::IsADirectory { path: text("/etc") },
+            GuestError::Special { path: text("/dev/sda") },
+            GuestError::TooManyLinks { path: text("/loop") },
+            GuestError::Damaged { system: System::Ext4, source: damaged() },
+            GuestError::Unsupported { system: System::Xfs, source: damaged() },
+            of_copy(io::ErrorKind::AlreadyExists),
+            of_copy(io::ErrorKind::StorageFull),
+        ]
+    }
+
+    fn damaged_disk() -> GuestError {
+        GuestError::Disk(damaged())
+    }
+
+    fn of_copy(kind: io::ErrorKind) -> GuestError {
+        GuestError::Target { action: "write", path: PathBuf::from("copy/fstab"), source: io_error(kind) }
+    }
+
     #[test]
     fn every_failure_is_told_with_its_causes_and_what_to_do_next() {
         let engine = repository_errors().into_iter().chain(job_errors()).chain(service_errors());
@@ -300,7 +337,9 @@ mod tests {
             Usage::new("no repository was named").hint("name it with -r REPO").into(),
             anyhow::anyhow!("the password command failed"),
         ];
+        let guest = guest_errors().into_iter().map(anyhow::Error::new);
         let told = engine
+            .chain(guest)
             .chain(credentials)
             .chain(own)
             .map(|error| format!("{}[{:?}]\n\n", describe(&error), code(&error)));

@@ -1,5 +1,6 @@
 //! What to do next after a failure.
 
+mod guest;
 mod nbd;
 mod vsphere;
 
@@ -8,6 +9,7 @@ pub(crate) use vsphere::finding;
 use crate::exit::Usage;
 use crate::running::AlreadyRunning;
 use keepstone_engine::EngineError;
+use keepstone_engine::guest::GuestError;
 use keepstone_engine::index::IndexError;
 use keepstone_engine::restore::JournalError;
 use keepstone_engine::source::{ChangesError, ImageError};
@@ -29,6 +31,16 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<EngineError>() {
         return engine(error).map(str::to_owned);
+    }
+    if let Some(error) = cause.downcast_ref::<GuestError>() {
+        return match error {
+            GuestError::Disk(error) => engine(error).map(str::to_owned),
+            // Its source may have more to say.
+            GuestError::Target { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                Some("name another target, or add --overwrite".to_owned())
+            }
+            error => guest::advice(error),
+        };
     }
     if let Some(error) = cause.downcast_ref::<StoreError>() {
         return store(error).map(str::to_owned);

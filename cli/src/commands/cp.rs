@@ -78,7 +78,10 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let source = Source::parse(&arguments.source)?;
     let to_output = arguments.target.as_os_str() == "-";
     if to_output && arguments.recursive {
-        bail!(Usage::new("only a single file is copied to standard output").hint("name a directory to copy into"));
+        bail!(
+            Usage::new("only a single file is copied to standard output")
+                .hint("name a directory to copy into")
+        );
     }
     settings.interrupt.install()?;
     let store = open::store(settings)?;
@@ -216,7 +219,8 @@ fn to_standard_output(tree: &Tree, entry: &Entry, progress: &Progress) -> anyhow
 }
 
 fn text(report: &Report, target: &Path) -> String {
-    let CopyReport { files, directories, links, bytes, written_bytes, problems, problem_count, .. } = &report.copy;
+    let CopyReport { files, directories, links, bytes, written_bytes, problems, problem_count, .. } =
+        &report.copy;
     let target = if target.as_os_str() == "-" {
         "standard output".to_owned()
     } else {
@@ -224,18 +228,30 @@ fn text(report: &Report, target: &Path) -> String {
     };
     let mut made = vec![format!("{} of {}", count(*files, "file"), size(*bytes))];
     if *directories > 0 {
-        made.push(if *directories == 1 { "1 directory".to_owned() } else { format!("{directories} directories") });
+        made.push(if *directories == 1 {
+            "1 directory".to_owned()
+        } else {
+            format!("{directories} directories")
+        });
     }
     if *links > 0 {
         made.push(count(*links, "link"));
     }
     let mut text = vec![
-        format!("copied {} from disk {} of snapshot {} to {target}", made.join(", "), report.disk, report.snapshot),
+        format!(
+            "copied {} from disk {} of snapshot {} to {target}",
+            made.join(", "),
+            report.disk,
+            report.snapshot
+        ),
         format!("  {} written, the rest is holes", size(*written_bytes)),
         format!("  {}", report.figures.line(*bytes)),
     ];
     if *problem_count > 0 {
-        text.push(format!("NOT COPIED: {}", if *problem_count == 1 { "1 entry".to_owned() } else { format!("{problem_count} entries") }));
+        text.push(format!(
+            "NOT COPIED: {}",
+            if *problem_count == 1 { "1 entry".to_owned() } else { format!("{problem_count} entries") }
+        ));
         let listed = problems.iter().take(PROBLEMS_SHOWN);
         text.extend(listed.map(|Problem { path, reason, .. }| format!("  {path}: {reason}")));
         let shown = u64::try_from(problems.len().min(PROBLEMS_SHOWN)).expect("a few");
@@ -257,7 +273,10 @@ mod tests {
     #[test]
     fn the_path_begins_at_the_first_slash_behind_a_colon() {
         assert_eq!(parsed("web@latest:disk0:/etc/fstab"), Some(("web@latest:disk0", &b"/etc/fstab"[..])));
-        assert_eq!(parsed("web@2026-03-31T18:00:scsi0:1:/a:/b"), Some(("web@2026-03-31T18:00:scsi0:1", &b"/a:/b"[..])));
+        assert_eq!(
+            parsed("web@2026-03-31T18:00:scsi0:1:/a:/b"),
+            Some(("web@2026-03-31T18:00:scsi0:1", &b"/a:/b"[..]))
+        );
         assert_eq!(parsed("0af3::/"), Some(("0af3:", &b"/"[..])));
         for text in ["web@latest", "web@latest:disk0", "web@latest:/etc", "/etc/fstab", ""] {
             assert_eq!(parsed(text), None, "{text}");

@@ -1,8 +1,8 @@
 //! What `ls` and `cp` have in common: a disk of a snapshot as its guest sees it.
 
+use keepstone_engine::Repository;
 use keepstone_engine::guest::{Guest, GuestDisk, GuestError, shown, with_guest};
 use keepstone_engine::view::{DiskView, ViewSettings};
-use keepstone_engine::Repository;
 use repo_format::Disk;
 use serde::{Serialize, Serializer};
 
@@ -46,7 +46,8 @@ impl Serialize for PathText {
         if let Some(text) = &self.text {
             return serializer.serialize_str(text);
         }
-        let hex: String = self.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = self.bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let hex: String = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect();
         serializer.collect_map([("hex", hex)])
     }
 }

@@ -255,7 +255,8 @@ fn mode_text(kind: Kind, mode: Option<u32>) -> String {
     let Some(mode) = mode else { return format!("{letter}---------") };
     let mut text = String::from(letter);
     // For the owner, the group and others: their rights, and the bit that changes how executing is written.
-    for (shift, special, marks) in [(6, 0o4000, ['s', 'S']), (3, 0o2000, ['s', 'S']), (0, 0o1000, ['t', 'T'])] {
+    for (shift, special, marks) in [(6, 0o4000, ['s', 'S']), (3, 0o2000, ['s', 'S']), (0, 0o1000, ['t', 'T'])]
+    {
         let rights = mode >> shift;
         text.push(if rights & 4 != 0 { 'r' } else { '-' });
         text.push(if rights & 2 != 0 { 'w' } else { '-' });

@@ -212,7 +212,8 @@ fn ext(start: &[u8]) -> Option<Contents> {
     if le16(superblock, 56)? != 0xEF53 {
         return None;
     }
-    let is_fourth = le32(superblock, 96)? & !EXT3_INCOMPATIBLE != 0 || le32(superblock, 100)? & !EXT3_READ_ONLY != 0;
+    let is_fourth =
+        le32(superblock, 96)? & !EXT3_INCOMPATIBLE != 0 || le32(superblock, 100)? & !EXT3_READ_ONLY != 0;
     let system = if is_fourth {
         System::Ext4
     } else if le32(superblock, 92)? & JOURNAL != 0 {

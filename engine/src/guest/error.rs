@@ -165,7 +165,10 @@ impl GuestError {
     pub fn is_of_one_file(&self) -> bool {
         match self {
             Self::Disk(error) => error.is_damage(),
-            Self::Damaged { .. } | Self::Unsupported { .. } | Self::Special { .. } | Self::NotFound { .. } => true,
+            Self::Damaged { .. }
+            | Self::Unsupported { .. }
+            | Self::Special { .. }
+            | Self::NotFound { .. } => true,
             _ => false,
         }
     }

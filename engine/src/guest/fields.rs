@@ -1,5 +1,7 @@
 //! Numbers within bytes of a guest: nothing where there are too few bytes.
 
+use std::fmt::Write as _;
+
 /// `N` bytes at a place.
 pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
@@ -52,7 +54,8 @@ pub(super) fn uuid(bytes: [u8; 16]) -> String {
         if matches!(position, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        text.push_str(&format!("{byte:02x}"));
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
     }
     text
 }

@@ -34,6 +34,9 @@ pub use volumes::{Guest, Volume, Volumes, with_guest};
 
 use crate::EngineError;
 
+/// How a disk is read: fills a buffer from an offset.
+pub type ReadAt<'d> = dyn Fn(u64, &mut [u8]) -> Result<(), EngineError> + Sync + 'd;
+
 /// Entries of a directory that are read; a larger one is an error.
 pub const ENTRIES_MAX: usize = 1 << 20;
 
@@ -43,5 +46,5 @@ pub struct GuestDisk<'d> {
     /// The disk's length, in bytes.
     pub size: u64,
     /// Fills a buffer from an offset; the range lies within the disk. One thread calls it, which is not the caller's.
-    pub read_at: &'d (dyn Fn(u64, &mut [u8]) -> Result<(), EngineError> + Sync),
+    pub read_at: &'d ReadAt<'d>,
 }

@@ -8,8 +8,8 @@ use super::systems::{self, Content, FileSystem, Found, Kind, Metadata, Node, Pie
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
-use std::rc::Rc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 /// Symbolic links on the way to a file, as many as Linux follows.
 const LINKS_MAX: usize = 40;
@@ -85,21 +85,21 @@ impl Tree {
     /// `NotFound`, `NotADirectory`, `TooManyLinks`; a disk that cannot be read, a damaged file system.
     pub fn resolve(&self, path: &[u8], follow: Follow) -> Result<Entry, GuestError> {
         let root = self.root()?;
-        let mut way = vec![root];
+        // The directories between the root and where the way has come to, and that.
+        let (mut way, mut here) = (Vec::new(), root.clone());
         let mut rest: VecDeque<Vec<u8>> = components(path).map(<[u8]>::to_vec).collect();
         // What ends with a separator is meant to be a directory.
         let follows_last = follow == Follow::Last || path.ends_with(b"/");
         let mut links = 0;
         while let Some(name) = rest.pop_front() {
+            if here.kind != Kind::Directory {
+                return Err(GuestError::NotADirectory { path: shown(&here.path()) });
+            }
             if name == b".." {
-                way.truncate(way.len().max(2) - 1);
+                here = way.pop().unwrap_or_else(|| root.clone());
                 continue;
             }
-            let directory = way.last().expect("the root stays");
-            if directory.kind != Kind::Directory {
-                return Err(GuestError::NotADirectory { path: shown(&directory.path()) });
-            }
-            let found = self.lookup(directory, &name)?;
+            let found = self.lookup(&here, &name)?;
             if found.kind == Kind::Symlink && (follows_last || !rest.is_empty()) {
                 links += 1;
                 if links > LINKS_MAX {
@@ -107,18 +107,18 @@ impl Tree {
                 }
                 let target = self.read_link(&found)?;
                 if target.starts_with(b"/") {
-                    way.truncate(1);
+                    way.clear();
+                    here = root.clone();
                 }
                 components(&target).rev().for_each(|name| rest.push_front(name.to_vec()));
             } else {
-                way.push(found);
+                way.push(std::mem::replace(&mut here, found));
             }
         }
-        let found = way.pop().expect("the root stays");
-        if path.ends_with(b"/") && found.kind != Kind::Directory {
-            return Err(GuestError::NotADirectory { path: shown(&found.path()) });
+        if path.ends_with(b"/") && here.kind != Kind::Directory {
+            return Err(GuestError::NotADirectory { path: shown(&here.path()) });
         }
-        Ok(found)
+        Ok(here)
     }
 
     fn root(&self) -> Result<Entry, GuestError> {
@@ -164,11 +164,6 @@ impl Tree {
         self.ask(|files| files.read_link(&entry.node))
     }
 
-    /// What tells one directory from another, where the file system says it.
-    pub(super) fn identity(&self, entry: &Entry) -> Option<u64> {
-        systems::identity(&entry.node)
-    }
-
     /// Begins to read a file.
     pub(super) fn reader<'t>(&'t self, entry: &Entry) -> Result<Reader<'t>, GuestError> {
         match entry.kind {
@@ -194,6 +189,11 @@ fn entry(directory: &Rc<[u8]>, found: Found) -> Entry {
 }
 
 impl Entry {
+    /// What tells one directory from another, where the file system says it.
+    pub(super) fn identity(&self) -> Option<u64> {
+        systems::identity(&self.node)
+    }
+
     /// Its path from the root of its volume.
     #[must_use]
     pub fn path(&self) -> Vec<u8> {

@@ -192,4 +192,3 @@ impl Volumes {
         GuestError::NothingRead { found }
     }
 }
-

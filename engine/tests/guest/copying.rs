@@ -65,7 +65,10 @@ fn holes(tree: &Path) -> u64 {
         let holes = content.chunks(4096).filter(|block| block.iter().all(|byte| *byte == 0));
         holes.map(|block| u64::try_from(block.len()).unwrap()).sum::<u64>()
     };
-    things(tree).into_values().map(|thing| if let Thing::File(content) = thing { zeros(content) } else { 0 }).sum()
+    things(tree)
+        .into_values()
+        .map(|thing| if let Thing::File(content) = thing { zeros(content) } else { 0 })
+        .sum()
 }
 
 #[test]
@@ -116,7 +119,10 @@ fn owners_are_kept_where_that_was_asked_for() {
     }
     copied.unwrap();
     let known = |name: &str| target.join(name).symlink_metadata().unwrap();
-    assert_eq!((known("one").uid(), known("one").gid(), known("one").mode() & 0o7777), (12_345, 12_345, 0o4751));
+    assert_eq!(
+        (known("one").uid(), known("one").gid(), known("one").mode() & 0o7777),
+        (12_345, 12_345, 0o4751)
+    );
     assert_eq!(known("link").uid(), 12_345);
 }
 
@@ -176,7 +182,10 @@ fn names_that_no_file_can_have_are_told_and_the_rest_is_copied() {
     let target = workshop.path("copy");
     let report = copied(&image, b"/sub", &refusing(&target)).unwrap();
     assert_eq!(report.problems.len(), 1, "{report:?}");
-    assert_eq!((report.problems[0].path.as_str(), report.problems[0].kind), ("/sub/../..scape", ProblemKind::Name));
+    assert_eq!(
+        (report.problems[0].path.as_str(), report.problems[0].kind),
+        ("/sub/../..scape", ProblemKind::Name)
+    );
     assert_eq!(names(&target), ["file"]);
 }
 
@@ -188,7 +197,8 @@ fn special_files_are_told_and_the_rest_is_copied() {
     run("debugfs", &[&"-w", &"-R", &"mknod device b 8 0", &image]);
     let target = workshop.path("copy");
     let report = copied(&image, b"/", &refusing(&target)).unwrap();
-    let problems: Vec<_> = report.problems.iter().map(|problem| (problem.path.as_str(), problem.kind)).collect();
+    let problems: Vec<_> =
+        report.problems.iter().map(|problem| (problem.path.as_str(), problem.kind)).collect();
     assert_eq!(problems, [("/device", ProblemKind::Special), ("/pipe", ProblemKind::Special)]);
     assert_eq!(things(&target).len(), things(&tree).len() + 1);
     let error = copied(&image, b"/pipe", &refusing(&workshop.path("pipe"))).unwrap_err();
@@ -222,7 +232,8 @@ fn a_file_that_is_damaged_in_the_repository_is_told_and_the_rest_is_copied() {
     let target = workshop.path("copy");
     let report =
         with_lost_part(&image, lost..lost + 1, |tree| copy_path(tree, b"/", &refusing(&target))).unwrap();
-    let problems: Vec<_> = report.problems.iter().map(|problem| (problem.path.as_str(), problem.kind)).collect();
+    let problems: Vec<_> =
+        report.problems.iter().map(|problem| (problem.path.as_str(), problem.kind)).collect();
     assert_eq!(problems, [("/large", ProblemKind::Damaged)]);
     assert!(report.has_damage);
     let mut expected = things(&tree);

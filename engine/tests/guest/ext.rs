@@ -1,6 +1,8 @@
 //! ext2, ext3 and ext4.
 
-use crate::images::{CHANGED, MIB, Workshop, assert_holds, content, noise, run, things, with_image, with_tree};
+use crate::images::{
+    CHANGED, MIB, Workshop, assert_holds, content, noise, run, things, with_image, with_tree,
+};
 use keepstone_engine::guest::{Follow, GuestError, Kind, System, Time};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,8 @@ fn debugfs(image: &Path, command: &str) {
 #[track_caller]
 fn assert_is(image: &Path, system: System) {
     let volumes = with_image(image, |guest| guest.volumes().unwrap());
-    let systems: Vec<_> = volumes.volumes.iter().map(|volume| (volume.number, volume.contents.system)).collect();
+    let systems: Vec<_> =
+        volumes.volumes.iter().map(|volume| (volume.number, volume.contents.system)).collect();
     assert_eq!(systems, [(0, system)]);
 }
 
@@ -52,10 +55,12 @@ fn all_of_an_ext3_is_read() {
 /// Where blocks are mapped one by one, a hole that is as large as a block of the map is not read, and that is told.
 #[track_caller]
 fn assert_holds_but_large_holes(image: &Path, tree: &Path) {
-    let error = with_tree(image, |tree| {
-        content(tree, &tree.resolve(b"/holes", Follow::Last).unwrap()).unwrap_err()
-    });
-    assert!(matches!(&error, GuestError::Unsupported { source, .. } if source.to_string().contains("hole")), "{error:?}");
+    let error =
+        with_tree(image, |tree| content(tree, &tree.resolve(b"/holes", Follow::Last).unwrap()).unwrap_err());
+    assert!(
+        matches!(&error, GuestError::Unsupported { source, .. } if source.to_string().contains("hole")),
+        "{error:?}"
+    );
     debugfs(image, "rm /holes");
     let mut expected = things(tree);
     expected.remove(b"/holes".as_slice());
@@ -72,8 +77,7 @@ fn the_features_of_ext4_are_read() {
         "metadata_csum,metadata_csum_seed,orphan_file",
     ] {
         let workshop = Workshop::new();
-        let (tree, image) =
-            make(&workshop, "ext4", &["-t", "ext4", "-b", "1024", "-O", features], 64 * MIB);
+        let (tree, image) = make(&workshop, "ext4", &["-t", "ext4", "-b", "1024", "-O", features], 64 * MIB);
         println!("{features}");
         if features.contains("^extents") {
             assert_holds_but_large_holes(&image, &tree);
@@ -94,18 +98,22 @@ fn data_in_inodes_is_told_not_to_be_read() {
 #[test]
 fn what_is_only_in_the_journal_is_read() {
     let workshop = Workshop::new();
-    let (_, image) = make(&workshop, "ext4", &["-t", "ext4", "-b", "1024", "-O", "metadata_csum,64bit"], 64 * MIB);
+    let (_, image) =
+        make(&workshop, "ext4", &["-t", "ext4", "-b", "1024", "-O", "metadata_csum,64bit"], 64 * MIB);
     // The block of `/one`, replaced in the journal only.
-    let block = with_tree(&image, |tree| content(tree, &tree.resolve(b"/one", Follow::Last).unwrap()).unwrap());
+    let block =
+        with_tree(&image, |tree| content(tree, &tree.resolve(b"/one", Follow::Last).unwrap()).unwrap());
     assert_eq!(block, b"1");
     let new = workshop.path("new");
     std::fs::write(&new, [b"2".as_slice(), &[0; 1023]].concat()).unwrap();
-    let output = std::process::Command::new("/sbin/debugfs").args(["-R", "blocks /one"]).arg(&image).output().unwrap();
+    let output =
+        std::process::Command::new("/sbin/debugfs").args(["-R", "blocks /one"]).arg(&image).output().unwrap();
     let place = String::from_utf8(output.stdout).unwrap();
     let script = workshop.path("script");
     std::fs::write(&script, format!("jo -c -v 3\njw -b {} {}\njc\n", place.trim(), new.display())).unwrap();
     run("debugfs", &[&"-w", &"-f", &script, &image]);
-    let block = with_tree(&image, |tree| content(tree, &tree.resolve(b"/one", Follow::Last).unwrap()).unwrap());
+    let block =
+        with_tree(&image, |tree| content(tree, &tree.resolve(b"/one", Follow::Last).unwrap()).unwrap());
     assert_eq!(block, b"2");
 }
 
@@ -122,7 +130,8 @@ fn a_file_in_many_pieces_is_read() {
     let file = workshop.path("written");
     std::fs::write(&file, &written).unwrap();
     debugfs(&image, &format!("write {} /written", file.display()));
-    let read = with_tree(&image, |tree| content(tree, &tree.resolve(b"/written", Follow::Last).unwrap()).unwrap());
+    let read =
+        with_tree(&image, |tree| content(tree, &tree.resolve(b"/written", Follow::Last).unwrap()).unwrap());
     assert!(read == written);
 }
 
@@ -134,7 +143,10 @@ fn what_is_known_of_a_file_is_told() {
     debugfs(&image, "set_inode_field /one gid 12");
     with_tree(&image, |tree| {
         let known = tree.metadata(&tree.resolve(b"/one", Follow::Last).unwrap()).unwrap();
-        assert_eq!((known.kind, known.size, known.mode, known.owner), (Kind::File, 1, Some(0o4751), Some((70_000, 12))));
+        assert_eq!(
+            (known.kind, known.size, known.mode, known.owner),
+            (Kind::File, 1, Some(0o4751), Some((70_000, 12)))
+        );
         let seconds = i64::try_from(CHANGED).unwrap();
         assert_eq!(known.modified, Some(Time { seconds, nanoseconds: 0 }));
         let known = tree.metadata(&tree.resolve(b"/deep", Follow::Last).unwrap()).unwrap();
@@ -154,7 +166,10 @@ fn links_on_the_way_are_followed_within_the_volume() {
         assert_eq!(path(b"/../../deep/./er/../../one").unwrap(), b"/one");
         assert_eq!(path(b"long link").unwrap(), b"/large");
         let kind = |path: &[u8]| tree.resolve(path, Follow::Never).unwrap().kind;
-        assert_eq!((kind(b"/link"), kind(b"/link/"), kind(b"/dangling")), (Kind::Symlink, Kind::Directory, Kind::Symlink));
+        assert_eq!(
+            (kind(b"/link"), kind(b"/link/"), kind(b"/dangling")),
+            (Kind::Symlink, Kind::Directory, Kind::Symlink)
+        );
         assert!(matches!(path(b"/dangling"), Err(GuestError::NotFound { path }) if path == "/nowhere"));
         assert!(matches!(path(b"/loop"), Err(GuestError::TooManyLinks { .. })));
         assert!(matches!(path(b"/one/"), Err(GuestError::NotADirectory { .. })));

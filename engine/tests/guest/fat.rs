@@ -62,7 +62,9 @@ fn a_file_in_many_pieces_is_read() {
     let file = workshop.path("written");
     fs::write(&file, &written).unwrap();
     mtools("mcopy", &image, &[&file, &"::/EFI/written"]);
-    let read = with_tree(&image, |tree| content(tree, &tree.resolve(b"/EFI/written", Follow::Last).unwrap()).unwrap());
+    let read = with_tree(&image, |tree| {
+        content(tree, &tree.resolve(b"/EFI/written", Follow::Last).unwrap()).unwrap()
+    });
     assert!(read == written);
 }
 
@@ -71,7 +73,10 @@ fn names_are_found_in_any_case() {
     let workshop = Workshop::new();
     let (_, image) = make(&workshop, &["-F", "16"], 20 * MIB);
     with_tree(&image, |tree| {
-        let found = tree.resolve("/efi/SOME directory/DEEPER/A LONG NAME WITH \u{dc}ML\u{c4}UTS.TXT".as_bytes(), Follow::Last);
+        let found = tree.resolve(
+            "/efi/SOME directory/DEEPER/A LONG NAME WITH \u{dc}ML\u{c4}UTS.TXT".as_bytes(),
+            Follow::Last,
+        );
         assert_eq!(content(tree, &found.unwrap()).unwrap(), b"text");
     });
 }

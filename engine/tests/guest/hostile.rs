@@ -19,6 +19,7 @@ struct Disk<'b> {
 }
 
 impl Disk<'_> {
+    #[expect(clippy::unnecessary_wraps, reason = "it is called where others may fail")]
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), EngineError> {
         let start = usize::try_from(offset).unwrap();
         let end = start + buffer.len();
@@ -128,7 +129,8 @@ fn telling(bytes: &[u8]) -> Vec<usize> {
     places.map(|(place, _)| place).collect()
 }
 
-/// Changed bytes for each volume; a campaign may want more.
+/// So often each volume is changed; a campaign may want more.
+#[expect(clippy::disallowed_methods, reason = "the environment is how a campaign is asked for")]
 fn rounds() -> usize {
     std::env::var("KEEPSTONE_HOSTILE").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
 }
@@ -142,7 +144,8 @@ fn changed_and_cut_off_file_systems_end_in_errors_or_files() {
             let mut changes = BTreeMap::new();
             for _ in 0..=random.below(8) {
                 let place = places[random.below(places.len())];
-                let byte = [0, 0xFF, 0x7F, 1, 0x80, bytes[place] ^ 1, bytes[place].wrapping_add(1)][random.below(7)];
+                let byte =
+                    [0, 0xFF, 0x7F, 1, 0x80, bytes[place] ^ 1, bytes[place].wrapping_add(1)][random.below(7)];
                 // Neighbours too: numbers are longer than a byte.
                 for further in 0..random.below(4) {
                     changes.insert((place + further).min(bytes.len() - 1), byte);
@@ -186,7 +189,12 @@ fn a_directory_that_holds_itself_is_copied_once() {
     let report = with_guest(&GuestDisk { size, read_at: &read_at }, |guest| {
         let tree = guest.only(None).unwrap();
         let target = workshop.path("copy");
-        copy(&tree, &tree.resolve(b"/", Follow::Never).unwrap(), &refusing(&target), &keepstone_engine::observer::Quiet)
+        copy(
+            &tree,
+            &tree.resolve(b"/", Follow::Never).unwrap(),
+            &refusing(&target),
+            &keepstone_engine::observer::Quiet,
+        )
     });
     let report = report.unwrap();
     assert_eq!(report.problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["/a/b"]);

@@ -28,10 +28,9 @@ pub fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>], input: &str) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("input");
     fs::write(&file, input).unwrap();
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let output = Command::new(program)
-        .args(arguments.iter().map(|argument| argument.as_ref()))
-        .env("PATH", path)
+        .args(arguments.iter().map(AsRef::as_ref))
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("MTOOLS_SKIP_CHECK", "1")
         .env("TZ", "UTC")
         .stdin(File::open(&file).unwrap())
@@ -103,7 +102,7 @@ impl Workshop {
         for number in 0..300 {
             put(&top.join(format!("many/file number {number:05}")), format!("{number}").as_bytes());
         }
-        self.holes(&top);
+        put_holes(&top.join("holes"));
         let mut holes = noise(7, 50_000);
         holes[1024..3 * 4096].fill(0);
         holes[20_000..40_000].fill(0);
@@ -122,14 +121,14 @@ impl Workshop {
         }
         top
     }
+}
 
-    /// A file with holes at its start, within and at its end.
-    fn holes(&self, top: &Path) {
-        let file = File::create(top.join("holes")).unwrap();
-        file.set_len(5 * MIB + 17).unwrap();
-        file.write_all_at(&noise(5, 10_000), MIB).unwrap();
-        file.write_all_at(&noise(6, 5000), 3 * MIB + 100).unwrap();
-    }
+/// A file with holes at its start, within and at its end.
+fn put_holes(path: &Path) {
+    let file = File::create(path).unwrap();
+    file.set_len(5 * MIB + 17).unwrap();
+    file.write_all_at(&noise(5, 10_000), MIB).unwrap();
+    file.write_all_at(&noise(6, 5000), 3 * MIB + 100).unwrap();
 }
 
 fn put(path: &Path, content: &[u8]) {
@@ -203,7 +202,8 @@ pub fn with_image<T>(path: &Path, work: impl FnOnce(&keepstone_engine::guest::Gu
     let file = File::open(path).unwrap();
     let size = file.metadata().unwrap().len();
     let read_at = |offset, buffer: &mut [u8]| {
-        file.read_exact_at(buffer, offset).map_err(|source| EngineError::Source { disk: "image".to_owned(), source })
+        file.read_exact_at(buffer, offset)
+            .map_err(|source| EngineError::Source { disk: "image".to_owned(), source })
     };
     with_guest(&GuestDisk { size, read_at: &read_at }, work)
 }

@@ -23,7 +23,10 @@ fn small(workshop: &Workshop, kind: &str) -> PathBuf {
         run("mkfs.vfat", &[&"-i", &"0123abcd", &image]);
         run("mcopy", &[&"-i", &image, &tree.join("fat"), &tree.join("both"), &"::"]);
     } else {
-        run("mke2fs", &[&"-q", &"-t", &kind, &"-U", &"11111111-2222-3333-4444-555555555555", &"-d", &tree, &image]);
+        run(
+            "mke2fs",
+            &[&"-q", &"-t", &kind, &"-U", &"11111111-2222-3333-4444-555555555555", &"-d", &tree, &image],
+        );
     }
     image
 }
@@ -32,7 +35,13 @@ fn summary(volumes: &[Volume]) -> Vec<(u32, u64, u64, Option<&str>, System)> {
     volumes
         .iter()
         .map(|volume| {
-            (volume.number, volume.start / MIB, volume.length / MIB, volume.kind.as_deref(), volume.contents.system)
+            (
+                volume.number,
+                volume.start / MIB,
+                volume.length / MIB,
+                volume.kind.as_deref(),
+                volume.contents.system,
+            )
         })
         .collect()
 }
@@ -50,8 +59,21 @@ fn gpt(workshop: &Workshop) -> PathBuf {
     run(
         "sgdisk",
         &[
-            &"-n", &"1:2048:+4M", &"-t", &"1:ef00", &"-c", &"1:the first", &"-n", &"3:20480:+8M", &"-t",
-            &"3:8300", &"-n", &"128:60000:+1M", &"-t", &"128:8e00", &disk,
+            &"-n",
+            &"1:2048:+4M",
+            &"-t",
+            &"1:ef00",
+            &"-c",
+            &"1:the first",
+            &"-n",
+            &"3:20480:+8M",
+            &"-t",
+            &"3:8300",
+            &"-n",
+            &"128:60000:+1M",
+            &"-t",
+            &"128:8e00",
+            &disk,
         ],
     );
     disk
@@ -157,7 +179,11 @@ fn a_chain_of_logical_partitions_that_leads_back_ends() {
     let mut sector = vec![0; 512];
     file.read_exact_at(&mut sector, 18_432 * 512).unwrap();
     let next = u32::from_le_bytes(sector[446 + 24..446 + 28].try_into().unwrap());
-    file.write_all_at(&[0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], (18_432 + u64::from(next)) * 512 + 462).unwrap();
+    file.write_all_at(
+        &[0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+        (18_432 + u64::from(next)) * 512 + 462,
+    )
+    .unwrap();
     let volumes = with_image(&disk, |guest| guest.volumes().unwrap());
     assert_eq!(volumes.volumes.len(), 1 + 128);
 }
@@ -174,19 +200,30 @@ fn a_path_is_found_in_the_only_volume_that_has_it() {
             Ok::<_, GuestError>(content(&tree, &entry).unwrap())
         })
     };
-    assert_eq!((read(None, b"/fat").unwrap(), read(None, b"/ext4").unwrap()), (b"fat".to_vec(), b"ext4".to_vec()));
-    assert_eq!((read(Some(1), b"/both").unwrap(), read(Some(5), b"both").unwrap()), (b"fat".to_vec(), b"ext4".to_vec()));
-    assert!(matches!(read(None, b"/both"), Err(GuestError::SeveralVolumes { volumes, .. }) if volumes == [1, 5]));
+    assert_eq!(
+        (read(None, b"/fat").unwrap(), read(None, b"/ext4").unwrap()),
+        (b"fat".to_vec(), b"ext4".to_vec())
+    );
+    assert_eq!(
+        (read(Some(1), b"/both").unwrap(), read(Some(5), b"both").unwrap()),
+        (b"fat".to_vec(), b"ext4".to_vec())
+    );
+    assert!(
+        matches!(read(None, b"/both"), Err(GuestError::SeveralVolumes { volumes, .. }) if volumes == [1, 5])
+    );
     assert!(matches!(read(None, b"/none"), Err(GuestError::NotFound { .. })));
     assert!(matches!(read(Some(6), b"/both"), Err(GuestError::NotRead { volume: 6, system: System::Empty })));
     assert!(matches!(read(Some(2), b"/both"), Err(GuestError::NoSuchVolume { wanted: 2, .. })));
 }
 
+/// Bytes, and where they are.
+type Marks<'b> = &'b [(u64, &'b [u8])];
+
 /// Whatever begins so is said to be that.
 #[test]
 fn what_is_not_read_is_named() {
     let uuid = noise(1, 16);
-    let cases: [(&[(u64, &[u8])], System); 13] = [
+    let cases: [(Marks<'_>, System); 13] = [
         (&[(0, b"LUKS\xba\xbe\0\x02")], System::Luks),
         (&[(512, b"LABELONE"), (536, b"LVM2 001")], System::Lvm),
         (&[(0, &[0xFC, 0x4E, 0x2B, 0xA9])], System::MdRaid),

@@ -5,6 +5,7 @@ use keepstone_engine::guest::{Follow, Kind, System};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 /// What `mkfs.xfs` is told to make, and what that is.
@@ -79,9 +80,9 @@ fn older_forms_of_xfs_are_read() {
 fn what_is_known_of_a_file_is_told() {
     for options in [["-m", "bigtime=1"], ["-m", "crc=0"]] {
         let workshop = Workshop::new();
-        let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let before = now(&workshop);
         let (image, _) = make(&workshop, &options);
-        let after = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let after = now(&workshop);
         with_tree(&image, |tree| {
             let known = tree.metadata(&tree.resolve(b"/large", Follow::Last).unwrap()).unwrap();
             assert_eq!((known.kind, known.size, known.mode), (Kind::File, 3_000_001, Some(0o640)));
@@ -90,4 +91,11 @@ fn what_is_known_of_a_file_is_told() {
             assert!((before..=after).contains(&modified), "{options:?}: {before} {modified} {after}");
         });
     }
+}
+
+/// The time that a file has that is written now.
+fn now(workshop: &Workshop) -> u64 {
+    let path = workshop.path("now");
+    fs::write(&path, b"").unwrap();
+    u64::try_from(path.metadata().unwrap().mtime()).unwrap()
 }

@@ -9,7 +9,7 @@ mod walk;
 use super::device::len_of;
 use super::error::GuestError;
 use super::names::shown;
-use super::systems::{Kind, Metadata, Piece};
+use super::systems::{Kind, Metadata, PIECE_LEN, Piece};
 use super::tree::{Entry, Tree};
 use crate::error::{EngineError, chain};
 use crate::observer::{Event, Observer, Phase, begin, tell};
@@ -125,8 +125,7 @@ pub fn copy(
         _ => Path::new("."),
     };
     let name = job.target.file_name();
-    let mut copy =
-        Copy { tree, job, observer, report: CopyReport::default(), buffer: Vec::new() };
+    let mut copy = Copy { tree, job, observer, report: CopyReport::default(), buffer: Vec::new() };
     if entry.kind == Kind::Directory {
         if job.depth == Depth::File {
             return Err(GuestError::IsADirectory { path: shown(&entry.path()) });
@@ -168,9 +167,9 @@ pub fn write_file(
         let mut piece = reader.next(&mut buffer)?;
         // A hole may be longer than memory.
         while let Piece::Hole(length) = piece {
-            let now = length.min(1 << 20);
             buffer.clear();
-            buffer.resize(usize::try_from(now).expect("a mebibyte fits"), 0);
+            buffer.resize(PIECE_LEN.min(usize::try_from(length).unwrap_or(PIECE_LEN)), 0);
+            let now = len_of(&buffer);
             output.write_all(&buffer).map_err(failed)?;
             written += now;
             tell(observer, Event::Progress(now))?;
@@ -280,7 +279,8 @@ fn write_sparse(partial: &Partial<'_>, position: u64, data: &[u8]) -> Result<u64
     let is_hole = |block: &[u8]| block.iter().all(|byte| *byte == 0);
     let mut written = 0;
     let mut offset = position;
-    for run in data.chunks(HOLE_LEN).collect::<Vec<_>>().chunk_by(|one, other| is_hole(one) == is_hole(other)) {
+    for run in data.chunks(HOLE_LEN).collect::<Vec<_>>().chunk_by(|one, other| is_hole(one) == is_hole(other))
+    {
         let length: usize = run.iter().map(|block| block.len()).sum();
         if !run.first().is_some_and(|block| is_hole(block)) {
             let start = usize::try_from(offset - position).expect("a place in a buffer");

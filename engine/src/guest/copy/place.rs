@@ -9,9 +9,9 @@ use crate::guest::names::is_name;
 use crate::guest::systems::Metadata;
 use crate::target::Existing;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown,
-    fsync, ftruncate, futimens, linkat, mkdirat, openat, renameat, renameat_with, symlinkat, syncfs, unlinkat,
-    utimensat,
+    AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
+    fchown, fsync, ftruncate, futimens, linkat, mkdirat, openat, renameat, renameat_with, symlinkat, syncfs,
+    unlinkat, utimensat,
 };
 use rustix::io::{Errno, pwrite};
 use std::ffi::OsStr;
@@ -68,7 +68,11 @@ impl Directory {
 
     /// A name that leads nowhere else.
     fn checked<'n>(&self, name: &'n [u8]) -> Result<&'n OsStr, GuestError> {
-        if is_name(name) { Ok(OsStr::from_bytes(name)) } else { Err(failed("create", &self.child(name), Errno::INVAL)) }
+        if is_name(name) {
+            Ok(OsStr::from_bytes(name))
+        } else {
+            Err(failed("create", &self.child(name), Errno::INVAL))
+        }
     }
 
     /// Makes a directory in this one, or opens the one that is there.
@@ -82,7 +86,8 @@ impl Directory {
             Err(error) => return Err(failed("create", &path, error)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.fd, name, flags, Mode::empty()).map_err(|error| failed("open", &path, error))?;
+        let fd =
+            openat(&self.fd, name, flags, Mode::empty()).map_err(|error| failed("open", &path, error))?;
         Ok(Self { fd, path })
     }
 
@@ -93,7 +98,12 @@ impl Directory {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let (partial, fd) = self.free_name(|partial| openat(&self.fd, partial, flags, mode))?;
-        Ok(Partial { directory: self, fd, name: Name { directory: self, partial, is_taken: true }, wanted: name.to_vec() })
+        Ok(Partial {
+            directory: self,
+            fd,
+            name: Name { directory: self, partial, is_taken: true },
+            wanted: name.to_vec(),
+        })
     }
 
     /// Makes a symbolic link.
@@ -135,11 +145,11 @@ impl Directory {
     }
 
     /// Makes something by a name that nothing has.
-    fn free_name<T>(&self, make: impl Fn(&str) -> Result<T, Errno>) -> Result<(String, T), GuestError> {
+    fn free_name<T>(&self, create: impl Fn(&str) -> Result<T, Errno>) -> Result<(String, T), GuestError> {
         let mut tried = 0;
         loop {
             let partial = format!("{PARTIAL}-{tried}");
-            match make(&partial) {
+            match create(&partial) {
                 Ok(made) => return Ok((partial, made)),
                 Err(Errno::EXIST) if tried < PARTIALS_TRIED => tried += 1,
                 Err(error) => return Err(failed("create", &self.child(partial.as_bytes()), error)),
@@ -196,7 +206,12 @@ impl Partial<'_> {
     }
 
     /// Gives it its length, what the guest's file had, and its name.
-    pub(super) fn finish(self, length: u64, metadata: &Metadata, job: &CopyJob<'_>) -> Result<(), GuestError> {
+    pub(super) fn finish(
+        self,
+        length: u64,
+        metadata: &Metadata,
+        job: &CopyJob<'_>,
+    ) -> Result<(), GuestError> {
         ftruncate(&self.fd, length).map_err(|error| failed("write", &self.path(), error))?;
         set(&self.fd, &self.path(), metadata, job)?;
         if job.depth == super::Depth::File {
@@ -216,7 +231,8 @@ impl Name<'_> {
             Existing::Refuse => match renameat_with(fd, partial, fd, name, RenameFlags::NOREPLACE) {
                 // Some file systems cannot; they can do this, and then the first name is removed as one not used.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                    linkat(fd, partial, fd, name, AtFlags::empty()).map_err(|error| failed("create", &directory.child(wanted), error))?;
+                    linkat(fd, partial, fd, name, AtFlags::empty())
+                        .map_err(|error| failed("create", &directory.child(wanted), error))?;
                     return Ok(());
                 }
                 renamed => renamed,
@@ -245,7 +261,8 @@ fn set(fd: &OwnedFd, path: &Path, metadata: &Metadata, job: &CopyJob<'_>) -> Res
         kept = ALL_BITS;
     }
     if let Some(mode) = metadata.mode {
-        fchmod(fd, Mode::from_raw_mode(mode & kept)).map_err(|error| failed("change the mode of", path, error))?;
+        fchmod(fd, Mode::from_raw_mode(mode & kept))
+            .map_err(|error| failed("change the mode of", path, error))?;
     }
     if let Some(times) = times(metadata) {
         futimens(fd, &times).map_err(|error| failed("set the time of", path, error))?;
@@ -256,7 +273,6 @@ fn set(fd: &OwnedFd, path: &Path, metadata: &Metadata, job: &CopyJob<'_>) -> Res
 fn times(metadata: &Metadata) -> Option<Timestamps> {
     let modified = metadata.modified?;
     let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    let last_modification =
-        Timespec { tv_sec: modified.seconds, tv_nsec: i64::from(modified.nanoseconds) };
+    let last_modification = Timespec { tv_sec: modified.seconds, tv_nsec: i64::from(modified.nanoseconds) };
     Some(Timestamps { last_access, last_modification })
 }

@@ -51,7 +51,7 @@ impl<'w, 'c> Walk<'w, 'c> {
 
     /// Copies an entry of the innermost directory.
     fn one(&mut self, entry: Entry) -> Result<(), GuestError> {
-        let level = self.levels.last().expect("an entry is of a level");
+        let Some(level) = self.levels.last() else { return Ok(()) };
         if !entry.has_possible_name() {
             let reason = "no file can have this name".to_owned();
             self.copy.note_as(&entry, ProblemKind::Name, reason);
@@ -76,7 +76,7 @@ impl<'w, 'c> Walk<'w, 'c> {
 
     fn enter(&mut self, entry: Entry, directory: Directory) -> Result<(), GuestError> {
         self.copy.report.directories += 1;
-        if self.copy.tree.identity(&entry).is_some_and(|identity| !self.seen.insert(identity)) {
+        if entry.identity().is_some_and(|identity| !self.seen.insert(identity)) {
             let reason = "it leads back to a directory that was copied already".to_owned();
             self.copy.note_as(&entry, ProblemKind::Guest, reason);
             return Ok(());
@@ -91,7 +91,8 @@ impl<'w, 'c> Walk<'w, 'c> {
         };
         let waiting: usize = self.levels.iter().map(|level| level.entries.len()).sum();
         if waiting + entries.len() > WAITING_MAX {
-            let reason = "there is more in it, and in the directories around it, than fits into memory".to_owned();
+            let reason =
+                "there is more in it, and in the directories around it, than fits into memory".to_owned();
             self.copy.note_as(&entry, ProblemKind::Guest, reason);
             return Ok(());
         }

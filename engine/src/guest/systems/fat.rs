@@ -4,7 +4,7 @@ use super::{Content, FileSystem, Found, Kind, Metadata, Node, PIECE_LEN, Piece, 
 use crate::guest::contents::System;
 use crate::guest::device::{Cursor, Section};
 use crate::guest::error::{Fault, GuestError};
-use ::fat::{FatError, FatFs, FileId, FatVariant};
+use ::fat::{FatError, FatFs, FatVariant, FileId};
 use std::collections::VecDeque;
 
 /// The table is kept in memory, and so is the chain of the file that is read: 16 million clusters, which are 512 GiB where
@@ -94,16 +94,11 @@ impl FileSystem for Fat {
             let kind = Kind::Directory;
             return Ok(Metadata { kind, size: 0, mode: None, owner: None, modified: None });
         };
-        let modified = entry.modified.map(|time| Time {
-            seconds: time.unix_seconds,
-            nanoseconds: time.subsec_nanos,
-        });
+        let modified =
+            entry.modified.map(|time| Time { seconds: time.unix_seconds, nanoseconds: time.subsec_nanos });
         let writable = if entry.attributes & READ_ONLY == 0 { 0o200 } else { 0 };
-        let (kind, size, mode) = if entry.is_dir {
-            (Kind::Directory, 0, 0o555)
-        } else {
-            (Kind::File, entry.size, 0o444)
-        };
+        let (kind, size, mode) =
+            if entry.is_dir { (Kind::Directory, 0, 0o555) } else { (Kind::File, entry.size, 0o444) };
         Ok(Metadata { kind, size, mode: Some(mode | writable), owner: None, modified })
     }
 

@@ -35,7 +35,8 @@ impl BlockRead for Reader {
 
 impl XfsVolume {
     pub(super) fn open(section: &Section) -> Result<Self, GuestError> {
-        let start = section.bytes::<256>(0).ok().flatten().ok_or_else(|| Fault::CutOff.damaged(System::Xfs))?;
+        let start =
+            section.bytes::<256>(0).ok().flatten().ok_or_else(|| Fault::CutOff.damaged(System::Xfs))?;
         let inodes = InodePlaces::parse(&start).ok_or_else(|| Fault::Geometry.damaged(System::Xfs))?;
         let files = Xfs::open(Reader(section.clone()), section.len()).map_err(failed)?;
         Ok(Self { files: RefCell::new(files), section: section.clone(), inodes })
@@ -119,10 +120,10 @@ impl FileSystem for XfsVolume {
         let (_, inode) = parts(node);
         let metadata = self.files.borrow_mut().metadata(&inode).map_err(failed)?;
         let (mode, size) = (metadata.mode(), metadata.size());
-        let further = self.inodes.read(&self.section, inode.ino).map_err(|failure| GuestError::Damaged {
-            system: System::Xfs,
-            source: failure.into(),
-        })?;
+        let further = self
+            .inodes
+            .read(&self.section, inode.ino)
+            .map_err(|failure| GuestError::Damaged { system: System::Xfs, source: failure.into() })?;
         let further = further.filter(|further| (further.mode, further.size) == (mode, size));
         Ok(Metadata {
             kind: Kind::of_mode(mode),

@@ -53,7 +53,7 @@ fn expected() -> BTreeMap<Vec<u8>, Thing> {
     sparse[1_000_000..1_000_000 + text(100).len()].copy_from_slice(&text(100));
     put("/sparse", Thing::File(sparse));
     put("/compressed/text", Thing::File(text(6000)));
-    let mixed = [&text(3000)[..100_000], &noise(1, 70_000), &[0; 80_000], &text(2000)[..50_001]].concat();
+    let mixed = [&text(3000)[..100_000], &noise(1, 70_000), &vec![0; 80_000], &text(2000)[..50_001]].concat();
     put("/compressed/mixed", Thing::File(mixed));
     put("/link", Thing::Link(b"target\\of\\link".to_vec()));
     put("/junction", Thing::Link(b"C:\\Users".to_vec()));
@@ -128,7 +128,9 @@ fn volumes_with_clusters_of_other_lengths_are_read() {
         let image = workshop.image("ntfs", 16 * MIB);
         run("mkntfs", &[&"-F", &"-Q", &"-qq", &"-L", &"DATA", &"-c", &cluster_len, &image]);
         let mut expected = BTreeMap::new();
-        for (number, len) in [0, 1, 600, 5000, 1_500_000].into_iter().chain(std::iter::repeat_n(10, 60)).enumerate() {
+        for (number, len) in
+            [0, 1, 600, 5000, 1_500_000].into_iter().chain(std::iter::repeat_n(10, 60)).enumerate()
+        {
             let content = noise(u64::try_from(number).unwrap(), len);
             let file = workshop.path("file");
             fs::write(&file, &content).unwrap();

@@ -15,7 +15,9 @@ use crate::guest::contents::System;
 use crate::guest::device::{ReadFailure, Section};
 use crate::guest::error::{Fault, GuestError};
 use crate::guest::fields::{le16, le32, utf16};
-use ntfs_core::{BootSector, FileName, IndexEntry, IndexRoot, NtfsError, StandardInformation, parse_index_buffer};
+use ntfs_core::{
+    BootSector, FileName, IndexEntry, IndexRoot, NtfsError, StandardInformation, parse_index_buffer,
+};
 use records::{FileRecords, Table};
 use std::collections::BTreeSet;
 use streams::{Place, Stream};
@@ -87,7 +89,8 @@ impl Ntfs {
     }
 
     fn index(&self, records: &FileRecords) -> Result<Vec<(u64, FileName)>, GuestError> {
-        let root = records.resident(INDEX_ROOT, Some(DIRECTORY_INDEX)).ok_or_else(|| damaged(Fault::NoIndex))?;
+        let root =
+            records.resident(INDEX_ROOT, Some(DIRECTORY_INDEX)).ok_or_else(|| damaged(Fault::NoIndex))?;
         let root = IndexRoot::parse(root).map_err(failed)?;
         let mut found = Vec::new();
         let mut blocks = Vec::new();
@@ -245,7 +248,8 @@ fn time(nanoseconds: i128) -> Time {
     let second = 1_000_000_000;
     Time {
         seconds: i64::try_from(nanoseconds.div_euclid(second)).expect("64 bits of 100 ns are fewer seconds"),
-        nanoseconds: u32::try_from(nanoseconds.rem_euclid(second)).expect("a remainder is less than a second"),
+        nanoseconds: u32::try_from(nanoseconds.rem_euclid(second))
+            .expect("a remainder is less than a second"),
     }
 }
 

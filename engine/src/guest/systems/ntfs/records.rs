@@ -89,7 +89,11 @@ impl Table {
     fn extension(&self, number: u64, base: u64) -> Result<Record, GuestError> {
         let record = self.record(number)?;
         let belongs_to = FileReference::from_u64(record.header.base_record).record_number;
-        if belongs_to == base && !record.header.is_base_record() { Ok(record) } else { Err(damaged(Fault::Extension)) }
+        if belongs_to == base && !record.header.is_base_record() {
+            Ok(record)
+        } else {
+            Err(damaged(Fault::Extension))
+        }
     }
 
     /// All records of the file whose own has this number.
@@ -140,12 +144,13 @@ impl FileRecords {
     /// The length of a stream, or none if it is not there.
     pub(super) fn size(&self, kind: u32, name: Option<&str>) -> u64 {
         let attributes = self.records.iter().flat_map(|record| &record.attributes);
-        let sizes = attributes.filter(|attribute| is(attribute, kind, name)).map(|attribute| match attribute.body {
-            AttributeBody::Resident { content_length, .. } => u64::from(content_length),
-            // Only the first piece says it.
-            AttributeBody::NonResident { start_vcn: 0, real_size, .. } => real_size,
-            AttributeBody::NonResident { .. } => 0,
-        });
+        let sizes =
+            attributes.filter(|attribute| is(attribute, kind, name)).map(|attribute| match attribute.body {
+                AttributeBody::Resident { content_length, .. } => u64::from(content_length),
+                // Only the first piece says it.
+                AttributeBody::NonResident { start_vcn: 0, real_size, .. } => real_size,
+                AttributeBody::NonResident { .. } => 0,
+            });
         sizes.max().unwrap_or_default()
     }
 

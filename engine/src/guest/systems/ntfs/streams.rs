@@ -19,8 +19,8 @@ pub(super) enum Stream {
 /// Where a stream is.
 pub(super) struct Runs {
     /// The place in the stream of each run, and the run; in bytes. No place on the volume is a hole.
-    runs: Vec<(u64, Option<u64>, u64)>,
-    /// What the runs cover.
+    all: Vec<(u64, Option<u64>, u64)>,
+    /// What they cover.
     covered: u64,
     size: u64,
     /// What was written; the rest of the stream is zero, whatever is in its clusters.
@@ -61,7 +61,7 @@ impl Stream {
             }
         }
         let written = initialized_size.min(real_size);
-        Ok(Some(Self::Runs(Runs { runs, covered, size: real_size, written, unit_len })))
+        Ok(Some(Self::Runs(Runs { all: runs, covered, size: real_size, written, unit_len })))
     }
 
     /// Whether all of it is there.
@@ -121,14 +121,15 @@ pub(super) fn bounded(stream: &Stream, section: &Section, len_max: u64) -> Resul
 fn unit_len(attribute: &Attribute, cluster_len: u64) -> Result<u64, GuestError> {
     let clusters = 1_u64.checked_shl(u32::from(attribute.compression_unit()));
     let len = clusters.and_then(|clusters| clusters.checked_mul(cluster_len));
-    len.filter(|len| (cluster_len + 1..=UNIT_LEN_MAX).contains(len)).ok_or_else(|| unsupported(Fault::CompressionUnit))
+    len.filter(|len| (cluster_len + 1..=UNIT_LEN_MAX).contains(len))
+        .ok_or_else(|| unsupported(Fault::CompressionUnit))
 }
 
 impl Runs {
     /// Where the byte at `offset` is, and how many follow it there.
     fn at(&self, offset: u64) -> Option<(Option<u64>, u64)> {
-        let after = self.runs.partition_point(|(start, ..)| *start <= offset);
-        let (start, place, length) = *self.runs.get(after.checked_sub(1)?)?;
+        let after = self.all.partition_point(|(start, ..)| *start <= offset);
+        let (start, place, length) = *self.all.get(after.checked_sub(1)?)?;
         let within = offset - start;
         let rest = length.checked_sub(within).filter(|rest| *rest > 0)?;
         // A run lies within 64 bits, but its end on the volume may not.
