@@ -44,7 +44,8 @@ build: ## build the release binary, target/release/keepstone
 test: unit smoke ## all tests, and a short run of the demo; installs the Debian packages, Azurite and vcsim that they need
 
 unit: azurite vcsim
-	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs sfdisk:fdisk python3:python3 \
+	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools mkntfs:ntfs-3g mkfs.xfs:xfsprogs \
+	  sgdisk:gdisk sfdisk:fdisk python3:python3 \
 	  cryptography.py:python3-cryptography argon2.py:python3-argon2 \
 	  setpriv:util-linux qemu-img:qemu-utils qemu-storage-daemon:qemu-system-common nbdkit:nbdkit
 	cargo test $(LOCKED) --workspace
