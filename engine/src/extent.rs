@@ -65,15 +65,18 @@ pub(crate) fn touches(extents: &[Extent], extent: Extent) -> bool {
     extents.get(next).is_some_and(|other| other.start < extent.end())
 }
 
-/// What of a disk is in none of some extents, which are sorted and do not overlap.
-pub(crate) fn remaining(extents: &[Extent], size: u64) -> Vec<Extent> {
-    let mut rest = Vec::with_capacity(extents.len() + 1);
-    let mut next = 0;
-    for extent in extents {
-        rest.extend(Extent::between(next, extent.start.min(size)));
-        next = next.max(extent.end());
+/// What of an extent is in none of some others, which are sorted and do not overlap.
+pub(crate) fn gaps(others: &[Extent], extent: Extent) -> Vec<Extent> {
+    let mut rest = Vec::new();
+    let mut next = extent.start;
+    for other in &others[others.partition_point(|other| other.end() <= extent.start)..] {
+        if other.start >= extent.end() {
+            break;
+        }
+        rest.extend(Extent::between(next, other.start));
+        next = other.end();
     }
-    rest.extend(Extent::between(next, size));
+    rest.extend(Extent::between(next, extent.end()));
     rest
 }
 
@@ -81,4 +84,36 @@ pub(crate) fn remaining(extents: &[Extent], size: u64) -> Vec<Extent> {
 #[must_use]
 pub fn total_length(extents: &[Extent]) -> u64 {
     extents.iter().map(|extent| extent.length).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extents(ranges: &[(u64, u64)]) -> Vec<Extent> {
+        ranges.iter().filter_map(|(start, end)| Extent::between(*start, *end)).collect()
+    }
+
+    #[test]
+    fn what_lists_have_in_common_and_what_is_between_make_up_the_whole() {
+        let lists: [&[(u64, u64)]; 5] =
+            [&[], &[(0, 100)], &[(0, 1), (99, 100)], &[(10, 20), (20, 30), (40, 50)], &[(15, 45), (60, 61)]];
+        for a in lists.map(extents) {
+            for b in lists.map(extents) {
+                let is_in = |list: &[Extent], byte| list.iter().any(|e| (e.start..e.end()).contains(&byte));
+                let both = common(&a, &b);
+                for byte in 0..100 {
+                    assert_eq!(is_in(&both, byte), is_in(&a, byte) && is_in(&b, byte));
+                }
+                for extent in &a {
+                    let rest = gaps(&b, *extent);
+                    for byte in extent.start..extent.end() {
+                        assert_eq!(is_in(&rest, byte), !is_in(&b, byte));
+                    }
+                    assert_eq!(total_length(&rest) + total_length(&common(&[*extent], &b)), extent.length);
+                    assert_eq!(touches(&b, *extent), !common(&[*extent], &b).is_empty());
+                }
+            }
+        }
+    }
 }

@@ -24,15 +24,18 @@ mod journal;
 mod lost;
 mod plan;
 mod queue;
+mod run;
 
 pub use areas::{Tracked, tracked_areas};
 pub use journal::{Journal, JournalError, JournalHead};
 pub use lost::LostRange;
 pub use queue::WINDOWS_OPEN;
 
+use crate::backup::Audit;
+use crate::backup::sample::audited_regions;
 use crate::error::EngineError;
-use crate::extent::{Extent, common, remaining, total_length};
-use crate::frames::{FrameReader, Scratch, lock};
+use crate::extent::{Extent, common, gaps, normalized, total_length};
+use crate::frames::FrameReader;
 use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::observer::{Event, Observer, Phase, begin, tell};
@@ -40,26 +43,16 @@ use crate::repository::Repository;
 use crate::source::DiskSource;
 use crate::target::DiskTarget;
 use existing::Existing;
-use lost::Lost;
-use plan::{Placement, Planner, Window};
-use queue::{Queue, Request};
-use repo_format::{Disk, FrameKind, PackOpener, SessionId};
+use plan::Planner;
+use queue::Queue;
+use repo_format::{Disk, SessionId};
+use run::{Run, Totals};
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::mpsc::{channel, sync_channel};
 
 /// A window's default length, without its holes: large enough that a pack of a first backup lies within one or two.
 pub const WINDOW_LEN: u64 = 1 << 30;
-/// A hole is made in at most so many steps that are longer than a window.
-const HOLE_STEPS: u64 = 1 << 16;
-/// Threads that wait for reads. Requests are of some MiB where nothing was deduplicated: so many of them in 80 ms are as
-/// much as 10 Gbit/s carry. Where they are small, round trips are what limits.
-const FETCH_THREADS: usize = 32;
-
-/// A target is flushed for the journal when so many bytes are complete that were not: so little is done twice, and
-/// flushing costs little.
-const FLUSH_LEN: u64 = 1 << 30;
 
 /// One disk of a snapshot, and where it goes.
 pub struct RestoreJob<'a> {
@@ -88,8 +81,23 @@ pub enum Onto<'a> {
     Existing {
         /// The disk that the target is, as it is while nobody else writes to it.
         source: &'a dyn DiskSource,
-        /// The areas that may differ, sorted, apart and within the disk; everything, if that is not known.
-        areas: Option<&'a [Extent]>,
+        /// Where it may differ.
+        differing: Differing<'a>,
+    },
+}
+
+/// Where a disk may differ from what it is to be.
+#[derive(Clone, Copy)]
+pub enum Differing<'a> {
+    /// Anywhere.
+    Anywhere,
+    /// In these areas, sorted, apart and within the disk, as something tells that may be wrong: some regions beside them are
+    /// looked at, too, and if they differ, everything is.
+    Told {
+        /// The areas.
+        areas: &'a [Extent],
+        /// How many regions are looked at, and which. Without a seed they are always the same.
+        audit: Audit,
     },
 }
 
@@ -122,6 +130,11 @@ pub struct RestoreReport {
     pub compared_bytes: u64,
     /// Bytes of packs that were fetched for it, without maps.
     pub fetched_bytes: u64,
+    /// Regions that were looked at although nothing was told to differ there.
+    pub audited_regions: u64,
+    /// Where the disk differed although that was not told, in order. If there is any such range, everything was looked at
+    /// and is right now.
+    pub untold: Vec<Extent>,
     /// What could not be restored, in order; adjacent ranges of one cause are one.
     pub lost: Vec<LostRange>,
     /// The bytes that could not be restored.
@@ -150,51 +163,27 @@ pub fn restore(
     let frames = FrameReader::new(repository);
     let shape = Shape::new(&repository.config().geometry, disk.size);
     let map = MapReader::new(&frames, shape, disk.map.clone());
+    let (told, audited) = job.told(&shape);
     let existing = match job.onto {
         Onto::New => None,
-        Onto::Existing { source, .. } => Some(Existing::open(source, repository.keys())?),
+        Onto::Existing { source, .. } => Some(Existing::open(source, told, repository.keys())?),
     };
-    let (complete, completed) = channel();
-    let run = Run {
-        frames: &frames,
-        job,
-        existing: existing.as_ref(),
-        observer,
-        written: AtomicU64::new(0),
-        fetched: AtomicU64::new(0),
-        zeroed: AtomicU64::new(0),
-        lost: Mutex::default(),
-        failure: Mutex::default(),
-        scratches: Mutex::default(),
-        queue: Queue::new(complete),
-    };
-    let areas = job.areas();
-    if let Some(areas) = &areas {
-        // The rest is left as it is without being looked at.
-        tell(observer, Event::Progress(disk.size - total_length(areas)))?;
+    let existing = existing.as_ref();
+    let totals = Totals::default();
+    let pass = |areas: Option<&[Extent]>| pass(&map, job, existing, areas, &totals, observer);
+    pass(job.areas(told, &audited, &shape).as_deref())?;
+    let untold = existing.map_or_else(Vec::new, Existing::untold);
+    if !untold.is_empty() {
+        // What told the changes was wrong: who knows where else. What is right by now is not written again.
+        job.target.flush().map_err(|source| EngineError::Target { offset: disk.size, source })?;
+        totals.forget_lost();
+        begin(observer, Phase::Restore { disk: disk.key.clone() }, disk.size)?;
+        pass(None)?;
     }
-    let course = Planner {
-        map: &map,
-        window_len: job.window_len,
-        on_damage: job.on_damage,
-        areas: areas.as_deref(),
-        existing: existing.as_ref(),
-    };
-    let (plans, planned) = sync_channel(0);
-    let restored = std::thread::scope(|threads| {
-        threads.spawn(|| course.plan_windows(plans));
-        threads.spawn(|| run.keep_journal(completed));
-        // By value: a failure drops the receiver, and with that ends the planning.
-        let restored = run.windows(planned);
-        run.queue.close();
-        restored
-    });
-    // What the journal's thread found out at the end counts too.
-    restored.and_then(|()| lock(&run.failure).take().map_or(Ok(()), Err))?;
     job.target.finish().map_err(|source| EngineError::Target { offset: disk.size, source })?;
-    let (lost, lost_bytes, lost_joined) =
-        run.lost.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
-    let (written_bytes, zero_bytes) = (run.written.into_inner(), run.zeroed.into_inner());
+    let Totals { written, zeroed, fetched, lost } = totals;
+    let (lost, lost_bytes, lost_joined) = lost.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
+    let (written_bytes, zero_bytes) = (written.into_inner(), zeroed.into_inner());
     Ok(RestoreReport {
         snapshot: job.snapshot.to_string(),
         disk: disk.key.clone(),
@@ -202,13 +191,43 @@ pub fn restore(
         written_bytes,
         zero_bytes,
         // Chunks reach beyond the areas that they are looked at for: what is left is counted, not what is passed.
-        unchanged_bytes: disk.size - written_bytes - zero_bytes - lost_bytes,
-        compared_bytes: existing.as_ref().map_or(0, Existing::read_bytes),
-        fetched_bytes: run.fetched.into_inner(),
+        unchanged_bytes: disk.size.saturating_sub(written_bytes + zero_bytes + lost_bytes),
+        compared_bytes: existing.map_or(0, Existing::read_bytes),
+        fetched_bytes: fetched.into_inner(),
+        audited_regions: audited.len() as u64,
+        untold,
         lost,
         lost_bytes,
         lost_joined,
     })
+}
+
+/// Restores a disk, or what of it is in some areas.
+fn pass(
+    map: &MapReader<'_, '_, '_>,
+    job: &RestoreJob<'_>,
+    existing: Option<&Existing<'_>>,
+    areas: Option<&[Extent]>,
+    totals: &Totals,
+    observer: &dyn Observer,
+) -> Result<(), EngineError> {
+    if let Some(areas) = areas {
+        // The rest is left as it is without being looked at.
+        tell(observer, Event::Progress(job.disk.size - total_length(areas)))?;
+    }
+    let (complete, completed) = channel();
+    let run = Run::new(map.frames(), job, existing, totals, observer, Queue::new(complete));
+    let (window_len, on_damage) = (job.window_len, job.on_damage);
+    let course = Planner { map, window_len, on_damage, areas, existing };
+    let (plans, planned) = sync_channel(0);
+    let restored = std::thread::scope(|threads| {
+        threads.spawn(|| course.plan_windows(plans));
+        threads.spawn(|| run.keep_journal(completed));
+        // By value: a failure drops the receiver, and with that ends the planning.
+        run.windows(planned)
+    });
+    // What the journal's thread found out at the end counts too.
+    restored.and_then(|()| run.failure())
 }
 
 impl<'a> RestoreJob<'a> {
@@ -219,215 +238,28 @@ impl<'a> RestoreJob<'a> {
         Self { snapshot, disk, target, onto, journal: None, window_len: WINDOW_LEN, on_damage }
     }
 
+    /// The areas that something told, and the regions that are looked at beside them.
+    fn told(&self, shape: &Shape) -> (Option<&'a [Extent]>, Vec<u64>) {
+        let Onto::Existing { differing: Differing::Told { areas, audit }, .. } = self.onto else {
+            return (None, Vec::new());
+        };
+        let region_len = u64::from(shape.region_len);
+        (Some(areas), audited_regions(audit, areas, shape.size, region_len, &self.disk.key))
+    }
+
     /// What is restored of the disk, if that is not everything.
-    fn areas(&self) -> Option<Vec<Extent>> {
-        let areas = match self.onto {
-            Onto::Existing { areas, .. } => areas,
-            Onto::New => None,
+    fn areas(&self, told: Option<&[Extent]>, audited: &[u64], shape: &Shape) -> Option<Vec<Extent>> {
+        let region = |region: &u64| {
+            let start = region * u64::from(shape.region_len);
+            Extent { start, length: shape.region_bytes(*region).into() }
         };
+        let areas =
+            told.map(|told| normalized([told, &audited.iter().map(region).collect::<Vec<_>>()].concat()));
         let done = self.journal.map(Journal::done).filter(|done| !done.is_empty());
-        let left = done.map(|done| remaining(done, self.disk.size));
+        let left = done.map(|done| gaps(done, Extent { start: 0, length: self.disk.size }));
         match (areas, left) {
-            (Some(areas), Some(left)) => Some(common(areas, &left)),
-            (Some(areas), None) => Some(areas.to_vec()),
-            (None, left) => left,
+            (Some(areas), Some(left)) => Some(common(&areas, &left)),
+            (areas, left) => areas.or(left),
         }
     }
-}
-
-struct Run<'a, 'r, 's> {
-    frames: &'a FrameReader<'r, 's>,
-    job: &'a RestoreJob<'a>,
-    existing: Option<&'a Existing<'a>>,
-    observer: &'a dyn Observer,
-    written: AtomicU64,
-    fetched: AtomicU64,
-    zeroed: AtomicU64,
-    lost: Mutex<Lost>,
-    failure: Mutex<Option<EngineError>>,
-    scratches: Mutex<Vec<Spare>>,
-    queue: Queue,
-}
-
-/// What a thread needs to open chunks and to write them, used again and again.
-#[derive(Default)]
-struct Spare {
-    scratch: Scratch,
-    there: Vec<u8>,
-}
-
-impl Run<'_, '_, '_> {
-    fn windows(&self, planned: Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
-        rayon::in_place_scope(|tasks| {
-            std::thread::scope(|threads| {
-                for _ in 0..FETCH_THREADS {
-                    threads.spawn(|| self.fetch_all(tasks));
-                }
-                self.note(self.open_all(planned));
-                self.queue.complete();
-            });
-        });
-        lock(&self.failure).take().map_or(Ok(()), Err)
-    }
-
-    /// Takes up window after window.
-    #[expect(clippy::needless_pass_by_value, reason = "dropping the receiver ends the planning")]
-    fn open_all(&self, planned: Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
-        // The next plan is taken over when there is room for it, so that no more of them are in memory.
-        while self.queue.has_room()
-            && let Ok(window) = planned.recv()
-        {
-            let window = window?;
-            self.make_holes(&window)?;
-            self.queue.add(window);
-        }
-        Ok(())
-    }
-
-    /// Writes down what is complete, each time when that is much, and when the restore has failed.
-    fn keep_journal(&self, completed: Receiver<Vec<Extent>>) {
-        let Some(journal) = self.job.journal else { return };
-        let mut pending = Vec::new();
-        let write_down = |pending: &mut Vec<Extent>| {
-            let flushed = self.job.target.flush();
-            flushed.map_err(|source| EngineError::Target { offset: self.job.disk.size, source })?;
-            journal.add(&std::mem::take(pending)).map_err(EngineError::from)
-        };
-        for covers in completed {
-            pending.extend(covers);
-            if total_length(&pending) >= FLUSH_LEN && !self.queue.is_stopped() {
-                self.note(write_down(&mut pending));
-            }
-        }
-        if self.queue.is_stopped() && !pending.is_empty() {
-            // The restore has failed already: if this does so too, more of it is compared the next time.
-            let _not_remembered = write_down(&mut pending);
-        }
-    }
-
-    fn make_holes(&self, window: &Window) -> Result<(), EngineError> {
-        tell(self.observer, Event::Progress(window.same_bytes))?;
-        for hole in &window.holes {
-            let step = self.job.window_len.max(hole.length / HOLE_STEPS);
-            let mut start = hole.start;
-            while let Some(part) = Extent::between(start, hole.end().min(start.saturating_add(step))) {
-                target_result(self.job.target.zero_at(part.start, part.length), part.start)?;
-                self.zeroed.fetch_add(part.length, Ordering::Relaxed);
-                tell(self.observer, Event::Progress(part.length))?;
-                start = part.end();
-            }
-        }
-        window.lost.iter().try_for_each(|range| self.lose(range.clone()))
-    }
-
-    /// Fetches what is next until there is nothing more, and has it written by rayon.
-    fn fetch_all<'t>(&'t self, tasks: &rayon::Scope<'t>) {
-        while let Some(request) = self.queue.next() {
-            match self.fetch(&request) {
-                Ok((opener, bytes)) => tasks.spawn(move |_| self.note(self.write(&request, &opener, bytes))),
-                Err(error) => {
-                    let window = request.window();
-                    let chunks = request.fetch().members.iter().map(|member| &window.chunks[*member]);
-                    self.note(self.give_up(&request, chunks, error));
-                }
-            }
-        }
-    }
-
-    fn fetch(&self, request: &Request<'_>) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
-        let (opener, bytes) = self.frames.fetch(request.fetch())?;
-        self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        tell(self.observer, Event::Transferred(bytes.len() as u64))?;
-        Ok((opener, bytes))
-    }
-
-    /// Opens the frames of one fetch and writes each to all its places.
-    fn write(
-        &self,
-        request: &Request<'_>,
-        opener: &PackOpener,
-        mut bytes: Vec<u8>,
-    ) -> Result<(), EngineError> {
-        let (window, fetch) = (request.window(), request.fetch());
-        let mut spare = lock(&self.scratches).pop().unwrap_or_default();
-        let Spare { scratch, there } = &mut spare;
-        let (mut done, mut written) = (0, 0);
-        // Members are sorted by place, so those that share a frame follow each other; it can be opened once.
-        let chunk = |member: &usize| &window.chunks[*member];
-        for places in fetch.members.chunk_by(|a, b| chunk(a).location == chunk(b).location) {
-            if self.queue.is_stopped() {
-                return Ok(());
-            }
-            let location = &chunk(&places[0]).location;
-            let result = fetch
-                .frame(&mut bytes, location)
-                .and_then(|sealed| self.frames.open(opener, FrameKind::Chunk, location, sealed, scratch));
-            if let Err(error) = result {
-                self.give_up(request, places.iter().map(chunk), error)?;
-                continue;
-            }
-            for offset in places.iter().map(|member| chunk(member).offset) {
-                let (target, plain) = (self.job.target, scratch.plain.as_slice());
-                let len = plain.len() as u64;
-                written += match self.existing {
-                    Some(existing) => existing.write(target, offset, plain, there)?,
-                    None => target_result(target.write_at(offset, plain), offset).map(|()| len)?,
-                };
-                done += len;
-            }
-        }
-        self.written.fetch_add(written, Ordering::Relaxed);
-        lock(&self.scratches).push(spare);
-        tell(self.observer, Event::Progress(done))
-    }
-
-    /// Does without some chunks, if that is what was asked for and the error is damage.
-    fn give_up<'c>(
-        &self,
-        request: &Request<'_>,
-        chunks: impl IntoIterator<Item = &'c Placement>,
-        error: EngineError,
-    ) -> Result<(), EngineError> {
-        for extent in chunks.into_iter().map(Placement::extent) {
-            match (self.job.on_damage, LostRange::new(extent, &error)) {
-                (OnDamage::KeepGoing, Some(range)) => {
-                    request.lose();
-                    self.lose(range)?;
-                }
-                _ => return Err(self.unrestorable(extent, error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Leaves zeros where something is lost: an old byte of a device must not pass for one of the disk.
-    fn lose(&self, range: LostRange) -> Result<(), EngineError> {
-        let Extent { start, length } = range.extent();
-        target_result(self.job.target.zero_at(start, length), start)?;
-        lock(&self.lost).add(range);
-        tell(self.observer, Event::Progress(length))
-    }
-
-    fn unrestorable(&self, extent: Extent, source: EngineError) -> EngineError {
-        match source {
-            EngineError::Cancelled => EngineError::Cancelled,
-            source => EngineError::Unrestorable {
-                disk: self.job.disk.key.clone(),
-                offset: extent.start,
-                length: extent.length,
-                source: Box::new(source),
-            },
-        }
-    }
-
-    fn note(&self, result: Result<(), EngineError>) {
-        if let Err(error) = result {
-            lock(&self.failure).get_or_insert(error);
-            self.queue.stop();
-        }
-    }
-}
-
-fn target_result(result: std::io::Result<()>, offset: u64) -> Result<(), EngineError> {
-    result.map_err(|source| EngineError::Target { offset, source })
 }

@@ -147,7 +147,7 @@ fn keyed_source(text: &str) -> Result<Named, String> {
 
 /// The share of the regions that is audited if nothing is said, where something else than the operator keeps track of
 /// changes.
-const TRACKED_AUDIT: Ppm = Ppm(5_000);
+pub(super) const TRACKED_AUDIT: Ppm = Ppm(5_000);
 
 /// What is to be backed up.
 enum Given {

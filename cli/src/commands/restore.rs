@@ -18,12 +18,14 @@ use crate::settings::Settings;
 use crate::vsphere::VSphereArguments;
 use format::{Content, Format};
 use going_on::GoingOn;
+use keepstone_engine::backup::Audit;
 use keepstone_engine::restore::{
-    Journal, JournalError, LostRange, OnDamage, Onto, RestoreJob, RestoreReport, WINDOW_LEN, restore,
+    Differing, Journal, JournalError, LostRange, OnDamage, Onto, RestoreJob, RestoreReport, WINDOW_LEN,
+    restore,
 };
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::target::ImageIdentity;
-use keepstone_engine::{DiskSource, DiskTarget, EngineError, Repository};
+use keepstone_engine::{DiskSource, DiskTarget, EngineError, Extent, Repository};
 use place::{Opened, Place};
 use repo_format::{Disk, SessionId};
 use serde::Serialize;
@@ -137,6 +139,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         disk,
         going_on,
         known: &known,
+        audit: arguments.tracked.audit()?,
         progress: &progress,
         journal: None,
     };
@@ -169,8 +172,23 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
             warn(&format!("all of the disk was compared: {reason}"));
             Exit::Attention
         }
+        None if !report.restore.untold.is_empty() => {
+            warn(&untold(&report.restore.untold));
+            Exit::Attention
+        }
         None => machine,
     })
+}
+
+/// That what told the changes was wrong.
+fn untold(untold: &[Extent]) -> String {
+    let ranges = untold.iter().take(LOST_SHOWN).map(|range| format!("{} to {}", range.start, range.end()));
+    let more = if untold.len() > LOST_SHOWN { " and more, see --json" } else { "" };
+    format!(
+        "the disk had changed where nothing told so: {}{more}; so all of it was compared, and is as it was: do not trust \
+         what tells its changes",
+        ranges.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// A restore and its journal.
@@ -182,6 +200,7 @@ struct Work<'a> {
     disk: &'a Disk,
     going_on: GoingOn,
     known: &'a Known,
+    audit: Audit,
     progress: &'a Progress,
     journal: Option<Journal>,
 }
@@ -195,11 +214,11 @@ impl Work<'_> {
         window_len: u64,
     ) -> Result<RestoreReport, EngineError> {
         self.journal = self.going_on.journal(self.place)?;
-        let areas = match self.known {
-            Known::Areas { areas, .. } => Some(areas.as_slice()),
-            Known::NotAsked | Known::Nothing(_) => None,
+        let differing = match self.known {
+            Known::Areas { areas, .. } => Differing::Told { areas, audit: self.audit },
+            Known::NotAsked | Known::Nothing(_) => Differing::Anywhere,
         };
-        let onto = source.map_or(Onto::New, |source| Onto::Existing { source, areas });
+        let onto = source.map_or(Onto::New, |source| Onto::Existing { source, differing });
         let on_damage = if self.arguments.keep_going { OnDamage::KeepGoing } else { OnDamage::Stop };
         let job = RestoreJob {
             onto,

@@ -86,14 +86,36 @@ fn with_a_changes_file_only_what_changed_is_read() {
     world.changes("changes.json", SIZE, Some("two"), "three", &[50]);
     for (wanted, id, areas) in [(&two, &ids[1], 1), (&one, &ids[0], 4)] {
         world.write("disk.raw", &now);
-        let report =
-            world.report(&["restore", id, "--to", "disk.raw", "--in-place", "--changes", "changes.json"]);
+        let in_place = ["--to", "disk.raw", "--in-place", "--changes", "changes.json", "--audit", "0"];
+        let report = world.report(&[&["restore", id], in_place.as_slice()].concat());
         assert!(world.read("disk.raw") == *wanted);
         assert_eq!(text(&report, "changesSince"), ids[1]);
         // Each area with the chunks that reach out of it, and once more what is written.
         assert!(number(&report, "comparedBytes") < areas * 6 * (1 << 16), "{report}");
         assert!(number(&report, "writtenBytes") <= areas << 16, "{report}");
     }
+}
+
+#[test]
+fn a_change_that_nobody_told_of_is_found_and_undone() {
+    let (world, _, two) = two_snapshots();
+    let ids = snapshots(&world);
+    let mut now = two.clone();
+    now[60 << 16] ^= 1;
+    world.write("disk.raw", &now);
+    world.changes("changes.json", SIZE, Some("two"), "three", &[50]);
+    let restore = ["restore", &ids[1], "--to", "disk.raw", "--in-place", "--changes", "changes.json"];
+    let ended = world.run(&[&["--json"], restore.as_slice()].concat());
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(
+        ended.stderr.contains("warning: the disk had changed where nothing told so: 3932160 to "),
+        "{ended:?}"
+    );
+    let report = ended.json();
+    let [untold] = report["untold"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((number(untold, "start"), number(untold, "length") <= 4096), (60 << 16, true));
+    assert_eq!(report["auditedRegions"], json!(1));
+    assert!(world.read("disk.raw") == two);
 }
 
 #[test]

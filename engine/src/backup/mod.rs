@@ -20,7 +20,7 @@ mod pipeline;
 mod plan;
 mod reading;
 mod report;
-mod sample;
+pub(crate) mod sample;
 mod stages;
 mod unfinished;
 

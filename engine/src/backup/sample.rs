@@ -2,6 +2,7 @@
 
 use super::audit::Audit;
 use crate::Extent;
+use crate::extent::total_length;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -72,6 +73,19 @@ pub(super) fn sample_len(audit: Audit, candidates: u64, changed_bytes: u64, regi
             u64::try_from(parts.div_ceil(u128::from(WHOLE_PPM))).expect("a share is not more than all")
         }
     }
+}
+
+/// The regions that an audit looks at of a disk with some areas (sorted, with gaps between them, within the disk), ascending.
+pub(crate) fn audited_regions(
+    audit: Audit,
+    areas: &[Extent],
+    size: u64,
+    region_len: u64,
+    disk: &str,
+) -> Vec<u64> {
+    let candidates = Candidates::new(areas, size, region_len);
+    let at_once = sample_len(audit, candidates.count(), total_length(areas), region_len);
+    Sampler::new(candidates, at_once, audit.seed().unwrap_or_default(), disk).first()
 }
 
 /// The candidates in a random order without repetition: a shuffle of Fisher and Yates of which only the places that

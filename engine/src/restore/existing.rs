@@ -1,14 +1,16 @@
 //! What a target holds already: read and hashed, so that only what differs is fetched and written.
 
 use super::plan::{Placement, Window};
-use super::target_result;
+use super::run::target_result;
 use crate::error::EngineError;
-use crate::extent::{Extent, common, touches};
+use crate::extent::{Extent, common, gaps, normalized, touches};
+use crate::frames::lock;
 use crate::source::{DiskSource, Outside, ReadPart};
 use crate::target::DiskTarget;
 use rayon::iter::{IntoParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
 use repo_format::{FrameKind, Keys};
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that one thread reads and compares at a time: enough for a source far away to have several requests under way.
@@ -22,11 +24,22 @@ pub(super) struct Existing<'a> {
     /// What does not read as zeros for certain, sorted and apart; everything, if that is not known.
     data: Option<Vec<Extent>>,
     keys: &'a Keys,
+    /// Where something told that it may differ, sorted and apart; nothing if nobody told.
+    told: Option<&'a [Extent]>,
+    /// Where it differs elsewhere.
+    untold: Mutex<Vec<Extent>>,
     read: AtomicU64,
 }
 
+/// Ranges that nobody told of, which are kept: 1 MiB of them.
+const UNTOLD_MAX: usize = 1 << 16;
+
 impl<'a> Existing<'a> {
-    pub(super) fn open(source: &'a dyn DiskSource, keys: &'a Keys) -> Result<Self, EngineError> {
+    pub(super) fn open(
+        source: &'a dyn DiskSource,
+        told: Option<&'a [Extent]>,
+        keys: &'a Keys,
+    ) -> Result<Self, EngineError> {
         let allocated = source.changed_areas(None);
         let allocated = allocated.map_err(|source| EngineError::TargetUnread { offset: 0, source })?;
         let data = match allocated.outside {
@@ -34,12 +47,29 @@ impl<'a> Existing<'a> {
             // Something that may be wrong tells it.
             Outside::SaidZero { .. } | Outside::Unchanged => None,
         };
-        Ok(Self { source, data, keys, read: AtomicU64::new(0) })
+        Ok(Self { source, data, keys, told, untold: Mutex::default(), read: AtomicU64::new(0) })
     }
 
     /// The bytes that were read of it.
     pub(super) fn read_bytes(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// Where the disk was found to differ although nobody told so, sorted and joined.
+    pub(super) fn untold(&self) -> Vec<Extent> {
+        normalized(lock(&self.untold).clone())
+    }
+
+    /// Notes what of a range, which is not equal, was not told to differ and does.
+    fn note_untold(&self, range: Extent, differs: impl Fn(Range<usize>) -> bool) {
+        let Some(told) = self.told else { return };
+        for part in gaps(told, range) {
+            let start = len(part.start - range.start);
+            let mut untold = lock(&self.untold);
+            if untold.len() < UNTOLD_MAX && differs(start..start + len(part.length)) {
+                untold.push(part);
+            }
+        }
     }
 
     /// Leaves in a window what differs from what is there.
@@ -102,10 +132,17 @@ impl<'a> Existing<'a> {
         self.read(&mut [ReadPart { offset: range.start, buffer: &mut bytes }])?;
         let zeros = vec![0; len(BLOCK_LEN)];
         let differs = |block: Range<usize>| bytes[block.clone()] != zeros[..block.len()];
-        Ok(differing_blocks(range.start, bytes.len(), differs)
+        let runs: Vec<Extent> = differing_blocks(range.start, bytes.len(), differs)
             .into_iter()
             .map(|run| Extent { start: range.start + run.start as u64, length: run.len() as u64 })
-            .collect())
+            .collect();
+        for run in &runs {
+            let first = len(run.start - range.start);
+            self.note_untold(*run, |part| {
+                bytes[first + part.start..first + part.end].iter().any(|byte| *byte != 0)
+            });
+        }
+        Ok(runs)
     }
 
     /// Writes what differs of some bytes; `there` is room for what is in their place. Returns how much was written.
@@ -124,6 +161,10 @@ impl<'a> Existing<'a> {
         let mut written = 0;
         for run in differing_blocks(offset, data.len(), |block| data[block.clone()] != there[block]) {
             let start = offset + run.start as u64;
+            self.note_untold(Extent { start, length: run.len() as u64 }, |part| {
+                let part = run.start + part.start..run.start + part.end;
+                data[part.clone()] != there[part]
+            });
             target_result(target.write_at(start, &data[run.clone()]), start)?;
             written += run.len() as u64;
         }

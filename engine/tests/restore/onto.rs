@@ -1,8 +1,11 @@
 //! Restores onto a disk that is there, and interrupted restores that go on.
 
 use crate::world::{back_up, create, latest, memory_index, mixed, noise, open, small_geometry};
+use keepstone_engine::backup::Audit;
 use keepstone_engine::observer::{Event, Observer, Quiet};
-use keepstone_engine::restore::{Journal, JournalHead, OnDamage, Onto, RestoreJob, RestoreReport, restore};
+use keepstone_engine::restore::{
+    Differing, Journal, JournalHead, OnDamage, Onto, RestoreJob, RestoreReport, restore,
+};
 use keepstone_engine::source::{ChangedAreas, Outside, ReadPart, Since};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, DiskSource, DiskTarget, EngineError, Extent, Repository};
@@ -144,8 +147,10 @@ fn restore_onto(
 ) -> Result<RestoreReport, EngineError> {
     let snapshot = latest(repository, "vm");
     let disk = snapshot.disk(None).unwrap();
+    let told = |areas| Differing::Told { areas, audit: Audit::Off };
+    let differing = areas.map_or(Differing::Anywhere, told);
     let job = RestoreJob {
-        onto: Onto::Existing { source: live, areas },
+        onto: Onto::Existing { source: live, differing },
         journal,
         window_len: WINDOW_LEN,
         ..RestoreJob::new(snapshot.session(), disk, live)
@@ -236,6 +241,55 @@ fn only_what_some_areas_touch_is_read_and_written() {
     assert!(live.read().iter().all(near) && live.written().iter().all(near));
     let [touched, all] = [report.compared_bytes, report.unchanged_bytes];
     assert!(touched < 2 * 210_000 && all > 450_000, "{report:?}");
+}
+
+/// Restores onto a disk with changes that `areas` are said to hold, and looks at some of the rest.
+fn restore_audited(live: &Live, areas: &[Extent], audit: Audit) -> RestoreReport {
+    let store = MemoryStore::new();
+    with(&store, &disk());
+    let repository = open(&store);
+    let snapshot = latest(&repository, "vm");
+    let differing = Differing::Told { areas, audit };
+    let job = RestoreJob {
+        onto: Onto::Existing { source: live, differing },
+        window_len: WINDOW_LEN,
+        ..RestoreJob::new(snapshot.session(), snapshot.disk(None).unwrap(), live)
+    };
+    restore(&repository, &job, &Quiet).unwrap()
+}
+
+#[test]
+fn what_nobody_told_of_is_found_by_an_audit_and_then_everything_is_compared() {
+    let areas = [Extent { start: 66_000, length: 10 }];
+    let mut changed = disk();
+    // In a hole, in a region that is looked at, and in one that is not.
+    for at in [66_005, 300_000, 600_000] {
+        changed[at] ^= 1;
+    }
+    let found = |report: &RestoreReport, at: u64| {
+        report.untold.iter().any(|range| (range.start..range.end()).contains(&at))
+    };
+    let mut missed = 0;
+    for (ppm, regions, seed) in (0..8).map(|seed| (300_000, 4, seed)).chain([(1_000_000, 11, 8)]) {
+        let live = Live::new(changed.clone());
+        let report = restore_audited(&live, &areas, Audit::Share { ppm, seed: Some(seed) });
+        assert_eq!(report.audited_regions, regions);
+        assert!(
+            !found(&report, 66_005) && report.untold.iter().all(|range| range.length <= 4096),
+            "{report:?}"
+        );
+        if found(&report, 300_000) || found(&report, 600_000) {
+            assert!(live.bytes() == disk(), "{report:?}");
+        } else {
+            missed += 1;
+        }
+    }
+    // Four regions of eleven miss two of them in three cases of eight.
+    assert!((1..8).contains(&missed), "{missed} times nothing was found");
+    let live = Live::new(changed.clone());
+    let report = restore_audited(&live, &areas, Audit::Off);
+    assert_eq!((report.untold, report.audited_regions), (vec![], 0));
+    assert!(live.bytes() != disk());
 }
 
 #[test]
@@ -379,7 +433,7 @@ fn what_is_lost_is_not_remembered_as_complete() {
     // It fails behind what is lost, so that there is something to remember.
     let live = Live::failing(vec![9; SIZE], 400);
     let job = RestoreJob {
-        onto: Onto::Existing { source: &live, areas: None },
+        onto: Onto::Existing { source: &live, differing: Differing::Anywhere },
         journal: Some(&kept),
         window_len: WINDOW_LEN,
         on_damage: OnDamage::KeepGoing,

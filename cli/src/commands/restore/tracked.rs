@@ -2,9 +2,12 @@
 
 use super::Arguments;
 use super::place::Place;
+use crate::commands::backup::{TRACKED_AUDIT, read_changes};
 use crate::exit::Usage;
+use crate::numbers::{Ppm, parse_percent};
 use crate::selector;
 use anyhow::Context as _;
+use keepstone_engine::backup::Audit;
 use keepstone_engine::restore::{Tracked, tracked_areas};
 use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
 use keepstone_engine::source::{ChangesFile, FullReason, WithChanges};
@@ -29,6 +32,24 @@ pub(super) struct TrackedArguments {
     /// The snapshot that the dirty bitmap counts from
     #[arg(long, value_name = "SNAPSHOT", value_parser = selector::parse, requires = "bitmap")]
     since: Option<Selector>,
+
+    /// Compare this share of what was said to be unchanged, in per cent of the regions, 0 to 100 [default: 0.5, with changes files 1 or less]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, requires = "in_place", allow_negative_numbers = true)]
+    audit: Option<Ppm>,
+}
+
+impl TrackedArguments {
+    /// What is looked at beside what was told.
+    pub(super) fn audit(&self) -> anyhow::Result<Audit> {
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).context("could not get random bytes from the system")?;
+        let seed = Some(u64::from_le_bytes(seed));
+        let tracked = self.bitmap.as_ref().map(|_| TRACKED_AUDIT);
+        Ok(match self.audit.or(tracked) {
+            Some(Ppm(ppm)) => Audit::Share { ppm, seed },
+            None => Audit::Default { seed },
+        })
+    }
 }
 
 /// Why every byte of a disk has to be read although something tells its changes.
@@ -107,10 +128,10 @@ impl Changes {
     /// # Errors
     /// A changes file that cannot be used, or a bitmap of something that is not an NBD export.
     pub(super) fn read(arguments: &Arguments, place: &Place) -> anyhow::Result<Self> {
-        let TrackedArguments { changes, bitmap, since } = &arguments.tracked;
+        let TrackedArguments { changes, bitmap, since, audit: _ } = &arguments.tracked;
         if let Some(path) = changes {
             let failed = || format!("the changes of the disk, {}, cannot be used", path.display());
-            let bytes = crate::commands::backup::read_changes(path).with_context(failed)?;
+            let bytes = read_changes(path).with_context(failed)?;
             return Ok(Self::File(Box::new(ChangesFile::parse(&bytes).with_context(failed)?)));
         }
         match (bitmap, since, place) {
