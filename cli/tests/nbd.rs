@@ -307,7 +307,7 @@ fn a_server_that_has_no_room_left_fails_the_restore_and_says_what_to_do() {
     let server = NbdServer::start(Program::nbdkit(&full), Listen::UnixIn(scene.world.dir.path()));
     let ended = scene.world.run(&["restore", "web@latest", "--to", &server.uri("")]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.starts_with("keepstone: error: could not write the target at offset "), "{ended:?}");
+    assert!(ended.stderr.contains("\nkeepstone: error: could not write the target at offset "), "{ended:?}");
     assert!(ended.stderr.contains(": ENOSPC, no space left"), "{ended:?}");
     let hint = "  hint: make room behind the export, and run the same command again with --resume\n";
     assert!(ended.stderr.ends_with(hint), "{ended:?}");
