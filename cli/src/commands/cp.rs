@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     target: PathBuf,
 
     /// Copy directories with all that is in them; links stay links
-    #[arg(short, long)]
+    #[arg(short = 'R', long)]
     recursive: bool,
 
     /// Look in the volume of this number only; `keepstone ls` lists them

@@ -21,7 +21,7 @@ pub(super) fn advice(error: &GuestError) -> Option<String> {
         GuestError::NoSuchVolume { .. } => "`keepstone ls SNAPSHOT --disk KEY` lists the volumes".to_owned(),
         GuestError::SeveralVolumes { .. } => "name one of them with --volume".to_owned(),
         GuestError::NotFound { .. } => "`keepstone ls` lists what there is".to_owned(),
-        GuestError::IsADirectory { .. } => "add -r to copy it with what is in it".to_owned(),
+        GuestError::IsADirectory { .. } => "add -R to copy it with what is in it".to_owned(),
         GuestError::Special { .. } => "only files, directories and symbolic links are copied".to_owned(),
         GuestError::Damaged { .. } => {
             "the guest itself may have left it so: try an earlier snapshot, or repair a copy: `keepstone serve SNAPSHOT \
