@@ -48,6 +48,10 @@ pub fn serve<T>(
 }
 
 impl Peer {
+    pub fn over(socket: UnixStream) -> Self {
+        Self { socket }
+    }
+
     pub fn send(&mut self, parts: &[&[u8]]) -> std::io::Result<()> {
         self.socket.write_all(&parts.concat())
     }
@@ -101,6 +105,11 @@ impl Peer {
 
     /// The whole handshake, with the context `base:allocation` as number 7 if the style has contexts.
     pub fn open(&mut self, style: Style, size: u64) -> std::io::Result<()> {
+        self.open_with_flags(style, size, 1)
+    }
+
+    /// The same with transmission flags.
+    pub fn open_with_flags(&mut self, style: Style, size: u64, flags: u16) -> std::io::Result<()> {
         self.greet()?;
         loop {
             let (option, _) = self.option()?;
@@ -111,7 +120,7 @@ impl Peer {
                     self.reply(option, ACK, &[])?;
                 }
                 (7, _) => {
-                    let info = [&0_u16.to_be_bytes()[..], &size.to_be_bytes(), &1_u16.to_be_bytes()];
+                    let info = [&0_u16.to_be_bytes()[..], &size.to_be_bytes(), &flags.to_be_bytes()];
                     self.reply(option, 3, &info.concat())?;
                     return self.reply(option, ACK, &[]);
                 }
@@ -128,6 +137,13 @@ impl Peer {
             self.status(style, request.cookie, &[(size, 0)])?;
         }
         Ok(())
+    }
+
+    /// The bytes that follow a request to write.
+    pub fn payload(&mut self, length: u64) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
+        self.socket.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     pub fn request(&mut self, style: Style) -> std::io::Result<Request> {
