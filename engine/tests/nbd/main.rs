@@ -10,5 +10,6 @@ mod memory;
 mod scripted;
 mod servers;
 mod target_failures;
+mod target_hostile;
 mod targets;
 mod written;

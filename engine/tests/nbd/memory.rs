@@ -119,7 +119,10 @@ fn serve(peer: &mut Peer, disk: &Mutex<Disk>) -> io::Result<()> {
                 continue;
             }
             1 => disk.bytes[range].copy_from_slice(&payload),
-            3 => disk.flushed = disk.bytes.clone(),
+            3 => {
+                let Disk { bytes, flushed, .. } = &mut *disk;
+                flushed.clone_from(bytes);
+            }
             4 => disk.bytes[range].fill(0xee),
             6 => disk.bytes[range].fill(0),
             other => panic!("request {other}"),
@@ -134,7 +137,8 @@ fn serve(peer: &mut Peer, disk: &Mutex<Disk>) -> io::Result<()> {
             _ => peer.chunk(style, 1, 0, request.cookie, &[])?,
         }
         if loss == Some(Loss::PowerCut) {
-            disk.bytes = disk.flushed.clone();
+            let Disk { bytes, flushed, .. } = &mut *disk;
+            bytes.clone_from(flushed);
             disk.cuts += 1;
             for socket in disk.sockets.drain(..) {
                 // It may have been closed by the client.

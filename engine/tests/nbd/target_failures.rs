@@ -128,7 +128,7 @@ fn a_server_that_does_not_make_zero_though_it_says_so_is_sent_zeros() {
     let target = open_target(&server.uri(""), 4 * MIB);
     target.zero_at(0, MIB).unwrap();
     target.finish().unwrap();
-    target.write_at(MIB, &[1; 1 << 20]).unwrap();
+    target.write_at(MIB, &vec![1; 1 << 20]).unwrap();
     target.finish().unwrap();
     let target = open_target(&server.uri(""), 4 * MIB);
     target.zero_at(MIB, MIB).unwrap();
@@ -150,7 +150,7 @@ fn a_flush_that_fails_fails_the_restore() {
     ];
     let server = nbdkit(&dir, &arguments);
     let target = open_target(&server.uri(""), MIB);
-    target.write_at(0, &[1; 1 << 20]).unwrap();
+    target.write_at(0, &vec![1; 1 << 20]).unwrap();
     let error = target.finish().unwrap_err();
     assert!(matches!(writing(&error), NbdError::NotDurable { .. }), "{error}");
     let message = error.to_string().replace(&server.uri(""), "PLACE");
@@ -186,17 +186,17 @@ fn what_a_restarted_server_does_not_have_any_more_is_told() {
     let dir = TempDir::new().unwrap();
     let mut server = nbdkit(&dir, &["memory", "size=8M"]);
     let target = open_target(&server.uri(""), 8 * MIB);
-    target.write_at(0, &[1; 1 << 20]).unwrap();
+    target.write_at(0, &vec![1; 1 << 20]).unwrap();
     target.finish().unwrap();
     // What was flushed is the server's to keep.
     server.restart();
-    target.write_at(MIB, &[2; 1 << 20]).unwrap();
+    target.write_at(MIB, &vec![2; 1 << 20]).unwrap();
     target.finish().unwrap();
     target.zero_at(2 * MIB, MIB).unwrap();
-    target.write_at(4 * MIB, &[3; 1 << 20]).unwrap();
+    target.write_at(4 * MIB, &vec![3; 1 << 20]).unwrap();
     // Answered, as others can see, and not flushed.
     let source = open_with(&server.uri(""), NbdSettings { holes: Holes::Read, ..settings() }).unwrap();
-    while read_all(&source, 1 << 20)[4 << 20..5 << 20] != [3; 1 << 20] {
+    while read_all(&source, 1 << 20)[4 << 20..5 << 20] != vec![3; 1 << 20] {
         thread::yield_now();
     }
     server.restart();
@@ -210,11 +210,11 @@ fn a_server_that_does_not_come_back_is_given_up_while_it_is_written() {
     let dir = TempDir::new().unwrap();
     let server = nbdkit(&dir, &["memory", "size=8M"]);
     let target = open_target(&server.uri(""), 8 * MIB);
-    target.write_at(0, &[1; 1 << 20]).unwrap();
+    target.write_at(0, &vec![1; 1 << 20]).unwrap();
     target.flush().unwrap();
     std::fs::remove_file(dir.path().join("nbd-0.sock")).unwrap();
     drop(server);
-    let error = target.write_at(MIB, &[1; 1 << 20]).and_then(|()| target.finish()).unwrap_err();
+    let error = target.write_at(MIB, &vec![1; 1 << 20]).and_then(|()| target.finish()).unwrap_err();
     assert!(matches!(writing(&error), NbdError::GaveUp { done: "written", tries: 5, .. }), "{error}");
     let messages = chain(&error);
     assert!(
@@ -230,7 +230,7 @@ fn a_server_that_says_nothing_while_it_is_written_is_given_up() {
     let server = nbdkit(&dir, &["--filter=delay", "memory", "size=1M", "wdelay=600"]);
     let quick = NbdSettings { timeout: Duration::from_millis(300), ..settings() };
     let target = target_with(&server.uri(""), quick, MIB).unwrap();
-    let error = target.write_at(0, &[1; 1 << 20]).and_then(|()| target.finish()).unwrap_err();
+    let error = target.write_at(0, &vec![1; 1 << 20]).and_then(|()| target.finish()).unwrap_err();
     assert!(matches!(writing(&error), NbdError::TimedOut { .. }), "{error}");
 }
 
@@ -243,7 +243,7 @@ fn a_target_that_is_given_up_does_not_wait_for_its_server() {
     let server = nbdkit(&dir, &arguments);
     let patient = NbdSettings { timeout: Duration::from_hours(1), ..settings() };
     let target = target_with(&server.uri(""), patient, MIB).unwrap();
-    target.write_at(0, &[1; 1 << 20]).unwrap();
+    target.write_at(0, &vec![1; 1 << 20]).unwrap();
     // It is on its way.
     while !std::fs::read_to_string(&log).unwrap().contains(" Write ") {
         thread::yield_now();
@@ -258,12 +258,12 @@ fn a_disk_that_has_another_size_after_a_restart_is_not_written_any_more() {
     let program = Program::writable_qemu_nbd(&path, "raw", 4);
     let mut server = NbdServer::start(program, Listen::UnixIn(dir.path()));
     let target = open_target(&server.uri(""), MIB);
-    target.write_at(0, &[1; 1 << 19]).unwrap();
+    target.write_at(0, &vec![1; 1 << 19]).unwrap();
     target.flush().unwrap();
     server.end();
     OpenOptions::new().append(true).open(&path).unwrap().set_len(2 << 20).unwrap();
     server.restart();
-    let error = target.write_at(1 << 19, &[2; 1 << 19]).and_then(|()| target.finish()).unwrap_err();
+    let error = target.write_at(1 << 19, &vec![2; 1 << 19]).and_then(|()| target.finish()).unwrap_err();
     let NbdError::SizeChanged { before, after, .. } = writing(&error) else { panic!("{error}") };
     assert_eq!((*before, *after), (1 << 20, 2 << 20));
     assert!(std::fs::read(&path).unwrap()[1 << 19..].iter().all(|byte| *byte == 0));

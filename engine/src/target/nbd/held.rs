@@ -328,3 +328,99 @@ impl Edges {
 pub(super) fn len(length: u64) -> usize {
     usize::try_from(length).expect("it is a length in memory")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(offset: u64, length: u64, byte: u8) -> Piece {
+        Piece { offset, content: Content::Data(vec![byte; len(length)]) }
+    }
+
+    fn hole(offset: u64, length: u64) -> Piece {
+        Piece { offset, content: Content::Zeros(length) }
+    }
+
+    fn blocks(minimum: u64) -> Blocks {
+        Blocks { minimum, request_len_max: CELL_LEN, end: 10 * CELL_LEN }
+    }
+
+    fn divided(pieces: &[Piece], blocks: Blocks) -> (Vec<Piece>, Vec<Piece>) {
+        let Divided { requests, parts } = divide(pieces, blocks);
+        (requests.into(), parts)
+    }
+
+    #[test]
+    fn neighbours_are_one_request_and_short_holes_are_written() {
+        let pieces = [data(10, 10, 7), hole(20, 80), data(100, 10, 7), data(200, 1, 9)];
+        let mut joined = vec![7; 100];
+        joined[10..90].fill(0);
+        let joined = Piece { offset: 10, content: Content::Data(joined) };
+        assert_eq!(divided(&pieces, blocks(1)), (vec![joined, data(200, 1, 9)], vec![]));
+        let pieces = [data(0, 10, 7), hole(10, 5000), hole(5010, 5000), data(10010, 10, 7)];
+        let requests = vec![data(0, 10, 7), hole(10, 10000), data(10010, 10, 7)];
+        assert_eq!(divided(&pieces, blocks(1)), (requests, vec![]));
+    }
+
+    #[test]
+    fn parts_of_blocks_are_told_apart_from_whole_ones() {
+        let blocks = Blocks { end: 10 * CELL_LEN + 100, ..blocks(512) };
+        assert_eq!(divided(&[data(100, 200, 1)], blocks), (vec![], vec![data(100, 200, 1)]));
+        let across = (vec![], vec![data(500, 12, 1), data(512, 8, 1)]);
+        assert_eq!(divided(&[data(500, 20, 1)], blocks), across);
+        let whole = (vec![data(512, 1024, 1)], vec![data(500, 12, 1), data(1536, 4, 1)]);
+        assert_eq!(divided(&[data(500, 1040, 1)], blocks), whole);
+        // A hole is made of whole blocks, and the last block of a disk may be short.
+        let pieces = [data(512, 100, 1), hole(612, 8192)];
+        let mut first = vec![1; 512];
+        first[100..].fill(0);
+        let first = Piece { offset: 512, content: Content::Data(first) };
+        assert_eq!(divided(&pieces, blocks), (vec![first, hole(1024, 7680)], vec![data(8704, 100, 0)]));
+        let end = 10 * CELL_LEN;
+        assert_eq!(divided(&[data(end, 100, 1)], blocks), (vec![data(end, 100, 1)], vec![]));
+    }
+
+    #[test]
+    fn requests_are_no_longer_than_the_server_takes() {
+        let blocks = Blocks { request_len_max: 1000, ..blocks(1) };
+        let requests = vec![data(5, 1000, 1), data(1005, 1000, 1), data(2005, 1, 1)];
+        assert_eq!(divided(&[data(5, 2001, 1)], blocks), (requests, vec![]));
+        let long: Vec<Piece> = zeros(0, (130 << 20) + 1).collect();
+        assert_eq!(long, [hole(0, 64 << 20), hole(64 << 20, 64 << 20), hole(128 << 20, (2 << 20) + 1)]);
+    }
+
+    #[test]
+    fn cells_are_taken_when_they_are_complete_or_the_oldest_first() {
+        let (mut held, size) = (Held::default(), 2 * CELL_LEN + 10);
+        for piece in [data(CELL_LEN, 10, 1), data(5, 5, 2), data(2 * CELL_LEN + 5, 5, 3), data(0, 5, 4)] {
+            held.add(piece, size).unwrap();
+        }
+        assert_eq!(held.take_complete(), None);
+        held.add(hole(2 * CELL_LEN, 5), size).unwrap();
+        assert_eq!(held.take_complete(), Some(vec![hole(2 * CELL_LEN, 5), data(2 * CELL_LEN + 5, 5, 3)]));
+        assert_eq!(held.take_oldest(), Some(vec![data(CELL_LEN, 10, 1)]));
+        assert_eq!(held.take_oldest(), Some(vec![data(0, 5, 4), data(5, 5, 2)]));
+        assert_eq!((held.take_oldest(), held.weight(), held.is_empty()), (None, 0, true));
+    }
+
+    #[test]
+    fn parts_that_make_up_a_block_are_written_without_reading() {
+        let (mut edges, blocks) = (Edges::default(), blocks(512));
+        assert_eq!(edges.add(data(0, 100, 1), blocks), None);
+        assert_eq!(edges.add(data(512, 100, 1), blocks), None);
+        assert_eq!(edges.add(data(300, 212, 3), blocks), None);
+        let whole = edges.add(data(100, 200, 2), blocks).unwrap();
+        let bytes = [vec![1; 100], vec![2; 200], vec![3; 212]].concat();
+        assert_eq!(whole, Piece { offset: 0, content: Content::Data(bytes) });
+        let taken = edges.take(10);
+        assert_eq!((taken.len(), edges.is_empty(), edges.weight()), (1, true, 0));
+        let over = taken[0].over(vec![9; 512]);
+        assert_eq!(
+            over,
+            Piece { offset: 512, content: Content::Data([vec![1; 100], vec![9; 412]].concat()) }
+        );
+        edges.put_back(taken);
+        assert_eq!(edges.add(data(612, 1, 5), blocks), None);
+        assert_eq!(edges.take(10)[0].covered(), 101);
+    }
+}
