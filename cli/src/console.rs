@@ -38,6 +38,11 @@ impl Console {
         Self { format, verbosity, report_to: Stream::Output }
     }
 
+    /// Whether reports are for programs.
+    pub(crate) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
     /// The same with reports on standard error.
     pub(crate) fn reporting_on_stderr(self) -> Self {
         Self { report_to: Stream::Error, ..self }

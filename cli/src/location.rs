@@ -1,9 +1,30 @@
 //! Where a repository is.
 
 use crate::exit::Usage;
+use crate::settings::Settings;
 use crate::unsupported::{Role, local_path};
 use keepstone_engine::store::azure::AzurePlace;
 use std::path::Path;
+
+/// A file among those of the repository would be a foreign one there, or worse, one of them replaced.
+///
+/// # Errors
+/// A path in the directory of the repository, or below; `hint` is what to do instead.
+pub(crate) fn must_be_outside_of_repository(
+    settings: &Settings,
+    path: &Path,
+    hint: &str,
+) -> anyhow::Result<()> {
+    let Location::Directory(repository) = settings.location()? else { return Ok(()) };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // What does not exist is told of when it is opened.
+    if let (Ok(repository), Ok(parent)) = (repository.canonicalize(), parent.canonicalize())
+        && parent.starts_with(repository)
+    {
+        anyhow::bail!(Usage::new(format!("{} is inside of the repository", path.display())).hint(hint));
+    }
+    Ok(())
+}
 
 /// The place that a repository's name stands for.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub mod index;
 mod map;
 pub mod nbd;
 pub mod observer;
+pub mod overlay;
 mod pack;
 pub mod rechunk;
 pub mod region;

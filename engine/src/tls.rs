@@ -1,4 +1,4 @@
-//! TLS towards servers of the user's own: trust in an authority, or in one pinned certificate.
+//! TLS towards servers of the user's own, with trust in an authority or in one pinned certificate; and as a server.
 //!
 //! There is no way to trust anybody.
 
@@ -10,14 +10,16 @@ use rustls::crypto::{
 };
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use rustls_platform_verifier::Verifier;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -196,30 +198,42 @@ pub fn client_config(
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let chain = certificates(&identity.certificate_file)?;
-            let file = &identity.key_file;
-            let key = PrivateKeyDer::from_pem_file(file).map_err(|source| TlsError::File {
-                what: "a private key",
-                file: file.clone(),
-                source,
-            })?;
-            builder.with_client_auth_cert(chain, key)?
+            builder.with_client_auth_cert(chain, private_key(&identity.key_file)?)?
         }
     };
     Ok(Arc::new(config))
+}
+
+/// Builds how a server speaks TLS, 1.2 or 1.3. With an authority, clients must have a certificate of it.
+///
+/// # Errors
+/// If a file cannot be read, or holds what cannot be used.
+pub fn server_config(
+    certificate_file: &Path,
+    key_file: &Path,
+    authority: Option<&Path>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match authority {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots(file)?), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| unusable(file, error))?)
+        }
+    };
+    Ok(Arc::new(builder.with_single_cert(certificates(certificate_file)?, private_key(key_file)?)?))
 }
 
 fn verifier(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     match trust {
         Trust::System => Ok(Arc::new(Verifier::new(Arc::clone(provider))?)),
         Trust::CaFile(file) => {
-            let unusable =
-                |source: Box<dyn Error + Send + Sync>| TlsError::Authorities { file: file.clone(), source };
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| unusable(error.into()))?;
-            }
-            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-            Ok(builder.build().map_err(|error| unusable(error.into()))?)
+            let roots = Arc::new(roots(file)?);
+            let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+            Ok(builder.build().map_err(|error| unusable(file, error))?)
         }
         Trust::Thumbprint(expected) => Ok(Arc::new(Pinned {
             expected: *expected,
@@ -228,12 +242,29 @@ fn verifier(trust: &Trust, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn Ser
     }
 }
 
-fn certificates(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unreadable = |source| TlsError::File { what: "certificates", file: file.clone(), source };
+fn roots(file: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).map_err(|error| unusable(file, error))?;
+    }
+    Ok(roots)
+}
+
+fn unusable(file: &Path, error: impl Into<Box<dyn Error + Send + Sync>>) -> TlsError {
+    TlsError::Authorities { file: file.to_owned(), source: error.into() }
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let unreadable = |source| TlsError::File { what: "a private key", file: file.to_owned(), source };
+    PrivateKeyDer::from_pem_file(file).map_err(unreadable)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unreadable = |source| TlsError::File { what: "certificates", file: file.to_owned(), source };
     let found = CertificateDer::pem_file_iter(file).map_err(unreadable)?;
     let found = found.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     if found.is_empty() {
-        return Err(TlsError::NoCertificate { file: file.clone() });
+        return Err(TlsError::NoCertificate { file: file.to_owned() });
     }
     Ok(found)
 }

@@ -11,6 +11,7 @@ mod ls;
 mod man;
 mod repair;
 mod restore;
+mod serve;
 mod show;
 mod snapshots;
 mod stats;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Ls(ls::Arguments),
     /// Copy files of a guest out of a snapshot
     Cp(cp::Arguments),
+    /// Serve a disk of a snapshot to NBD clients, without restoring it
+    Serve(serve::Arguments),
     /// Check that snapshots are whole
     Verify(verify::Arguments),
     /// Look at a VM in vSphere, and tell what stands against a backup of it
@@ -103,6 +106,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Restore(arguments) => restore::run(settings, &arguments),
         Command::Ls(arguments) => ls::run(settings, &arguments),
         Command::Cp(arguments) => cp::run(settings, &arguments),
+        Command::Serve(arguments) => serve::run(settings, &arguments),
         Command::Verify(arguments) => verify::run(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),

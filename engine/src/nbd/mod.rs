@@ -15,6 +15,7 @@ mod connection;
 mod error;
 mod handshake;
 mod place;
+pub mod server;
 mod settings;
 mod status;
 mod tls;

@@ -375,7 +375,7 @@ fn copy(chunk: &[u8], start: u64, piece: &StoredPiece, read: Extent, target: &mu
 }
 
 /// Adds what lies between two offsets, which may be nothing, behind other areas.
-fn add(areas: &mut Vec<Area>, start: u64, end: u64, kind: AreaKind) {
+pub(crate) fn add(areas: &mut Vec<Area>, start: u64, end: u64, kind: AreaKind) {
     let Some(extent) = Extent::between(start, end) else { return };
     match areas.last_mut() {
         Some(last) if last.kind == kind => last.extent.length += extent.length,

@@ -5,4 +5,5 @@
 mod world;
 
 mod lab;
+mod overlay;
 mod view;

@@ -4,7 +4,7 @@ use super::Arguments;
 use super::format::{Content, Written};
 use super::machine::MachineArguments;
 use crate::exit::Usage;
-use crate::location::Location;
+use crate::location::must_be_outside_of_repository;
 use crate::nbd;
 use crate::settings::Settings;
 use crate::unsupported::{Role, local_path};
@@ -17,7 +17,7 @@ use keepstone_engine::vsphere::VSpherePlace;
 use keepstone_engine::{DiskSource, DiskTarget};
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -75,21 +75,14 @@ impl Place {
         Ok(if is_device { Self::Device(path) } else { Self::File(path) })
     }
 
-    /// A file among those of the repository would be a foreign one there, or worse, one of them replaced.
+    /// It must not be among the files of the repository.
     pub(super) fn must_be_outside_of_repository(&self, settings: &Settings) -> anyhow::Result<()> {
-        let Self::File(path) = self else { return Ok(()) };
-        let Location::Directory(repository) = settings.location()? else { return Ok(()) };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // What does not exist is told of when it is opened.
-        if let (Ok(repository), Ok(parent)) = (repository.canonicalize(), parent.canonicalize())
-            && parent.starts_with(repository)
-        {
-            bail!(
-                Usage::new(format!("{} is inside of the repository", path.display()))
-                    .hint("name a target in another directory")
-            );
+        match self {
+            Self::File(path) => {
+                must_be_outside_of_repository(settings, path, "name a target in another directory")
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Refuses to bring back, or to go on with, what cannot be read.

@@ -33,7 +33,9 @@ impl From<EngineError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let errno = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Errno::NoSpace,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Errno::NoSpace
+            }
             _ => Errno::InputOutput,
         };
         let stored = error.get_ref().and_then(|inner| inner.downcast_ref::<EngineError>());
@@ -70,10 +72,11 @@ impl Served<'_, '_, '_> {
     }
 
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
-        Ok(match self {
+        match self {
             Self::ReadOnly(view) => view.read_at(offset, buffer)?,
             Self::Writable(overlay) => overlay.read_at(offset, buffer)?,
-        })
+        }
+        Ok(())
     }
 
     /// What is in memory of a range.
@@ -82,6 +85,14 @@ impl Served<'_, '_, '_> {
             Self::ReadOnly(view) => view.read_cached(offset, buffer)?,
             Self::Writable(_) => Cached::Absent,
         })
+    }
+
+    /// Makes durable what was changed.
+    pub(super) fn flush(&self) -> Result<(), Failure> {
+        match self {
+            Self::ReadOnly(_) => Ok(()),
+            Self::Writable(overlay) => Ok(overlay.flush()?),
+        }
     }
 
     pub(super) fn areas(&self, start: u64, end: u64, count: usize) -> Result<Vec<Area>, Failure> {

@@ -53,12 +53,13 @@ pub(super) struct Session {
 impl Session {
     /// Reads what a client sent; nothing at its end.
     pub(super) fn read(&self, socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut records = [0; RECORDS_LEN];
+        let mut records = Vec::new();
         loop {
             match lock(&self.connection).reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
+            records.resize(RECORDS_LEN, 0);
             let count = socket.read(&mut records)?;
             let mut rest = &records[..count];
             let mut connection = lock(&self.connection);

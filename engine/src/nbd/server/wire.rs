@@ -420,7 +420,8 @@ impl Reply {
                 self.message.extend(length.to_be_bytes());
                 self.message.extend(state.to_be_bytes());
             } else {
-                self.message.extend(u32::try_from(*length).expect("within a request of 32 bits").to_be_bytes());
+                self.message
+                    .extend(u32::try_from(*length).expect("within a request of 32 bits").to_be_bytes());
                 self.message.extend(u32::try_from(*state).expect("a few bits").to_be_bytes());
             }
         }

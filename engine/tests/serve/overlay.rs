@@ -1,0 +1,419 @@
+//! Changes over a disk: what is read is what was written, also after a crash at any write.
+
+use crate::lab::{SIZE, newest, stored};
+use crate::world::{noise, open};
+use keepstone_engine::overlay::{Medium, Overlay, OverlayError, OverlayOf};
+use keepstone_engine::view::{AreaKind, DiskView, ViewSettings};
+use keepstone_engine::{Extent, Repository};
+use proptest::prelude::*;
+use repo_format::SessionId;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+const BLOCK: usize = 4096;
+const SECTOR: usize = 512;
+
+/// A file that remembers what was not synchronised, and fails when it is told to.
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<Power>>);
+
+#[derive(Default)]
+struct Power {
+    /// Sectors that would be there after a crash.
+    durable: BTreeMap<u64, Vec<u8>>,
+    /// Sectors as they are now.
+    current: BTreeMap<u64, Vec<u8>>,
+    /// Sectors that would perhaps be there, in the order in which they were written.
+    pending: Vec<(u64, Vec<u8>)>,
+    len: u64,
+    /// Writes and synchronisations that still work.
+    left: Option<u32>,
+}
+
+impl Power {
+    fn act(&mut self) -> io::Result<()> {
+        match &mut self.left {
+            Some(0) => return Err(io::ErrorKind::BrokenPipe.into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn sector(&self, number: u64) -> Vec<u8> {
+        self.current.get(&number).cloned().unwrap_or_else(|| vec![0; SECTOR])
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        assert!(offset % SECTOR as u64 == 0, "a write does not begin at a sector");
+        for (number, part) in (offset / SECTOR as u64..).zip(data.chunks(SECTOR)) {
+            let mut sector = self.sector(number);
+            sector[..part.len()].copy_from_slice(part);
+            self.current.insert(number, sector.clone());
+            self.pending.push((number, sector));
+        }
+        self.len = self.len.max(offset + data.len() as u64);
+    }
+}
+
+impl Disk {
+    /// What is there after a crash, where `kept` says which of the sectors that were not synchronised are.
+    fn after_crash(&self, mut kept: impl FnMut() -> bool) -> Self {
+        let power = self.0.lock().unwrap();
+        let mut durable = power.durable.clone();
+        for (number, bytes) in &power.pending {
+            if kept() {
+                durable.insert(*number, bytes.clone());
+            }
+        }
+        let current = durable.clone();
+        Self(Arc::new(Mutex::new(Power {
+            durable,
+            current,
+            pending: Vec::new(),
+            len: power.len,
+            left: None,
+        })))
+    }
+}
+
+impl Medium for Disk {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().len)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let power = self.0.lock().unwrap();
+        let mut at = offset;
+        for byte in buffer.chunks_mut(SECTOR) {
+            let sector = power.sector(at / SECTOR as u64);
+            let start = usize::try_from(at % SECTOR as u64).unwrap();
+            assert_eq!(start, 0, "reads begin at sectors");
+            byte.copy_from_slice(&sector[..byte.len()]);
+            at += byte.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut power = self.0.lock().unwrap();
+        power.act()?;
+        power.write(offset, data);
+        Ok(())
+    }
+
+    fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut power = self.0.lock().unwrap();
+        power.act()?;
+        let end = power.len.min(offset + length);
+        if offset < end {
+            power.write(offset, &vec![0; usize::try_from(end - offset).unwrap()]);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut power = self.0.lock().unwrap();
+        power.act()?;
+        for (number, bytes) in std::mem::take(&mut power.pending) {
+            power.durable.insert(number, bytes);
+        }
+        Ok(())
+    }
+}
+
+fn of<'a>(repository: &Repository<'_>) -> OverlayOf<'a> {
+    OverlayOf {
+        repository: repository.config().repository,
+        snapshot: newest(repository).session(),
+        disk: "disk0",
+        size: SIZE as u64,
+    }
+}
+
+fn viewed<'r, 's>(repository: &'r Repository<'s>) -> DiskView<'r, 's> {
+    DiskView::open(repository, newest(repository).disk(None).unwrap(), ViewSettings::default())
+}
+
+fn begun(of: &OverlayOf<'_>) -> Disk {
+    let disk = Disk::default();
+    disk.write_at(0, &Overlay::new_header(of)).unwrap();
+    disk.sync().unwrap();
+    disk
+}
+
+fn over<'v, 'r, 's>(
+    view: &'v DiskView<'r, 's>,
+    of: &OverlayOf<'_>,
+    disk: &Disk,
+) -> Result<Overlay<'v, 'r, 's>, OverlayError> {
+    Overlay::over(view, of, Box::new(disk.clone()), Path::new("overlay"))
+}
+
+fn all(overlay: &Overlay<'_, '_, '_>) -> Vec<u8> {
+    let mut bytes = vec![0xee; SIZE];
+    overlay.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Write { start: usize, len: usize, seed: u64 },
+    Zero { start: usize, len: usize },
+    Discard { start: usize, len: usize },
+    Flush,
+    Reopen,
+}
+
+fn range() -> impl Strategy<Value = (usize, usize)> {
+    let any = (0..SIZE, 1..20_000_usize);
+    let aligned = (0..SIZE / BLOCK, 1..6_usize).prop_map(|(start, len)| (start * BLOCK, len * BLOCK));
+    let end = (1..9000_usize).prop_map(|len| (SIZE - len, len));
+    prop_oneof![any, aligned, end].prop_map(|(start, len)| (start, len.min(SIZE - start)))
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => (range(), any::<u64>()).prop_map(|((start, len), seed)| Action::Write { start, len, seed }),
+        2 => range().prop_map(|(start, len)| Action::Zero { start, len }),
+        1 => range().prop_map(|(start, len)| Action::Discard { start, len }),
+        2 => Just(Action::Flush),
+        1 => Just(Action::Reopen),
+    ]
+}
+
+/// Does an action on the overlay and, if that succeeds, on the bytes beside it.
+fn act(action: &Action, overlay: &Overlay<'_, '_, '_>, bytes: &mut [u8]) -> io::Result<()> {
+    match action {
+        Action::Write { start, len, seed } => {
+            let data = noise(*seed, *len);
+            overlay.write_at(*start as u64, &data)?;
+            bytes[*start..start + len].copy_from_slice(&data);
+        }
+        Action::Zero { start, len } => {
+            overlay.zero_at(*start as u64, *len as u64)?;
+            bytes[*start..start + len].fill(0);
+        }
+        Action::Discard { start, len } => {
+            overlay.discard(*start as u64, *len as u64)?;
+            let end = if start + len == SIZE { SIZE } else { (start + len) / BLOCK * BLOCK };
+            let first = start.next_multiple_of(BLOCK);
+            if first < end {
+                bytes[first..end].fill(0);
+            }
+        }
+        Action::Flush | Action::Reopen => overlay.flush()?,
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_read_is_what_was_written(actions in proptest::collection::vec(action(), 1..30)) {
+        let (store, mut bytes) = stored(2);
+        let snapshot = bytes.clone();
+        let repository = open(&store);
+        let view = viewed(&repository);
+        let of = of(&repository);
+        let disk = begun(&of);
+        let mut overlay = over(&view, &of, &disk).unwrap();
+        for action in &actions {
+            act(action, &overlay, &mut bytes).unwrap();
+            if matches!(action, Action::Reopen) {
+                overlay = over(&view, &of, &disk).unwrap();
+            }
+        }
+        prop_assert!(all(&overlay) == bytes);
+        // What is told to be a hole is one, and what is told to be as before is.
+        let mut at = 0;
+        while at < SIZE as u64 {
+            for area in overlay.areas(at, SIZE as u64, 5).unwrap() {
+                prop_assert_eq!(area.extent.start, at);
+                at = area.extent.end();
+                let part = usize::try_from(area.extent.start).unwrap()..usize::try_from(at).unwrap();
+                prop_assert!(area.kind == AreaKind::Data || bytes[part].iter().all(|byte| *byte == 0));
+            }
+        }
+        let changed = overlay.changed();
+        let is_changed = |at: usize| changed.iter().any(|area| (area.start..area.end()).contains(&(at as u64)));
+        let differs = (0..SIZE).find(|at| bytes[*at] != snapshot[*at] && !is_changed(*at));
+        prop_assert_eq!(differs, None);
+        prop_assert!(changed.iter().all(|area| area.start % BLOCK as u64 == 0));
+    }
+
+    #[test]
+    fn what_was_flushed_is_there_after_a_crash_and_nothing_is_made_up(
+        actions in proptest::collection::vec(action(), 1..16),
+        crash in 0..60_u32,
+        kept in any::<u64>(),
+    ) {
+        let (store, mut bytes) = stored(1);
+        let repository = open(&store);
+        let view = viewed(&repository);
+        let of = of(&repository);
+        let disk = begun(&of);
+        disk.0.lock().unwrap().left = Some(crash);
+        let overlay = over(&view, &of, &disk).unwrap();
+        // What each byte may be: as at the last flush, or as anything that was written since.
+        let mut flushed = bytes.clone();
+        let mut since: Vec<Vec<u8>> = Vec::new();
+        for action in &actions {
+            let mut after = bytes.clone();
+            let done = act(action, &overlay, &mut after);
+            if done.is_err() {
+                // It may have been done in part.
+                let whole = begun(&of);
+                let other = over(&view, &of, &whole).unwrap();
+                act(action, &other, &mut after).unwrap();
+                since.push(after);
+                break;
+            }
+            bytes = after;
+            if matches!(action, Action::Flush | Action::Reopen) {
+                flushed.clone_from(&bytes);
+                since.clear();
+            } else {
+                since.push(bytes.clone());
+            }
+        }
+        let mut choice = kept;
+        let after = disk.after_crash(|| {
+            choice = choice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            kept % 5 != 0 && (kept % 5 == 1 || choice >> 63 == 1)
+        });
+        let found = all(&over(&view, &of, &after).unwrap());
+        for (start, sector) in (0..SIZE).step_by(SECTOR).zip(found.chunks(SECTOR)) {
+            let may_be = |state: &Vec<u8>| &state[start..start + sector.len()] == sector;
+            // A byte that was discarded may be zero before the zeros are known to be there.
+            let is_zero = sector.iter().all(|byte| *byte == 0) && since.iter().any(|state| state[start..start + sector.len()].iter().all(|byte| *byte == 0));
+            prop_assert!(may_be(&flushed) || since.iter().any(may_be) || is_zero, "the sector at {start}");
+        }
+    }
+}
+
+#[test]
+fn writers_of_one_block_do_not_lose_each_others_sectors() {
+    let (store, mut bytes) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let disk = begun(&of);
+    let overlay = over(&view, &of, &disk).unwrap();
+    std::thread::scope(|threads| {
+        for sector in 0..8_u8 {
+            let overlay = &overlay;
+            threads.spawn(move || {
+                for block in 0..30_u64 {
+                    let at = block * BLOCK as u64 + u64::from(sector) * SECTOR as u64;
+                    overlay.write_at(at, &[sector + 1; SECTOR]).unwrap();
+                }
+            });
+        }
+    });
+    for (at, byte) in bytes[..30 * BLOCK].iter_mut().enumerate() {
+        *byte = u8::try_from(at % BLOCK / SECTOR).unwrap() + 1;
+    }
+    assert!(all(&overlay) == bytes);
+}
+
+#[test]
+fn a_file_is_gone_on_with_and_bound_to_its_disk_and_used_by_one() {
+    let (store, mut bytes) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("overlay");
+    let overlay = Overlay::open(&view, &of, &path).unwrap();
+    overlay.write_at(70_000, b"changed").unwrap();
+    let busy = Overlay::open(&view, &of, &path).err().unwrap();
+    assert!(matches!(busy, OverlayError::Busy { .. }), "{busy}");
+    overlay.flush().unwrap();
+    drop(overlay);
+    bytes[70_000..70_007].copy_from_slice(b"changed");
+    assert!(all(&Overlay::open(&view, &of, &path).unwrap()) == bytes);
+    let others = [
+        OverlayOf { snapshot: SessionId([9; 16]), ..of },
+        OverlayOf { disk: "disk1", ..of },
+        OverlayOf { size: of.size + 1, ..of },
+    ];
+    for other in others {
+        let error = Overlay::open(&view, &other, &path).err().unwrap();
+        assert!(matches!(error, OverlayError::OtherDisk { .. }), "{error}");
+    }
+    let names: Vec<_> = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["overlay"]);
+}
+
+#[test]
+fn what_is_no_overlay_or_is_damaged_is_refused_and_left_as_it_is() {
+    let (store, _) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("overlay");
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Overlay::open(&view, &of, &path).err().unwrap();
+        assert!(std::fs::read(&path).unwrap() == bytes);
+        error
+    };
+    assert!(matches!(refused(b""), OverlayError::NotAnOverlay { .. }));
+    assert!(matches!(refused(&noise(1, 10_000)), OverlayError::NotAnOverlay { .. }));
+    let mut header = Overlay::new_header(&of);
+    header[100] ^= 1;
+    assert!(matches!(refused(&header), OverlayError::Damaged { .. }));
+    std::fs::remove_file(&path).unwrap();
+    let overlay = Overlay::open(&view, &of, &path).unwrap();
+    for round in 0..2 {
+        overlay.write_at(round * 8192, b"x").unwrap();
+        overlay.flush().unwrap();
+    }
+    drop(overlay);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let record = 64 << 10;
+    bytes[record + 50] ^= 1;
+    bytes[record + BLOCK + 50] ^= 1;
+    assert!(matches!(refused(&bytes), OverlayError::Damaged { .. }));
+}
+
+#[test]
+fn zeros_over_a_hole_take_no_room() {
+    let (store, _) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let overlay = over(&view, &of, &begun(&of)).unwrap();
+    let hole = view.areas(0, SIZE as u64, 1000).unwrap();
+    let hole = hole.iter().filter(|area| area.kind == AreaKind::Hole).map(|area| area.extent);
+    let hole: Extent = hole.max_by_key(|hole| hole.length).unwrap();
+    assert!(hole.length > 100_000);
+    overlay.zero_at(hole.start + 4096, hole.length - 8192).unwrap();
+    let inside: Vec<Extent> =
+        overlay.changed().iter().filter_map(|area| area.clip(hole.start + 8192, hole.end() - 8192)).collect();
+    assert_eq!(inside, []);
+}
+
+#[test]
+fn after_something_could_not_be_made_durable_nothing_more_is_taken() {
+    let (store, _) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let disk = begun(&of);
+    let overlay = over(&view, &of, &disk).unwrap();
+    overlay.write_at(0, b"x").unwrap();
+    disk.0.lock().unwrap().left = Some(0);
+    overlay.flush().unwrap_err();
+    disk.0.lock().unwrap().left = None;
+    overlay.flush().unwrap_err();
+    overlay.write_at(0, b"y").unwrap_err();
+    let mut byte = [0];
+    overlay.read_at(0, &mut byte).unwrap();
+    assert_eq!(byte, *b"x");
+}
