@@ -120,6 +120,7 @@ mod tests {
     use anyhow::Context as _;
     use keepstone_engine::guest::System;
     use keepstone_engine::index::IndexError;
+    use keepstone_engine::restore::{JournalError, JournalHead};
     use keepstone_engine::source::{ChangesError, ImageError};
     use keepstone_engine::store::StoreError;
     use keepstone_engine::store::azure::{Answer, PlaceError, ServiceError};
@@ -142,6 +143,16 @@ mod tests {
 
     fn io_error(kind: io::ErrorKind) -> io::Error {
         kind.into()
+    }
+
+    fn head() -> JournalHead {
+        JournalHead {
+            repository: text("00"),
+            snapshot: text("0af3"),
+            disk: text("disk0"),
+            disk_bytes: 9,
+            target: text("disk.raw"),
+        }
     }
 
     fn text(text: &str) -> String {
@@ -270,6 +281,14 @@ mod tests {
                 source: io_error(io::ErrorKind::PermissionDenied),
             },
             of_source(ImageError::WrongKind { path: path(), what: "a pipe" }),
+            EngineError::TargetUnread { offset: 4096, source: io_error(io::ErrorKind::PermissionDenied) },
+            EngineError::Journal(JournalError::NotAJournal { path: path() }),
+            EngineError::Journal(JournalError::Other { path: path(), found: Box::new(head()) }),
+            EngineError::Journal(JournalError::Io {
+                action: "write",
+                path: path(),
+                source: io_error(io::ErrorKind::StorageFull),
+            }),
             of_target(TargetError::Exists { path: path() }),
             of_target(TargetError::WrongKind { path: path(), wanted: "regular file" }),
             of_target(TargetError::NotOurs { path: path() }),

@@ -291,6 +291,9 @@ fn target(error: &TargetError) -> Option<&'static str> {
         TargetError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             "check the path; directories are not made"
         }
+        TargetError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            "make room, and run the same command again with --resume"
+        }
         TargetError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
             "what reads the output closed it before it had the whole disk"
         }
