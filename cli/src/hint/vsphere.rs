@@ -50,6 +50,9 @@ fn refusal(refusal: &Refusal) -> Option<&'static str> {
         Refusal::TooSmall { .. } => "make the VM's disk larger, or name another one with --to-disk",
         Refusal::Unreachable { .. } => "look at the VM's host and datastores in vCenter",
         Refusal::Template => "make a VM of it first",
+        Refusal::NoPlace => {
+            "add a SCSI controller to the VM, or restore over one of its disks with --overwrite"
+        }
         Refusal::MissingPrivileges { .. } => "docs/vmware.md lists the privileges that the user needs",
         Refusal::Unwritable { why: Unwritable::Delta { .. }, .. } => {
             "it is a linked clone, or its snapshots were not merged: consolidate it in vCenter, or restore to another disk"

@@ -2,6 +2,7 @@
 
 mod faults;
 mod nbd;
+mod new_disk;
 mod refusals;
 
 use crate::scene::{BLOCK, MIB, Scene, disk, disks, interrupt, same_bytes};
@@ -121,7 +122,7 @@ fn a_disk_is_what_it_was_and_the_next_backups_are_right() {
     let report = restoring.restores(&[]);
     let expected = json!({
         "vm": "web", "disk": "scsi0-0", "file": "[datastore1] web/web.vmdk", "transport": "hotadd",
-        "switchedOff": false, "nextBackupFull": true, "attention": [],
+        "newDisk": false, "switchedOff": false, "nextBackupFull": true, "attention": [],
     });
     assert_eq!(report["vsphere"], expected);
     assert!(restoring.scene.vm.change_tracking(), "changes are tracked as before");

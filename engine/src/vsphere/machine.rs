@@ -189,6 +189,14 @@ pub enum Problem {
         /// Its name.
         name: String,
     },
+    /// A new disk is whole, and the VM does not have it.
+    #[error("{file} is complete, and could not be attached to the virtual machine")]
+    NotGiven {
+        /// The disk's descriptor.
+        file: String,
+        /// Why, if that is known.
+        source: Option<WaitError>,
+    },
     /// Change tracking was on, and stays off.
     #[error("changed block tracking stays off, and was on")]
     TrackingLeftOff {

@@ -55,5 +55,6 @@ pub use transport::{
 };
 pub use waiting::{WaitError, Waiter};
 pub use writing::{
-    DiskError, DiskJob, DiskTold, NotOpened, Refusal, RestoreNotes, Running, Unwritable, VmDisk,
+    DiskError, DiskJob, DiskTold, NewDisk, NewDiskJob, NotOpened, Refusal, RestoreNotes, Running, Unwritable,
+    VmDisk, Written,
 };

@@ -48,16 +48,19 @@ pub enum AttachMode {
     Reading,
     /// For writing: what is written reaches the file at once, and for good.
     Writing,
+    /// For good: as one of the VM's own, which its snapshots hold.
+    Own,
 }
 
 impl AttachMode {
-    /// vSphere's word. In both modes snapshots of the VM that gets the disk leave it alone, and so does that VM's change
-    /// tracking.
+    /// vSphere's word. In the first two modes snapshots of the VM that gets the disk leave it alone, and so does that VM's
+    /// change tracking.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Reading => "independent_nonpersistent",
             Self::Writing => "independent_persistent",
+            Self::Own => "persistent",
         }
     }
 }
@@ -73,6 +76,8 @@ pub struct AttachDisk {
     pub file: String,
     /// What for.
     pub mode: AttachMode,
+    /// The length in bytes that it is made with; nothing if it is there.
+    pub new_bytes: Option<u64>,
 }
 
 impl VCenter {
@@ -138,22 +143,26 @@ impl VCenter {
         self.start(&Question::new("ConsolidateVMDisks_Task", vm))
     }
 
-    /// Attaches a disk that is there, so that snapshots leave it alone.
+    /// Attaches a disk, which is made first if it is new: thin, and of zeros.
     ///
     /// # Errors
     /// As the server refuses; after [`VSphereError::Connection`] the task may have been started.
     pub fn attach_disk(&self, proxy_vm: &MoRef, disk: &AttachDisk) -> Result<Task, VSphereError> {
-        let backing = Data::of_type("VirtualDiskFlatVer2BackingInfo")
+        let mut backing = Data::of_type("VirtualDiskFlatVer2BackingInfo")
             .with("fileName", &disk.file)
             .with("diskMode", disk.mode.word());
+        if disk.new_bytes.is_some() {
+            backing = backing.with("thinProvisioned", true);
+        }
         let device = Data::of_type("VirtualDisk")
             .with("key", -1)
             .with_data("backing", backing)
             .with("controllerKey", disk.controller_key)
             .with("unitNumber", disk.unit_number)
-            // Has to be there, and is taken from the file.
-            .with("capacityInKB", 0);
-        self.change_device(proxy_vm, "add", device)
+            // Has to be there, and is taken from the file if there is one.
+            .with("capacityInKB", disk.new_bytes.map_or(0, |bytes| bytes.div_ceil(1024)));
+        let files = if disk.new_bytes.is_some() { Some("create") } else { None };
+        self.change_device(proxy_vm, "add", files, device)
     }
 
     /// Detaches a disk, whose files stay.
@@ -163,7 +172,16 @@ impl VCenter {
     pub fn detach_disk(&self, proxy_vm: &MoRef, device_key: i32) -> Result<Task, VSphereError> {
         // Without a file operation, which alone would delete the files.
         let device = Data::of_type("VirtualDisk").with("key", device_key).with("capacityInKB", 0);
-        self.change_device(proxy_vm, "remove", device)
+        self.change_device(proxy_vm, "remove", None, device)
+    }
+
+    /// Detaches a disk and deletes its files: only for one that was made a moment before.
+    ///
+    /// # Errors
+    /// As the server refuses; after [`VSphereError::Connection`] the task may have been started.
+    pub fn destroy_disk(&self, proxy_vm: &MoRef, device_key: i32) -> Result<Task, VSphereError> {
+        let device = Data::of_type("VirtualDisk").with("key", device_key).with("capacityInKB", 0);
+        self.change_device(proxy_vm, "remove", Some("destroy"), device)
     }
 
     /// Adds a paravirtual SCSI controller with a bus number that is free.
@@ -175,7 +193,7 @@ impl VCenter {
             .with("key", -1)
             .with("busNumber", bus_number)
             .with("sharedBus", "noSharing");
-        self.change_device(vm, "add", device)
+        self.change_device(vm, "add", None, device)
     }
 
     /// The tasks that were or are at work on a VM lately, as far as the server remembers them.
@@ -203,8 +221,18 @@ impl VCenter {
         read_task(info).map_err(malformed)
     }
 
-    fn change_device(&self, vm: &MoRef, operation: &str, device: Data) -> Result<Task, VSphereError> {
-        let change = Data::new().with("operation", operation).with_data("device", device);
+    fn change_device(
+        &self,
+        vm: &MoRef,
+        operation: &str,
+        files: Option<&str>,
+        device: Data,
+    ) -> Result<Task, VSphereError> {
+        let mut change = Data::new().with("operation", operation);
+        if let Some(files) = files {
+            change = change.with("fileOperation", files);
+        }
+        let change = change.with_data("device", device);
         self.reconfigure(vm, Data::new().with_data("deviceChange", change))
     }
 

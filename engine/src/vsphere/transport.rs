@@ -19,6 +19,7 @@ mod writable;
 
 pub use error::{NotFlat, TransportError};
 pub use folder::FolderError;
+pub(in crate::vsphere) use hotadd::free_scsi_place;
 pub use proxy::ProxyVm;
 pub(in crate::vsphere) use writable::{Noted, WritableDisk};
 
@@ -245,6 +246,27 @@ impl<'v> Reader<'v, '_> {
         note: &mut dyn FnMut(&Noted) -> std::io::Result<()>,
     ) -> Result<(WritableDisk, Vec<(Transport, TransportError)>), TransportError> {
         writable::open(self, disk, disk_bytes, note)
+    }
+
+    /// Makes a disk for `disk_bytes`, and opens it for writing. `note` is called before it is made.
+    ///
+    /// # Errors
+    /// As for [`Reader::open_for_writing`]; it is made nowhere then, unless it is [`TransportError::StillAttached`].
+    pub(in crate::vsphere) fn make_for_writing(
+        &self,
+        file: &str,
+        disk_bytes: u64,
+        note: &mut dyn FnMut(&Noted) -> std::io::Result<()>,
+    ) -> Result<WritableDisk, TransportError> {
+        writable::make(self, file, disk_bytes, note)
+    }
+
+    /// Finds out whether a disk could be made for writing, without changing anything anywhere.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(in crate::vsphere) fn check_for_making(&self) -> Result<(), TransportError> {
+        writable::check_making(self)
     }
 
     fn open_by(&self, transport: Transport, disk: &VirtualDisk) -> Result<DataPath<'v>, TransportError> {

@@ -11,8 +11,10 @@
 //! another id of the epoch, and the next backup reads in full.
 
 mod fitness;
+mod new_disk;
 
 pub use fitness::{Refusal, Running, Unwritable};
+pub use new_disk::{NewDisk, NewDiskJob, Written};
 
 use super::error::VSphereError;
 use super::guard::{Guard, GuardError, NotMade, QuiescePolicy, TakeOver};
@@ -121,6 +123,14 @@ pub enum DiskError {
         /// The disk's key.
         disk: String,
     },
+    /// A new disk cannot be made.
+    #[error("the new disk {file} cannot be made")]
+    Making {
+        /// Its descriptor.
+        file: String,
+        /// Why.
+        source: TransportError,
+    },
     /// The disk cannot be opened.
     #[error("disk {disk} cannot be written")]
     Transport {
@@ -140,6 +150,7 @@ impl DiskError {
             | Self::Tracking(error)
             | Self::SwitchingOff(error)
             | Self::Leftovers(TransportError::Waiting(error))
+            | Self::Making { source: TransportError::Waiting(error), .. }
             | Self::Transport { source: TransportError::Waiting(error), .. } => {
                 matches!(error, WaitError::Interrupted { .. })
             }
@@ -167,6 +178,11 @@ pub struct NotOpened {
 pub enum DiskTold {
     /// A disk that a restore which was killed left attached was detached.
     Detached,
+    /// A new disk that a restore made which was killed may be left.
+    MayBeLeft {
+        /// Its descriptor.
+        file: String,
+    },
     /// Snapshots that a restore which was killed left behind were removed.
     Removed {
         /// Their names.
@@ -356,7 +372,7 @@ impl Rest<'_> {
     fn prepare(&mut self, tell: &mut dyn FnMut(DiskTold)) -> Result<(VmInfo, VirtualDisk), Failure> {
         let (before, disk) = self.look(self.job.running).map_err(alone)?;
         self.check(&before, &disk).map_err(alone)?;
-        self.detach_leftovers(tell).map_err(alone)?;
+        detach_leftovers(&self.job.waiter, &mut self.notes.disks, tell).map_err(alone)?;
         if before.power == Power::On {
             self.switch_off().map_err(alone)?;
             tell(DiskTold::SwitchedOff);
@@ -402,18 +418,6 @@ impl Rest<'_> {
         }
         let checked = self.with_reader(info, |reader| reader.check_for_writing(disk))?;
         checked.map_err(|source| self.transport(source))
-    }
-
-    fn detach_leftovers(&mut self, tell: &mut dyn FnMut(DiskTold)) -> Result<(), DiskError> {
-        for line in self.notes.disks.names() {
-            let Ok(noted) = serde_json::from_str::<Noted>(&line) else { continue };
-            if noted.detach(&self.job.waiter).map_err(DiskError::Leftovers)? {
-                tell(DiskTold::Detached);
-            }
-            // What stays noted does no harm: it is looked for again.
-            let _stays = self.notes.disks.forget(&line);
-        }
-        Ok(())
     }
 
     fn switch_off(&self) -> Result<(), DiskError> {
@@ -602,4 +606,23 @@ impl Rest<'_> {
             journal: &mut self.notes.snapshots,
         }
     }
+}
+
+/// Detaches what earlier restores left attached elsewhere.
+fn detach_leftovers(
+    waiter: &Waiter<'_>,
+    disks: &mut Journal,
+    tell: &mut dyn FnMut(DiskTold),
+) -> Result<(), DiskError> {
+    for line in disks.names() {
+        let Ok(noted) = serde_json::from_str::<Noted>(&line) else { continue };
+        if noted.detach(waiter).map_err(DiskError::Leftovers)? {
+            tell(DiskTold::Detached);
+        } else if noted.is_made {
+            tell(DiskTold::MayBeLeft { file: noted.file });
+        }
+        // What stays noted does no harm: it is looked for again.
+        let _stays = disks.forget(&line);
+    }
+    Ok(())
 }

@@ -78,7 +78,7 @@ fn a_disk_is_attached_for_reading_or_writing_and_detached_with_its_files_kept() 
         [(AttachMode::Reading, "independent_nonpersistent"), (AttachMode::Writing, "independent_persistent")]
     {
         let file = "[ds] a/a.vmdk".to_owned();
-        let disk = AttachDisk { controller_key: 1001, unit_number: 4, file, mode };
+        let disk = AttachDisk { controller_key: 1001, unit_number: 4, file, mode, new_bytes: None };
         let expected = format!(
             "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\
              <operation>add</operation><device xsi:type=\"VirtualDisk\"><key>-1</key>\
@@ -93,6 +93,28 @@ fn a_disk_is_attached_for_reading_or_writing_and_detached_with_its_files_kept() 
         "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\
          <operation>remove</operation><device xsi:type=\"VirtualDisk\"><key>2004</key>\
          <capacityInKB>0</capacityInKB></device></deviceChange></spec></ReconfigVM_Task>",
+    );
+}
+
+#[test]
+fn a_disk_is_made_and_deleted_again() {
+    let (file, mode) = ("[ds] a/new.vmdk".to_owned(), AttachMode::Writing);
+    let disk =
+        AttachDisk { controller_key: 1001, unit_number: 4, file, mode, new_bytes: Some((4 << 20) + 512) };
+    sends(
+        |vcenter| vcenter.attach_disk(&a_vm(), &disk),
+        "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\
+         <operation>add</operation><fileOperation>create</fileOperation><device xsi:type=\"VirtualDisk\"><key>-1</key>\
+         <backing xsi:type=\"VirtualDiskFlatVer2BackingInfo\"><fileName>[ds] a/new.vmdk</fileName>\
+         <diskMode>independent_persistent</diskMode><thinProvisioned>true</thinProvisioned></backing>\
+         <controllerKey>1001</controllerKey><unitNumber>4</unitNumber><capacityInKB>4097</capacityInKB></device>\
+         </deviceChange></spec></ReconfigVM_Task>",
+    );
+    sends(
+        |vcenter| vcenter.destroy_disk(&a_vm(), 2004),
+        "<ReconfigVM_Task xmlns=\"urn:vim25\"><_this type=\"VirtualMachine\">vm-12</_this><spec><deviceChange>\
+         <operation>remove</operation><fileOperation>destroy</fileOperation><device xsi:type=\"VirtualDisk\">\
+         <key>2004</key><capacityInKB>0</capacityInKB></device></deviceChange></spec></ReconfigVM_Task>",
     );
 }
 

@@ -371,6 +371,7 @@ fn a_snapshots_disk_is_attached_to_a_proxy_read_only_and_detached_with_its_file(
         unit_number: 4,
         file: file.clone(),
         mode: AttachMode::Reading,
+        new_bytes: None,
     };
     world.finish(&world.client.attach_disk(&proxy_vm, &disk).unwrap()).unwrap();
     assert_eq!(proxy.attached(), [file]);

@@ -10,8 +10,8 @@ use crate::settings::Settings;
 use crate::vsphere::Center;
 use keepstone_engine::restore::RestoreReport;
 use keepstone_engine::vsphere::{
-    DiskJob, DiskTold, Journal, NotOpened, Problem, RestoreNotes, Running, SnapshotName, Transport,
-    VSpherePlace, VmDisk, Waiter,
+    DiskJob, DiskTold, Journal, NewDisk, NewDiskJob, NotOpened, Problem, RestoreNotes, Running, SnapshotName,
+    Transport, VSpherePlace, VmDisk, Waiter, Written,
 };
 use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::Disk;
@@ -30,6 +30,10 @@ pub(super) struct MachineArguments {
     /// Switch a VM in vSphere off that runs, without asking its guest, and restore onto its disk; it stays off
     #[arg(long)]
     force: bool,
+
+    /// Restore to a new disk of a VM in vSphere, which gets it when it is complete, and may run
+    #[arg(long, conflicts_with_all = ["to_disk", "force", "overwrite", "in_place", "resume"])]
+    new_disk: bool,
 }
 
 impl MachineArguments {
@@ -38,7 +42,8 @@ impl MachineArguments {
     /// # Errors
     /// Anything was said.
     pub(super) fn refuse(&self) -> Result<(), Usage> {
-        let said = [("--to-disk", self.to_disk.is_some()), ("--force", self.force)];
+        let said =
+            [("--to-disk", self.to_disk.is_some()), ("--force", self.force), ("--new-disk", self.new_disk)];
         match said.into_iter().find(|(_, is_said)| *is_said) {
             Some((flag, _)) => Err(Usage::new(format!("{flag} is only for a VM in vSphere"))),
             None => Ok(()),
@@ -51,9 +56,11 @@ impl MachineArguments {
     /// It is none, or nobody said that what is on the disk may be lost.
     pub(super) fn place(arguments: &Arguments) -> anyhow::Result<VSpherePlace> {
         let place = parse_place(&arguments.to)?;
-        if !arguments.overwrite && !arguments.in_place && !arguments.resume {
-            let what = "what is on the disk of the VM would be lost";
-            return Err(Usage::new(what).hint("add --overwrite or --in-place if that is meant").into());
+        let may_write = arguments.overwrite || arguments.in_place || arguments.resume;
+        if !may_write && !arguments.machine.new_disk {
+            return Err(Usage::new("what is on the disk of the VM would be lost")
+                .hint("add --overwrite or --in-place if that is meant, or --new-disk to leave it as it is")
+                .into());
         }
         Ok(place)
     }
@@ -71,6 +78,8 @@ pub(super) struct MachineReport {
     file: String,
     /// How it was written.
     transport: Option<String>,
+    /// Whether the disk is new.
+    new_disk: bool,
     /// Whether the VM was switched off for it.
     switched_off: bool,
     /// Whether the next backup of the VM reads its disks in full.
@@ -86,8 +95,11 @@ impl MachineReport {
 
     /// The same for people.
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self { vm, disk, file, transport, switched_off, next_backup_full, .. } = self;
+        let Self { vm, disk, file, transport, new_disk, switched_off, next_backup_full, .. } = self;
         let by = transport.as_deref().unwrap_or("no way");
+        if *new_disk {
+            return vec![format!("  new disk {disk} of {vm}, {file}, written by {by}")];
+        }
         let mut lines = vec![format!("  disk {disk} of {vm}, {file}, written by {by}")];
         if *next_backup_full {
             lines.push("  the next backup of the VM reads its disks in full".to_owned());
@@ -110,7 +122,8 @@ pub(super) struct Onto<'a> {
 }
 
 impl Onto<'_> {
-    /// Opens the disk of a VM, has it written, and gives it back. What it holds can be read meanwhile, if the way allows. What is told is worth telling however it ended.
+    /// Opens the disk of a VM, has it written, and gives it back. What it holds can be read meanwhile, if the
+    /// way allows. What is told is worth telling however it ended.
     pub(super) fn restore(
         &self,
         place: &VSpherePlace,
@@ -130,6 +143,9 @@ impl Onto<'_> {
         let Self { settings, arguments, repository, disk } = *self;
         let center = Center::connect(settings, &arguments.vsphere, place)?;
         let (_lock, mut notes) = self.notes(&center)?;
+        if arguments.machine.new_disk {
+            return self.with_new_disk(&center, &mut notes, told, write);
+        }
         let waiting = |duration| center.pause(duration);
         let cleaning = Center::pause_to_clean;
         let (vcenter, patience) = (&center.vcenter, center.patience);
@@ -179,6 +195,51 @@ impl Onto<'_> {
                 told.report.vm
             ));
         }
+        outcome
+    }
+
+    fn with_new_disk(
+        &self,
+        center: &Center,
+        notes: &mut RestoreNotes,
+        told: &mut Telling<'_>,
+        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>) -> anyhow::Result<RestoreReport>,
+    ) -> anyhow::Result<RestoreReport> {
+        let Self { settings, repository, disk, .. } = *self;
+        let name = SnapshotName::new(repository.config().repository, &settings.writer, &open::entropy()?)
+            .to_string();
+        let suffix = format!("keepstone-{}", name.rsplit(' ').next().unwrap_or_default());
+        let waiting = |duration| center.pause(duration);
+        let cleaning = Center::pause_to_clean;
+        let (vcenter, patience) = (&center.vcenter, center.patience);
+        (told.report.vm, told.report.new_disk) = (center.vm_name(), true);
+        let job = NewDiskJob {
+            suffix: &suffix,
+            disk_bytes: disk.size,
+            transport: &center.transport,
+            waiter: Waiter { vcenter, pause: &waiting, patience },
+            cleaning: Waiter { vcenter, pause: &cleaning, patience },
+        };
+        let opened = NewDisk::open(&center.vm, &job, notes, &mut |what| told.take(what));
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(NotOpened { error, left }) => {
+                told.left(left);
+                return Err(error.into());
+            }
+        };
+        let (ended, stop) = channel();
+        let outcome = std::thread::scope(|threads| {
+            let kept = &opened;
+            threads.spawn(move || kept.keep_alive(&stop));
+            let outcome = write(opened.target(), None);
+            drop(ended);
+            outcome
+        });
+        let written = if outcome.is_ok() { Written::Whole } else { Written::InPart };
+        let (key, left) = opened.close(written);
+        told.report.disk = key.unwrap_or_default();
+        told.left(left);
         outcome
     }
 
@@ -237,6 +298,12 @@ impl Telling<'_> {
             DiskTold::Detached => {
                 "detached the disk that an earlier restore left attached to the proxy".to_owned()
             }
+            DiskTold::MayBeLeft { file } => {
+                return self.attention(
+                    &format!("an earlier restore made {file}, and was killed before it could be attached or deleted"),
+                    "look for it on the datastore",
+                );
+            }
             DiskTold::Removed { names } => {
                 format!("removed what earlier restores left behind: snapshot {}", names.join(", "))
             }
@@ -275,6 +342,7 @@ impl Telling<'_> {
     fn left(&mut self, problems: Vec<Problem>) {
         for problem in problems {
             let hint = match &problem {
+                Problem::NotGiven { .. } => "attach it to the VM in vSphere Client, as an existing hard disk",
                 Problem::TrackingLeftOff { .. } => {
                     "the next backup with --enable-change-tracking switches it on"
                 }
@@ -283,9 +351,13 @@ impl Telling<'_> {
                 }
                 _ => "the next restore onto this VM tries again; until then it cannot be started",
             };
-            let text = one_line(&format!("{:#}", anyhow::Error::new(problem)));
-            warn(&format!("{text}; {hint}"));
-            self.report.attention.push(text);
+            self.attention(&format!("{:#}", anyhow::Error::new(problem)), hint);
         }
+    }
+
+    fn attention(&mut self, text: &str, hint: &str) {
+        let text = one_line(text);
+        warn(&format!("{text}; {hint}"));
+        self.report.attention.push(text);
     }
 }

@@ -62,6 +62,16 @@ pub(super) struct Attached {
     /// The device's key, which is its own as long as it is attached.
     pub(super) key: i32,
     mode: AttachMode,
+    files: Files,
+}
+
+/// What becomes of a disk's files when it is detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Files {
+    /// They stay.
+    Kept,
+    /// They are deleted: they were made to be written, and are not complete.
+    Deleted,
 }
 
 impl Attached {
@@ -73,13 +83,23 @@ impl Attached {
             listed: disk.backing.file.clone(),
             key: disk.key,
             mode,
+            files: Files::Kept,
         }
+    }
+
+    /// The same with what becomes of its files.
+    pub(super) fn with(self, files: Files) -> Self {
+        Self { files, ..self }
     }
 
     /// Detaches the disk, and nothing else that may have its key by now.
     pub(super) fn detach(&self, waiter: &Waiter<'_>) -> Result<(), WaitError> {
         if self.is_there(waiter)? {
-            waiter.task(DETACH, waiter.vcenter.detach_disk(&self.proxy, self.key))?;
+            let started = match self.files {
+                Files::Kept => waiter.vcenter.detach_disk(&self.proxy, self.key),
+                Files::Deleted => waiter.vcenter.destroy_disk(&self.proxy, self.key),
+            };
+            waiter.task(DETACH, started)?;
             waiter.until(DETACH, || Ok(!self.is_there(waiter)?))?;
         }
         Ok(())
@@ -138,7 +158,8 @@ pub(super) fn open(reader: &Reader<'_, '_>, disk: &VirtualDisk) -> Result<HotAdd
     let file = attachable(disk)?;
     let proxy = proxy::fit(reader)?;
     let before = Devices::of(&reader.settings.root).list()?;
-    let (attached, device) = attach(reader, proxy, file, AttachMode::Reading)?;
+    let (attached, device) =
+        attach(reader, proxy, &Wish { file, mode: AttachMode::Reading, new_bytes: None })?;
     let wanted = wanted(disk, &device);
     match open_device(reader, &attached, &wanted, &before) {
         Ok((image, _)) => Ok(HotAdded { image, attached }),
@@ -167,19 +188,28 @@ pub(super) fn attachable(disk: &VirtualDisk) -> Result<&str, TransportError> {
     }
 }
 
+/// Which disk is to be attached, and how.
+pub(super) struct Wish<'a> {
+    pub(super) file: &'a str,
+    pub(super) mode: AttachMode,
+    /// The length that it is made with, if it is.
+    pub(super) new_bytes: Option<u64>,
+}
+
 /// Attaches a disk at a free place, at another one if somebody else takes that meanwhile.
 pub(super) fn attach(
     reader: &Reader<'_, '_>,
     mut proxy: VmInfo,
-    file: &str,
-    mode: AttachMode,
+    &Wish { file, mode, new_bytes }: &Wish<'_>,
 ) -> Result<(Attached, VirtualDisk), TransportError> {
     let vcenter = reader.waiter.vcenter;
+    let files = if new_bytes.is_some() { Files::Deleted } else { Files::Kept };
+    let attached = |now: &VmInfo, found: &VirtualDisk| Attached::of(now, found, file, mode).with(files);
     let mut attempts_left = ATTEMPTS;
     loop {
         attempts_left -= 1;
         let (controller_key, unit_number) = place(reader, &mut proxy)?;
-        let disk = AttachDisk { controller_key, unit_number, file: file.to_owned(), mode };
+        let disk = AttachDisk { controller_key, unit_number, file: file.to_owned(), mode, new_bytes };
         let done = start(reader, &proxy, &disk);
         let now = match vcenter.vm(&proxy.vm) {
             Ok(now) => now,
@@ -193,22 +223,21 @@ pub(super) fn attach(
         let there = now.disks.iter().find(|found| is_at(found, &disk));
         match (done, there) {
             (Ok(()), Some(found)) if found.backing.mode.as_deref() == Some(mode.word()) => {
-                return Ok((Attached::of(&now, found, file, mode), found.clone()));
+                return Ok((attached(&now, found), found.clone()));
             }
             // One that is read could be written to, and what is below it is the VM's; or what is written may be dropped.
             (Ok(()), Some(found)) => {
                 let other = found.backing.mode.clone().unwrap_or_default();
                 let (name, disk) = (now.name.clone(), file.to_owned());
                 let error = TransportError::OtherMode { proxy: name, file: disk, mode: other };
-                return Err(Attached::of(&now, found, file, mode).detach_after(&reader.cleaning, error));
+                return Err(attached(&now, found).detach_after(&reader.cleaning, error));
             }
             (Ok(()), None) => {
                 return Err(TransportError::NotListed { proxy: now.name, file: file.to_owned() });
             }
             // That it failed does not mean that it was not done.
             (Err(error), Some(found)) if is_of(found, file, mode) => {
-                let attached = Attached::of(&now, found, file, mode);
-                return Err(attached.detach_after(&reader.cleaning, error.into()));
+                return Err(attached(&now, found).detach_after(&reader.cleaning, error.into()));
             }
             (Err(error), there) => {
                 let came_second = there.is_some() || is_busy(&error);
@@ -269,9 +298,17 @@ fn place(reader: &Reader<'_, '_>, proxy: &mut VmInfo) -> Result<(i32, i32), Tran
 
 /// The first free place at a paravirtual SCSI controller that no other VM shares: its key and the unit.
 fn free_place(proxy: &VmInfo) -> Option<(i32, i32)> {
-    let usable = |controller: &&Controller| {
-        controller.kind == ControllerKind::ParaVirtualScsi && controller.sharing == BusSharing::None
-    };
+    free_place_at(proxy, &[ControllerKind::ParaVirtualScsi])
+}
+
+/// The same at any SCSI controller.
+pub(in crate::vsphere) fn free_scsi_place(vm: &VmInfo) -> Option<(i32, i32)> {
+    free_place_at(vm, &[ControllerKind::ParaVirtualScsi, ControllerKind::Scsi])
+}
+
+fn free_place_at(proxy: &VmInfo, kinds: &[ControllerKind]) -> Option<(i32, i32)> {
+    let usable =
+        |controller: &&Controller| kinds.contains(&controller.kind) && controller.sharing == BusSharing::None;
     let mut controllers: Vec<&Controller> = proxy.controllers.iter().filter(usable).collect();
     controllers.sort_by_key(|controller| controller.bus_number);
     controllers.into_iter().find_map(|controller| {

@@ -3,7 +3,7 @@
 
 use super::devices::{Devices, Found, choose};
 use super::error::TransportError;
-use super::hotadd::{self, Attached, attachable, is_of, open_device, wanted};
+use super::hotadd::{self, Attached, Files, Wish, attachable, is_of, open_device, wanted};
 use super::nbdkit::{self, WritableServed};
 use super::{Reader, Transport, TransportChoice, proxy};
 use crate::source::RawImage;
@@ -23,7 +23,10 @@ pub(in crate::vsphere) struct Noted {
     /// The VM that gets it.
     proxy: MoRef,
     /// Its descriptor.
-    file: String,
+    pub(in crate::vsphere) file: String,
+    /// Whether it was made to be written, and is to be deleted.
+    #[serde(default)]
+    pub(in crate::vsphere) is_made: bool,
 }
 
 /// An open disk. It has to be closed before its VM can run.
@@ -72,6 +75,17 @@ impl WritableDisk {
         }
     }
 
+    /// Lets the files of a disk that was made stay when it is closed.
+    pub(in crate::vsphere) fn keep(self) -> Self {
+        let way = match self.way {
+            Way::HotAdd(added) => {
+                Way::HotAdd(HotAdded { attached: added.attached.with(Files::Kept), ..added })
+            }
+            way @ Way::Nbd(_) => way,
+        };
+        Self { way }
+    }
+
     /// Gives the disk back.
     ///
     /// # Errors
@@ -107,7 +121,8 @@ impl Noted {
         };
         let disk = proxy.disks.iter().find(|disk| is_of(disk, &self.file, AttachMode::Writing));
         let Some(disk) = disk else { return Ok(false) };
-        let attached = Attached::of(&proxy, disk, &self.file, AttachMode::Writing);
+        let files = if self.is_made { Files::Deleted } else { Files::Kept };
+        let attached = Attached::of(&proxy, disk, &self.file, AttachMode::Writing).with(files);
         match attached.detach(waiter) {
             Ok(()) => Ok(true),
             Err(source) => Err(attached.still_there(None, source)),
@@ -180,12 +195,52 @@ fn by_hotadd(
     note: &mut dyn FnMut(&Noted) -> io::Result<()>,
 ) -> Result<HotAdded, TransportError> {
     let file = attachable(disk)?;
+    let wish = Wish { file, mode: AttachMode::Writing, new_bytes: None };
+    by_hotadd_as(reader, &wish, Some(disk), disk_bytes, note)
+}
+
+/// Makes a disk, attached to this machine, and opens it.
+pub(super) fn make(
+    reader: &Reader<'_, '_>,
+    file: &str,
+    disk_bytes: u64,
+    note: &mut dyn FnMut(&Noted) -> io::Result<()>,
+) -> Result<WritableDisk, TransportError> {
+    check_choice(reader)?;
+    let wish = Wish { file, mode: AttachMode::Writing, new_bytes: Some(disk_bytes) };
+    by_hotadd_as(reader, &wish, None, disk_bytes, note).map(|added| WritableDisk { way: Way::HotAdd(added) })
+}
+
+/// Finds out whether a disk could be made, without changing anything anywhere.
+pub(super) fn check_making(reader: &Reader<'_, '_>) -> Result<(), TransportError> {
+    check_choice(reader)?;
+    proxy::fit(reader)?;
+    Devices::of(&reader.settings.root).list().map(drop)
+}
+
+fn check_choice(reader: &Reader<'_, '_>) -> Result<(), TransportError> {
+    match reader.settings.choice {
+        TransportChoice::Auto | TransportChoice::Only(Transport::HotAdd) => Ok(()),
+        TransportChoice::Only(transport) => Err(TransportError::OnlyReads { transport }),
+    }
+}
+
+/// Attaches a disk and opens its device; `disk` is the one that is there already.
+fn by_hotadd_as(
+    reader: &Reader<'_, '_>,
+    wish: &Wish<'_>,
+    disk: Option<&VirtualDisk>,
+    disk_bytes: u64,
+    note: &mut dyn FnMut(&Noted) -> io::Result<()>,
+) -> Result<HotAdded, TransportError> {
+    let file = wish.file;
     let proxy = proxy::fit(reader)?;
     let devices = Devices::of(&reader.settings.root);
     let before = devices.list()?;
-    note(&Noted { proxy: proxy.vm.clone(), file: file.to_owned() }).map_err(TransportError::Note)?;
-    let (attached, device) = hotadd::attach(reader, proxy, file, AttachMode::Writing)?;
-    let wanted = wanted(disk, &device);
+    let noted = Noted { proxy: proxy.vm.clone(), file: file.to_owned(), is_made: wish.new_bytes.is_some() };
+    note(&noted).map_err(TransportError::Note)?;
+    let (attached, device) = hotadd::attach(reader, proxy, wish)?;
+    let wanted = wanted(disk.unwrap_or(&device), &device);
     let opened = open_device(reader, &attached, &wanted, &before).and_then(|(existing, device)| {
         let path = devices.node(&device);
         let target = open_target(&reader.settings.root, &path, disk_bytes);

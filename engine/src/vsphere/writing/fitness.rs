@@ -67,6 +67,8 @@ pub enum Refusal {
         /// The length of what is to be restored.
         disk_bytes: u64,
     },
+    /// No SCSI controller has room for another disk.
+    NoPlace,
     /// The user lacks rights.
     MissingPrivileges {
         /// Their ids.
@@ -116,6 +118,7 @@ impl fmt::Display for Refusal {
                 formatter,
                 "disk {disk} has {found_bytes} bytes, and the disk to be restored has {disk_bytes}"
             ),
+            Self::NoPlace => formatter.write_str("no SCSI controller of it has room for another disk"),
             Self::MissingPrivileges { privileges } => {
                 write!(formatter, "the user lacks privileges: {}", privileges.join(", "))
             }
@@ -156,6 +159,20 @@ pub(super) fn fit(
         found.push(Refusal::TooSmall { disk: wanted.key.to_owned(), found_bytes, disk_bytes });
     }
     if found.is_empty() { Ok(disk.clone()) } else { Err(found) }
+}
+
+/// What stands against giving a VM a new disk.
+pub(super) fn of_new_disk(vm: &VmInfo, has_place: bool) -> Vec<Refusal> {
+    let mut found = Vec::new();
+    if vm.is_template {
+        found.push(Refusal::Template);
+    }
+    if vm.connection != ConnectionState::Connected || vm.vmx_path.is_none() {
+        found.push(Refusal::Unreachable { state: vm.connection.clone() });
+    } else if !has_place {
+        found.push(Refusal::NoPlace);
+    }
+    found
 }
 
 /// What stands against writing to any disk of a VM.

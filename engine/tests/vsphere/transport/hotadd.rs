@@ -20,8 +20,13 @@ fn base(disk: &VirtualDisk) -> String {
 /// Attaches a disk as a run does that is killed then.
 fn attach_and_die(world: &World, unit_number: i32, file: &str) {
     let proxy = MoRef::new("VirtualMachine", world.proxy.id());
-    let disk =
-        AttachDisk { controller_key: 1000, unit_number, file: file.to_owned(), mode: AttachMode::Reading };
+    let disk = AttachDisk {
+        controller_key: 1000,
+        unit_number,
+        file: file.to_owned(),
+        mode: AttachMode::Reading,
+        new_bytes: None,
+    };
     let task = world.vcenter.attach_disk(&proxy, &disk);
     world.waiter(&at_once).task("attach a disk", task).unwrap();
 }

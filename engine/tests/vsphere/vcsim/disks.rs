@@ -220,6 +220,7 @@ fn a_disk_of_a_snapshot_is_attached_to_another_machine_and_detached_without_harm
         unit_number: 3,
         file: file.clone(),
         mode: AttachMode::Reading,
+        new_bytes: None,
     };
     world.finish(&world.vcenter.attach_disk(&proxy, &disk).unwrap());
 
