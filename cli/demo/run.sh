@@ -160,6 +160,15 @@ restore day1 web-day1.img
 restore day2 web-day2.img
 restore mail mail.img
 
+# The machine has gone on to day 2, and its disk is rolled back to day 1.
+cp --sparse=always web-day2.img live.img
+reported rollback restore "$(snapshot day1)" --to live.img --in-place
+cmp web-day1.img live.img || fail "the disk that was rolled back differs from web-day1.img"
+echo "Every byte is as on day 1; $(number rollback writtenBytes) bytes were written."
+rm -f live.img
+
+keepstone ls "$(snapshot day2)"
+
 started=${EPOCHREALTIME/./}
 keepstone verify --read-data
 verify_millis=$(((${EPOCHREALTIME/./} - started) / 1000))
