@@ -150,19 +150,27 @@ fn a_disk_goes_to_standard_output_and_its_report_to_standard_error() {
     assert!(output.stdout == day0, "the disk is another one");
     let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     let promised = [
+        "auditedRegions",
         "bytesIn",
         "bytesOut",
+        "comparedBytes",
         "disk",
         "diskBytes",
         "elapsedMs",
         "fetchedBytes",
+        "format",
+        "imageBytes",
         "lost",
         "lostBytes",
         "lostJoined",
+        "neededBytes",
         "peakRssBytes",
         "requests",
         "snapshot",
+        "unchangedBytes",
+        "untold",
         "writtenBytes",
+        "zeroBytes",
     ];
     assert_eq!((keys(&report), &report["diskBytes"]), (promised.to_vec(), &json!(8 * MIB)));
 }

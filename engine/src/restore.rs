@@ -130,6 +130,8 @@ pub struct RestoreReport {
     pub compared_bytes: u64,
     /// Bytes of packs that were fetched for it, without maps.
     pub fetched_bytes: u64,
+    /// Those of them that were needed: each chunk once in a window, as it is stored.
+    pub needed_bytes: u64,
     /// Regions that were looked at although nothing was told to differ there.
     pub audited_regions: u64,
     /// Where the disk differed although that was not told, in order. If there is any such range, everything was looked at
@@ -181,7 +183,7 @@ pub fn restore(
         pass(None)?;
     }
     job.target.finish().map_err(|source| EngineError::Target { offset: disk.size, source })?;
-    let Totals { written, zeroed, fetched, lost } = totals;
+    let Totals { written, zeroed, fetched, needed, lost } = totals;
     let (lost, lost_bytes, lost_joined) = lost.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     let (written_bytes, zero_bytes) = (written.into_inner(), zeroed.into_inner());
     Ok(RestoreReport {
@@ -194,6 +196,7 @@ pub fn restore(
         unchanged_bytes: disk.size.saturating_sub(written_bytes + zero_bytes + lost_bytes),
         compared_bytes: existing.map_or(0, Existing::read_bytes),
         fetched_bytes: fetched.into_inner(),
+        needed_bytes: needed.into_inner(),
         audited_regions: audited.len() as u64,
         untold,
         lost,

@@ -170,6 +170,14 @@ impl Request<'_> {
         &self.open.window.fetches[self.number]
     }
 
+    /// The stored bytes of the chunks that it fetches, each once.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        let location = |member: &usize| &self.window().chunks[*member].location;
+        // Those that share a frame follow each other.
+        let frames = self.fetch().members.chunk_by(|a, b| location(a) == location(b));
+        frames.map(|places| u64::from(location(&places[0]).stored_len)).sum()
+    }
+
     /// Says that something of its window is lost.
     pub(super) fn lose(&self) {
         self.open.has_lost.store(true, Ordering::Relaxed);

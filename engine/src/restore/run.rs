@@ -48,6 +48,7 @@ pub(super) struct Totals {
     pub(super) written: AtomicU64,
     pub(super) zeroed: AtomicU64,
     pub(super) fetched: AtomicU64,
+    pub(super) needed: AtomicU64,
     pub(super) lost: Mutex<Lost>,
 }
 
@@ -158,6 +159,7 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
     fn fetch(&self, request: &Request<'_>) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
         let (opener, bytes) = self.frames.fetch(request.fetch())?;
         self.totals.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.totals.needed.fetch_add(request.needed_bytes(), Ordering::Relaxed);
         tell(self.observer, Event::Transferred(bytes.len() as u64))?;
         Ok((opener, bytes))
     }

@@ -2,6 +2,7 @@
 //! is damaged and nothing else.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod chain;
 mod onto;
 #[path = "../world/mod.rs"]
 mod world;
