@@ -110,7 +110,7 @@ fn volumes() -> Vec<(&'static str, Vec<u8>)> {
         volumes.push((kind, fs::read(image).unwrap()));
     }
     fs::remove_file(tree.join("link")).unwrap();
-    for (bits, len) in [("12", MIB), ("32", 36 * MIB)] {
+    for (bits, len) in [("12", MIB), ("16", 5 * MIB)] {
         let image = workshop.image("image", len);
         run("mkfs.vfat", &[&"-F", &bits, &image]);
         run("mcopy", &[&"-i", &image, &"-s", &tree.join("a"), &"::"]);
@@ -132,7 +132,7 @@ fn telling(bytes: &[u8]) -> Vec<usize> {
 /// So often each volume is changed; a campaign may want more.
 #[expect(clippy::disallowed_methods, reason = "the environment is how a campaign is asked for")]
 fn rounds() -> usize {
-    std::env::var("KEEPSTONE_HOSTILE").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
+    std::env::var("KEEPSTONE_HOSTILE").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10)
 }
 
 #[test]

@@ -12,6 +12,7 @@
 
 mod cache;
 mod fields;
+mod guest;
 mod maps;
 mod model;
 mod nbd;
@@ -26,6 +27,7 @@ mod vector;
 mod vectors;
 
 pub use cache::cache_table;
+pub use guest::guest_disk;
 pub use maps::{node, page};
 pub use model::model;
 pub use nbd::nbd_client;
@@ -49,7 +51,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "config", body: config, seeds: seeds::config, short_run: 20_000 },
     Target { name: "key_slot", body: key_slot, seeds: seeds::key_slot, short_run: 5000 },
     Target { name: "intent", body: intent, seeds: seeds::intent, short_run: 10_000 },
@@ -73,5 +75,6 @@ pub const TARGETS: [Target; 19] = [
     Target { name: "cache_table", body: cache_table, seeds: seeds::cache_table, short_run: 300 },
     Target { name: "soap_answer", body: soap_answer, seeds: soap::seeds, short_run: 10_000 },
     Target { name: "nbd_client", body: nbd_client, seeds: nbd::seeds, short_run: 5000 },
+    Target { name: "guest_disk", body: guest_disk, seeds: guest::seeds, short_run: 400 },
     Target { name: "model", body: model, seeds: model::seeds, short_run: 40 },
 ];
