@@ -114,7 +114,7 @@ bench: ## measure every stage beside the bare speed of its primitive (IMAGE=a ra
 bench-azure: azurite ## measure a repository in Azurite beside a local one, and restores over slow links (IMAGE=a raw disk image)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin azure -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
 
-bench-nbd: ## measure reading over NBD beside nbdcopy (IMAGE=a raw disk image)
+bench-nbd: ## measure reading and writing over NBD beside nbdcopy (IMAGE=a raw disk image)
 	cli/demo/need.sh setpriv:util-linux qemu-nbd:qemu-utils nbdkit:nbdkit nbdcopy:libnbd-bin
 	cargo run $(LOCKED) --release -p keepstone-benches --bin nbd -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
 

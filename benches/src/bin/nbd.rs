@@ -1,4 +1,4 @@
-//! Measures reading a disk over NBD beside `nbdcopy`, which is what libnbd makes of the same servers.
+//! Measures reading and writing a disk over NBD beside `nbdcopy`, which is what libnbd makes of the same servers.
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -7,7 +7,8 @@ use keepstone_benches::table::{float, median, mib, new_table};
 use keepstone_engine::extent::total_length;
 use keepstone_engine::nbd::{NbdPlace, NbdSettings};
 use keepstone_engine::source::{NbdDisk, RawImage, ReadPart};
-use keepstone_engine::{DiskSource, Extent};
+use keepstone_engine::target::{Existing, NbdTarget};
+use keepstone_engine::{DiskSource, DiskTarget, Extent};
 use keepstone_peers::nbd::{Listen, NbdServer, Program};
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -25,10 +26,13 @@ const PART_LEN: u64 = 1 << 20;
 /// A change that is told by a dirty bitmap.
 const SCATTERED_LEN: u64 = SCATTERED_STEP as u64;
 const SCATTERED_STEP: usize = 64 << 10;
+/// What a restore writes at once, about: a chunk, by as many threads.
+const CHUNK_LEN: u64 = 32 << 10;
+const WRITING_THREADS: usize = 2;
 /// One of so many blocks is changed.
 const SCATTERED_EACH: usize = 100;
 
-/// Reads a raw image over NBD, from qemu-nbd and from nbdkit, beside nbdcopy.
+/// Reads a raw image over NBD, from qemu-nbd and from nbdkit, and writes it to a new one, beside nbdcopy.
 #[derive(Parser)]
 struct Arguments {
     /// A raw disk image, which is only read; it should fit the page cache
@@ -38,7 +42,7 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: NonZero<u32>,
 
-    /// Threads that read at one time
+    /// Threads that read at one time, and connections that are written over
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 4])]
     threads: Vec<usize>,
 }
@@ -92,8 +96,81 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
+    for (threads, copy_seconds, seconds) in measure_writing(&arguments, directory.path(), &areas)? {
+        let bytes = total_length(&areas);
+        table.add_row(vec![
+            "qemu-nbd, written".to_owned(),
+            mib(bytes),
+            threads.to_string(),
+            format!("{copy_seconds:.3}"),
+            format!("{seconds:.3}"),
+            format!("{:.0}", float(bytes) / float(1 << 20) / seconds),
+            format!("{:.2}", copy_seconds / seconds),
+        ]);
+    }
     writeln!(io::stdout(), "{table}")?;
     Ok(())
+}
+
+/// Returns the same as [`measure`] of writing the image to a new raw one, flushed at the end.
+fn measure_writing(
+    arguments: &Arguments,
+    directory: &Path,
+    areas: &[Extent],
+) -> anyhow::Result<Vec<(usize, f64, f64)>> {
+    let (image, written) = (&arguments.image, directory.join("written.raw"));
+    let size = RawImage::open(image)?.size();
+    let fresh = || -> anyhow::Result<NbdServer> {
+        File::create(&written)?.set_len(size)?;
+        let program = Program::writable_qemu_nbd(&written, "raw", 8);
+        Ok(NbdServer::start(program, Listen::UnixIn(directory)))
+    };
+    let mut by_nbdcopy = Vec::new();
+    let mut ours = vec![Vec::new(); arguments.threads.len()];
+    for _ in 0..arguments.rounds.get() {
+        let server = fresh()?;
+        by_nbdcopy.push(seconds(|| {
+            let status = Command::new("nbdcopy").arg("--flush").arg(image).arg(server.uri("")).status()?;
+            ensure!(status.success(), "nbdcopy failed");
+            Ok(())
+        })?);
+        drop(server);
+        for (connections, ours) in arguments.threads.iter().zip(&mut ours) {
+            let server = fresh()?;
+            ours.push(seconds(|| write(image, areas, &server.uri(""), *connections))?);
+        }
+    }
+    let copy = median(by_nbdcopy);
+    Ok(arguments.threads.iter().zip(ours).map(|(threads, ours)| (*threads, copy, median(ours))).collect())
+}
+
+/// Writes the areas to a disk that is empty, in chunks, as a restore does.
+fn write(image: &Path, areas: &[Extent], uri: &str, connections: usize) -> anyhow::Result<()> {
+    let source = RawImage::open(image)?;
+    let place = NbdPlace::parse(uri).context("it is no NBD URI")??;
+    let settings = NbdSettings { connections, ..NbdSettings::default() };
+    let target = NbdTarget::open(&place, settings, source.size(), Existing::Refuse)?;
+    let (calls, next) = (calls(areas), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let writing = || -> io::Result<()> {
+            let mut buffer = vec![0; usize::try_from(CHUNK_LEN).expect("it fits in memory")];
+            while let Some(call) = calls.get(next.fetch_add(1, Ordering::Relaxed)) {
+                for part in call {
+                    let mut start = part.start;
+                    while let Some(chunk) = part.clip(start, start + CHUNK_LEN) {
+                        let buffer = &mut buffer[..usize::try_from(chunk.length).expect("it is short")];
+                        source.read(&mut [ReadPart { offset: start, buffer: &mut *buffer }])?;
+                        target.write_at(start, buffer)?;
+                        start = chunk.end();
+                    }
+                }
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..WRITING_THREADS).map(|_| scope.spawn(writing)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
+    })?;
+    Ok(target.finish()?)
 }
 
 /// Returns, for each number of threads, it and the medians of the seconds of nbdcopy and of ours.
