@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-nbd fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-nbd bench-restore fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -117,6 +117,9 @@ bench-azure: azurite ## measure a repository in Azurite beside a local one, and 
 bench-nbd: ## measure reading and writing over NBD beside nbdcopy (IMAGE=a raw disk image)
 	cli/demo/need.sh setpriv:util-linux qemu-nbd:qemu-utils nbdkit:nbdkit nbdcopy:libnbd-bin
 	cargo run $(LOCKED) --release -p keepstone-benches --bin nbd -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
+
+bench-restore: ## measure restores of an image and of the last of 200 incremental backups of it (IMAGE=a raw disk image)
+	cargo run $(LOCKED) --release -p keepstone-benches --bin restore -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
 
 # The stable compiler has what cargo-fuzz asks for and hides it. The corpus is kept between runs; a finding is written
 # to fuzz/artifacts and ends the run, and `FUZZ_TARGETS=name FUZZ_SECONDS=0` goes on with one target until then.
