@@ -51,12 +51,12 @@ pub(crate) fn open(disk: &State<'_>, allocated: &[Extent], threads: usize) -> an
     let touched = allocated.iter().flat_map(|area| area.start / region_len..area.end().div_ceil(region_len));
     let regions: Vec<u64> = touched.collect::<BTreeSet<u64>>().into_iter().collect();
     let chunker = Chunker::new(&chunker, seed);
-    let (next, seen) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
+    let (next, known) = (AtomicUsize::new(0), Mutex::new(HashSet::new()));
     let results: Vec<anyhow::Result<Opened>> = std::thread::scope(|scope| {
         let work = || {
             let mut opened = Opened::default();
             while let Some(region) = regions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                open_region(disk, &chunker, (region * region_len, region_len), &seen, &mut opened)
+                open_region(disk, &chunker, (region * region_len, region_len), &known, &mut opened)
                     .with_context(|| format!("region {region}"))?;
             }
             Ok(opened)
