@@ -112,7 +112,7 @@ fn volumes() -> Vec<(&'static str, Vec<u8>)> {
     fs::remove_file(tree.join("link")).unwrap();
     for (bits, len) in [("12", MIB), ("16", 5 * MIB)] {
         let image = workshop.image("image", len);
-        run("mkfs.vfat", &[&"-F", &bits, &image]);
+        run("mkfs.vfat", &[&"-F", &bits, &"-s", &"1", &image]);
         run("mcopy", &[&"-i", &image, &"-s", &tree.join("a"), &"::"]);
         volumes.push(("fat", fs::read(image).unwrap()));
     }

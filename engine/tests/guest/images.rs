@@ -89,7 +89,7 @@ impl Workshop {
             (b"inline", b"short enough for an inode".to_vec()),
             (b"block", noise(1, 4096)),
             (b"blocks", noise(2, 70_001)),
-            (b"large", noise(3, 3_000_000)),
+            (b"large", noise(3, 1_500_000)),
             (b"deep/er/and/deeper/file", noise(4, 999)),
             ("gr\u{fc}n".as_bytes(), b"green".to_vec()),
             (&names[..127], b"any bytes".to_vec()),
