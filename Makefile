@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-nbd bench-restore fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-nbd bench-restore bench-serve fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -47,7 +47,8 @@ unit: azurite vcsim
 	cli/demo/need.sh cc:gcc mke2fs:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools mkntfs:ntfs-3g mkfs.xfs:xfsprogs \
 	  sgdisk:gdisk sfdisk:fdisk python3:python3 \
 	  cryptography.py:python3-cryptography argon2.py:python3-argon2 \
-	  setpriv:util-linux qemu-img:qemu-utils qemu-storage-daemon:qemu-system-common nbdkit:nbdkit
+	  setpriv:util-linux qemu-img:qemu-utils qemu-storage-daemon:qemu-system-common nbdkit:nbdkit \
+	  nbdinfo:libnbd-bin
 	cargo test $(LOCKED) --workspace
 	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 
@@ -113,6 +114,10 @@ bench: ## measure every stage beside the bare speed of its primitive (IMAGE=a ra
 # Azurite itself is measured too, by a plain client; the image should fit the page cache twice.
 bench-azure: azurite ## measure a repository in Azurite beside a local one, and restores over slow links (IMAGE=a raw disk image)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin azure -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
+
+bench-serve: ## measure a served disk beside a restore (IMAGE=a raw disk image)
+	cli/demo/need.sh nbdcopy:libnbd-bin
+	cargo run $(LOCKED) --release -p keepstone-benches --bin serve -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
 
 bench-nbd: ## measure reading and writing over NBD beside nbdcopy (IMAGE=a raw disk image)
 	cli/demo/need.sh setpriv:util-linux qemu-nbd:qemu-utils nbdkit:nbdkit nbdcopy:libnbd-bin

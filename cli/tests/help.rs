@@ -16,6 +16,7 @@ fn every_command_explains_itself() {
         &["diff"],
         &["stats"],
         &["restore"],
+        &["serve"],
         &["verify"],
         &["key"],
         &["key", "list"],

@@ -34,8 +34,8 @@ read, checked, and kept in memory for a while. Nothing is written to the reposit
 
 Files of a guest, without restoring its disk:
   keepstone serve web01@latest --socket /run/web01.sock &
-  nbdfuse /mnt/disk --socket-activation qemu-nbd -r -f raw 'nbd+unix:///?socket=/run/web01.sock' &
-  guestmount --ro -a 'nbd+unix:///?socket=/run/web01.sock' -i /mnt/guest
+  nbdfuse -r /mnt/disk 'nbd+unix:///?socket=/run/web01.sock' &
+  mount -o ro,loop,offset=1048576 /mnt/disk/nbd /mnt/guest
 
 A VM that runs from its backup at once, with its changes in a file:
   keepstone serve web01@latest --socket /run/web01.sock --overlay web01.overlay &

@@ -6,4 +6,5 @@ mod world;
 
 mod lab;
 mod overlay;
+mod server;
 mod view;

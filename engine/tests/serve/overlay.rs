@@ -47,7 +47,7 @@ impl Power {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        assert!(offset % SECTOR as u64 == 0, "a write does not begin at a sector");
+        assert!(offset.is_multiple_of(SECTOR as u64), "a write does not begin at a sector");
         for (number, part) in (offset / SECTOR as u64..).zip(data.chunks(SECTOR)) {
             let mut sector = self.sector(number);
             sector[..part.len()].copy_from_slice(part);
