@@ -114,6 +114,10 @@ fn chain(directory: &Path) {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process of a test is told by its environment what it is for"
+)]
 fn a_chain_of_200_incrementals_restores_within_memory_and_fetches_little_more_than_it_needs() {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         let directory = PathBuf::from(directory);
