@@ -156,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_appeared_meanwhile_keeps_nothing_from_going_on() {
+        let (dir, path) = place();
+        let target = FileTarget::create(&path, 3, Existing::Refuse, Incomplete::Kept).unwrap();
+        target.write_at(0, b"new").unwrap();
+        fs::write(&path, b"old").unwrap();
+        assert_eq!(target.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        drop(target);
+        FileTarget::go_on(&path, 3, Existing::Replace).unwrap().finish().unwrap();
+        assert_eq!((fs::read(&path).unwrap(), files(&dir)), (b"new".to_vec(), vec!["disk.raw".into()]));
+    }
+
+    #[test]
     fn only_regular_files_are_replaced() {
         let (_dir, path) = place();
         fs::create_dir(&path).unwrap();

@@ -115,12 +115,21 @@ impl PartialFile {
 
     /// Gives the file its length and, when everything is durable, its name. A mark behind that length goes with this.
     pub(super) fn finish(&self, len: u64) -> Result<(), TargetError> {
+        // What takes long comes while the mark is there.
+        self.flush()?;
         self.file.set_len(len).map_err(|source| self.failed("write", source))?;
-        self.file.sync_all().map_err(|source| self.failed("sync", source))?;
-        self.rename().map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => TargetError::Exists { path: shown(&self.path) },
-            _ => failed("rename", &self.path, source),
-        })?;
+        let named = self.file.sync_all().map_err(|source| self.failed("sync", source));
+        let named = named.and_then(|()| {
+            self.rename().map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists => TargetError::Exists { path: shown(&self.path) },
+                _ => failed("rename", &self.path, source),
+            })
+        });
+        if named.is_err() && self.is_kept.load(SeqCst) {
+            // So that a restore can go on with it. If this fails too, it is nobody's, and stays.
+            let _ = self.go_on(len);
+        }
+        named?;
         self.finished.store(true, SeqCst);
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
@@ -169,6 +178,7 @@ impl Appending {
     }
 
     pub(super) fn finish(&mut self) -> Result<(), TargetError> {
+        self.partial.flush()?;
         self.partial.write_at(0, &self.head)?;
         self.partial.finish(self.len)
     }

@@ -86,6 +86,7 @@ impl Qcow2Target {
         let refcounts = (0..tables.end).map(|_| 1u16.to_be_bytes());
         self.write_numbers(tables.refcount_blocks * CLUSTER, refcounts)?;
         let image_bytes = self.disk_bytes.max(1).next_multiple_of(SECTOR);
+        self.partial.flush()?;
         self.partial.write_at(0, &header(image_bytes, level1_len, &tables))?;
         Ok(tables.end * CLUSTER)
     }
