@@ -117,8 +117,13 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
         };
         for covers in completed {
             pending.extend(covers);
-            if total_length(&pending) >= FLUSH_LEN && !self.queue.is_stopped() {
-                self.note(write_down(&mut pending));
+            if total_length(&pending) >= FLUSH_LEN
+                && !self.queue.is_stopped()
+                && let Err(error) = write_down(&mut pending)
+            {
+                // Nothing more is remembered: what could not be made durable is said to be so the next time by systems that
+                // have given it up.
+                return self.note(Err(error));
             }
         }
         if self.queue.is_stopped() && !pending.is_empty() {
