@@ -19,6 +19,9 @@ use std::sync::mpsc::SyncSender;
 /// A window has at most so many bytes of pages, or is one region: some hundred times what usual pages of a GiB are, and
 /// with the plan that is made of them some hundred MiB.
 const PAGES_IN_WINDOW: u64 = 16 << 20;
+/// A window of a disk that is compared is with its holes at most so many times as long as one without: what is there has to
+/// be read, and nobody can cancel that.
+const WINDOWS_COMPARED: u64 = 4;
 /// A window of areas here and there touches at most so many regions.
 const REGIONS_TOUCHED: usize = 1024;
 
@@ -65,7 +68,12 @@ impl Planner<'_, '_, '_, '_> {
     #[expect(clippy::needless_pass_by_value, reason = "dropping the sender ends the restore")]
     pub(super) fn plan_windows(&self, plans: SyncSender<Result<Window, EngineError>>) {
         let mut course = match self.areas {
-            None => Course::Everything { scan: Scan::new(self.map), next: 0 },
+            None => {
+                let compared = self.existing.map(|_| self.window_len.saturating_mul(WINDOWS_COMPARED));
+                let region_len = u64::from(self.map.shape().region_len);
+                let regions_max = compared.map_or(u64::MAX, |len| len.div_ceil(region_len));
+                Course::Everything { scan: Scan::new(self.map), next: 0, regions_max }
+            }
             Some(areas) => {
                 let region_len = u64::from(self.map.shape().region_len);
                 Course::Touched(Touched { areas, region_len, next: 0 }.peekable())
@@ -128,8 +136,8 @@ impl Planner<'_, '_, '_, '_> {
 
 /// The way through a disk.
 enum Course<'m, 'a, 'f, 'r, 's> {
-    /// From its first region on.
-    Everything { scan: Scan<'m, 'f, 'r, 's>, next: u64 },
+    /// From its first region on, so many at a time.
+    Everything { scan: Scan<'m, 'f, 'r, 's>, next: u64, regions_max: u64 },
     /// These regions.
     Touched(Peekable<Touched<'a>>),
 }
@@ -141,8 +149,8 @@ impl Course<'_, '_, '_, '_, '_> {
     fn next(&mut self, map: &MapReader<'_, '_, '_>, window_len: u64) -> Result<Option<Part>, EngineError> {
         match self {
             Self::Everything { next, .. } if *next >= map.shape().regions() => Ok(None),
-            Self::Everything { scan, next } => {
-                let (end, cells) = next_stretch(scan, *next, window_len)?;
+            Self::Everything { scan, next, regions_max } => {
+                let (end, cells) = next_stretch(scan, *next, *regions_max, window_len)?;
                 let regions = *next..end;
                 *next = end;
                 Ok(Some((vec![regions], cells)))
@@ -152,12 +160,13 @@ impl Course<'_, '_, '_, '_, '_> {
     }
 }
 
-/// The region behind a window that begins with `first`, and the window's cells with pages. In it are as many regions as
-/// have no more in them than `window_len` and than is held in memory, and at least one; holes between them do not count, so
-/// that windows of a disk that is nearly empty are as much work as those of a full one.
+/// The region behind a window that begins with `first`, and the window's cells with pages. In it are as many regions, up to
+/// `regions_max`, as have no more in them than `window_len` and than is held in memory, and at least one; holes between them
+/// do not count, so that windows of a disk that is nearly empty are as much work as those of a full one.
 fn next_stretch(
     scan: &mut Scan<'_, '_, '_, '_>,
     first: u64,
+    regions_max: u64,
     window_len: u64,
 ) -> Result<(u64, Vec<u64>), EngineError> {
     let shape = scan.map().shape();
@@ -167,6 +176,7 @@ fn next_stretch(
     let start = shape.cells_of_region(first).start;
     let (mut cells, searched) = scan.pages(start, count, PAGES_IN_WINDOW).map_err(unreadable)?;
     let mut end = if searched == shape.nodes(0) { shape.regions() } else { searched / cells_of_region };
+    end = end.min(first.saturating_add(regions_max));
     if end == first {
         // A region is planned whole.
         end = first + 1;
