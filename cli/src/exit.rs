@@ -282,6 +282,7 @@ mod tests {
             },
             of_source(ImageError::WrongKind { path: path(), what: "a pipe" }),
             EngineError::TargetUnread { offset: 4096, source: io_error(io::ErrorKind::PermissionDenied) },
+            EngineError::Journal(JournalError::Busy { path: path() }),
             EngineError::Journal(JournalError::NotAJournal { path: path() }),
             EngineError::Journal(JournalError::Other { path: path(), found: Box::new(head()) }),
             EngineError::Journal(JournalError::Io {

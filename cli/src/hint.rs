@@ -134,6 +134,7 @@ fn engine(error: &EngineError) -> Option<&'static str> {
 fn journal(error: &JournalError) -> &'static str {
     match error {
         JournalError::Other { .. } => "go on with that restore, or leave out --resume to begin this one",
+        JournalError::Busy { .. } => "wait until it is done, or name another target",
         JournalError::NotAJournal { .. } => "move it away or remove it, or name another target",
         _ => "check that its directory can be written and has room",
     }

@@ -257,12 +257,15 @@ fn a_disk_is_restored_onto_an_export_and_its_holes_take_no_space() {
     scene.back_up(&scene.serve(), &[]);
     let server = serve_writable(&scene, &restored);
     let uri = server.uri("");
-    let refused = scene.world.run(&["restore", "web@latest", "--to", &uri]);
-    assert_eq!(refused.code, Some(1), "{refused:?}");
     let told = format!(
         "keepstone: error: what is in {uri} would be lost\n  hint: add --overwrite if that is meant\n"
     );
-    assert_eq!(refused.stderr, told);
+    // There is nothing to go on with, either.
+    for more in [[].as_slice(), &["--resume"]] {
+        let restore = ["restore", "web@latest", "--to", &uri];
+        let refused = scene.world.run(&[&restore[..], more].concat());
+        assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), told.as_str()));
+    }
     let ended = scene.world.run(&["restore", "web@latest", "--to", &uri, "--overwrite"]).done();
     assert!(ended.contains(&format!("to {uri}\n")), "{ended}");
     drop(server);
@@ -343,6 +346,23 @@ fn an_export_is_rolled_back_by_its_bitmap_and_only_what_changed_is_touched() {
         assert!(written > 0 && written < 4 << 20 && compared < 48 << 20, "{report}");
     }
     scene.compare();
+}
+
+#[test]
+fn a_bitmap_that_counts_from_another_vm_says_nothing() {
+    let scene = Scene::new(7);
+    scene.write(&["write -P 77 1M 64k".to_owned()]);
+    scene.back_up(&scene.serve(), &[]);
+    scene.world.write("other.raw", &noise(1, MIB));
+    scene.world.run(&["backup", "--vm", "other", "other.raw"]).done();
+    let (image, server) = writable(&scene, "target.qcow2", DISK_LEN);
+    let uri = server.uri("");
+    let restore = ["--json", "restore", "web@latest", "--to", &uri, "--in-place", "--bitmap", BITMAP];
+    let ended = scene.world.run(&[&restore[..], &["--since", "other@latest"]].concat());
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert_eq!(ended.json()["comparedReason"], "the changes count from a snapshot of other, another VM");
+    drop(server);
+    assert_same(&image, &scene.image);
 }
 
 #[test]

@@ -27,7 +27,7 @@ mod queue;
 mod run;
 
 pub use areas::{Tracked, tracked_areas};
-pub use journal::{Journal, JournalError, JournalHead};
+pub use journal::{Journal, JournalError, JournalHead, Left};
 pub use lost::LostRange;
 pub use queue::WINDOWS_OPEN;
 
@@ -173,8 +173,11 @@ pub fn restore(
     let existing = existing.as_ref();
     let totals = Totals::default();
     let pass = |areas: Option<&[Extent]>| pass(&map, job, existing, areas, &totals, observer);
-    pass(job.areas(told, &audited, &shape).as_deref())?;
+    let passed = pass(job.areas(told, &audited, &shape).as_deref());
     let untold = existing.map_or_else(Vec::new, Existing::untold);
+    let noted = job.journal.filter(|_| !untold.is_empty()).map_or(Ok(()), Journal::note_untold);
+    passed?;
+    noted?;
     if !untold.is_empty() {
         // What told the changes was wrong: who knows where else. What is right by now is not written again.
         job.target.flush().map_err(|source| EngineError::Target { offset: disk.size, source })?;

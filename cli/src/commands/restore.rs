@@ -127,9 +127,11 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let session = snapshot.session();
     let going_on = GoingOn::look(settings, &repository, &place, arguments, (session, disk))?;
     let known = match changes.areas(&repository, (&snapshot, disk), || place.open_source(arguments))? {
-        Known::Areas { .. } if going_on.is_mixed() => Known::Nothing(Untracked::Mixed),
+        Known::Areas { .. } if going_on.has_untold() => Known::Nothing(Untracked::Untold),
         known => known,
     };
+    going_on.forget()?;
+    let goes_on = going_on.goes_on();
     let progress = Progress::new(settings);
     let mut work = Work {
         repository: &repository,
@@ -148,7 +150,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         let (outcome, told) = onto.restore(vm, |target, source| Ok(work.write(target, source, WINDOW_LEN)?));
         (outcome, Some(told))
     } else {
-        let Opened { target, window_len, source } = place.open(content, arguments)?;
+        let Opened { target, window_len, source } = place.open(content, arguments, goes_on)?;
         (work.write(target.as_ref(), source.as_deref(), window_len).map_err(Into::into), None)
     };
     work.end(outcome.is_ok())?;
@@ -213,7 +215,7 @@ impl Work<'_> {
         source: Option<&dyn DiskSource>,
         window_len: u64,
     ) -> Result<RestoreReport, EngineError> {
-        self.journal = self.going_on.journal(self.place)?;
+        self.journal = self.going_on.journal(self.place, source.is_none())?;
         let differing = match self.known {
             Known::Areas { areas, .. } => Differing::Told { areas, audit: self.audit },
             Known::NotAsked | Known::Nothing(_) => Differing::Anywhere,

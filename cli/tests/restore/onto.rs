@@ -208,9 +208,94 @@ fn a_restore_in_place_that_was_interrupted_spoils_what_is_known_of_changes() {
     let restore = ["restore", &ids[1], "--to", "disk.raw", "--in-place", "--changes", "changes.json"];
     let ended = world.run(&[&["--json"], restore.as_slice()].concat());
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    let reason = "an earlier restore of another snapshot onto the disk was interrupted";
+    let reason = "an interrupted restore has left or found changes on the disk that nothing tells of";
     assert_eq!(text(&ended.json(), "comparedReason"), reason);
     assert!(world.read("disk.raw") == two && two != one);
+    assert_eq!(left(&world), [""; 0]);
+}
+
+/// Makes a journal of an interrupted restore say that all is complete.
+fn complete(world: &World, name: &str) {
+    let mut journal = fs::read_to_string(world.path(name)).unwrap();
+    let first = journal.find('\n').unwrap() + 1;
+    journal.truncate(first);
+    let done = json!({"done": {"start": 0, "length": SIZE}});
+    fs::write(world.path(name), format!("{journal}{done}\n")).unwrap();
+}
+
+#[test]
+fn what_was_complete_in_a_file_that_is_gone_is_restored_again() {
+    let (world, one, _) = two_snapshots();
+    let ids = snapshots(&world);
+    flip(&world);
+    let restore = ["restore", &ids[0], "--to", "out.raw"];
+    assert_eq!(world.run(&restore).code, Some(3));
+    flip(&world);
+    complete(&world, "out.raw.keepstone-journal");
+    fs::remove_file(world.path("out.raw.keepstone-partial")).unwrap();
+    world.run(&[&restore[..], &["--resume"]].concat()).done();
+    assert!(world.read("out.raw") == one);
+    assert_eq!(left(&world), [""; 0]);
+}
+
+#[test]
+fn what_is_complete_in_place_is_not_so_in_a_new_file() {
+    let (world, one, _) = two_snapshots();
+    let other = noise(9, SIZE);
+    let ids = snapshots(&world);
+    world.write("disk.raw", &other);
+    let restore = ["restore", &ids[0], "--to", "disk.raw"];
+    let (in_place, new) = (["--in-place"].as_slice(), ["--overwrite"].as_slice());
+    for (first, second) in [(in_place, new), (new, in_place)] {
+        flip(&world);
+        assert_eq!(world.run(&[&restore[..], first].concat()).code, Some(3));
+        flip(&world);
+        complete(&world, "disk.raw.keepstone-journal");
+        let ended = world.run(&[&restore[..], second, &["--resume"]].concat());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.contains("the journal disk.raw.keepstone-journal is of disk disk0 "),
+            "{ended:?}"
+        );
+        world.run(&[&restore[..], second].concat()).done();
+        assert!(world.read("disk.raw") == one);
+        world.write("disk.raw", &other);
+    }
+}
+
+#[test]
+fn what_is_replaced_is_not_said_to_be_complete() {
+    let (world, one, _) = two_snapshots();
+    let ids = snapshots(&world);
+    flip(&world);
+    let restore = ["restore", &ids[0], "--to", "out.raw"];
+    assert_eq!(world.run(&restore).code, Some(3));
+    complete(&world, "out.raw.keepstone-journal");
+    // It is replaced by another one, which ends before it has a journal of its own.
+    world.write("out.raw", b"");
+    assert_eq!(world.run(&["restore", &ids[1], "--to", "out.raw"]).code, Some(1));
+    fs::remove_file(world.path("out.raw")).unwrap();
+    flip(&world);
+    let report = world.report(&[&restore[..], &["--resume"]].concat());
+    assert!(world.read("out.raw") == one && number(&report, "comparedBytes") >= SIZE / 2, "{report}");
+}
+
+#[test]
+fn what_another_snapshot_left_is_known_however_often_a_restore_is_interrupted() {
+    let (world, _, two) = two_snapshots();
+    let ids = snapshots(&world);
+    world.write("disk.raw", &noise(9, SIZE));
+    world.changes("changes.json", SIZE, Some("two"), "three", &[]);
+    flip(&world);
+    assert_eq!(world.run(&["restore", &ids[0], "--to", "disk.raw", "--in-place"]).code, Some(3));
+    let restore = ["restore", &ids[1], "--to", "disk.raw", "--in-place", "--changes", "changes.json"];
+    for more in [[].as_slice(), &["--resume"], &[]] {
+        assert_eq!(world.run(&[&restore[..], more].concat()).code, Some(3), "{more:?}");
+    }
+    flip(&world);
+    let ended = world.run(&[&restore[..], &["--resume"]].concat());
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(world.read("disk.raw") == two);
     assert_eq!(left(&world), [""; 0]);
 }
 

@@ -2,11 +2,17 @@
 //!
 //! Lines of JSON: what is restored, then ranges of the disk. A range is added when all of it is durable in the target, so
 //! whatever happens, what the journal says is there. A line that was cut off by a crash is ignored.
+//!
+//! A further line says that the disk has changes that nothing tells of: what was known of them is then not to be used until
+//! all of it has been compared, however often that is interrupted.
+//!
+//! A journal is locked while it is open for writing: it is of one restore at a time.
 
 use crate::Extent;
 use crate::extent::normalized;
 use repo_format::{RepositoryId, SessionId};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -60,10 +66,32 @@ struct FirstLine {
     restore: JournalHead,
 }
 
+/// A line behind the first.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DoneLine {
-    done: Extent,
+#[serde(rename_all = "camelCase")]
+enum Line {
+    /// A range is complete.
+    Done(Extent),
+    /// Whether there are changes on the disk that nothing tells of.
+    Untold(bool),
+}
+
+/// What an earlier restore has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// What it was to bring where; nothing if it was interrupted before it said so.
+    pub head: Option<JournalHead>,
+    /// There may be changes on the disk that nothing tells of.
+    pub has_untold: bool,
+}
+
+/// What a journal says.
+struct Content {
+    head: JournalHead,
+    done: Vec<Extent>,
+    has_untold: bool,
+    /// The length of its whole lines.
+    len: u64,
 }
 
 /// Why a journal cannot be used.
@@ -79,6 +107,12 @@ pub enum JournalError {
         path: String,
         /// Why.
         source: io::Error,
+    },
+    /// Another restore to the same place has it.
+    #[error("another restore keeps the journal {path}")]
+    Busy {
+        /// The path.
+        path: String,
     },
     /// A file of its name is something else.
     #[error("{path} is not the journal of a restore")]
@@ -114,16 +148,35 @@ impl Journal {
     /// # Errors
     /// A [`JournalError`]; a file that is no journal is left as it is.
     pub fn begin(path: &Path, head: &JournalHead) -> Result<Self, JournalError> {
-        let file = open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
+        let file = open_locked(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
         if !is_empty(path, &file)? {
             read(path, &file)?;
         }
         let journal = Self { path: path.to_owned(), file, done: Vec::new() };
-        let first = FirstLine { journal: VERSION, restore: head.clone() };
-        journal.file.set_len(0).map_err(|source| journal.failed("write", source))?;
-        journal.write_line(&first)?;
-        journal.sync()?;
+        journal.begin_anew(head)?;
         Ok(journal)
+    }
+
+    /// Forgets what is complete, if there is a journal: what it tells of is about to be replaced.
+    ///
+    /// # Errors
+    /// A [`JournalError`].
+    pub fn forget(path: &Path) -> Result<(), JournalError> {
+        let Some(file) = open_locked_if_there(path)? else { return Ok(()) };
+        if is_empty(path, &file)? {
+            return Ok(());
+        }
+        let Content { head, has_untold, .. } = read(path, &file)?;
+        let journal = Self { path: path.to_owned(), file, done: Vec::new() };
+        journal.begin_anew(&head)?;
+        if has_untold { journal.note_untold() } else { Ok(()) }
+    }
+
+    fn begin_anew(&self, head: &JournalHead) -> Result<(), JournalError> {
+        let first = FirstLine { journal: VERSION, restore: head.clone() };
+        self.file.set_len(0).map_err(|source| self.failed("write", source))?;
+        self.write_line(&first)?;
+        self.sync()
     }
 
     /// Opens the journal of an interrupted restore to go on with it; nothing if there is none.
@@ -131,17 +184,12 @@ impl Journal {
     /// # Errors
     /// A [`JournalError`]: of another restore's journal, too.
     pub fn resume(path: &Path, head: &JournalHead) -> Result<Option<Self>, JournalError> {
-        let file = match open(path, OpenOptions::new().read(true).write(true)) {
-            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            file => file?,
-        };
+        let Some(file) = open_locked_if_there(path)? else { return Ok(None) };
         if is_empty(path, &file)? {
             // Its restore ended before it was begun.
             return Ok(None);
         }
-        let (found, done, len) = read(path, &file)?;
+        let Content { head: found, done, has_untold: _, len } = read(path, &file)?;
         if found != *head {
             let path = shown(path);
             return Err(JournalError::Other { path, found: Box::new(found) });
@@ -152,17 +200,18 @@ impl Journal {
         Ok(Some(journal))
     }
 
-    /// Reads of which restore a journal is; nothing if there is none.
+    /// Reads what an earlier restore has left; nothing if there is no journal.
     ///
     /// # Errors
     /// A [`JournalError`].
-    pub fn head(path: &Path) -> Result<Option<JournalHead>, JournalError> {
-        match open(path, OpenOptions::new().read(true)) {
-            Ok(file) if is_empty(path, &file)? => Ok(None),
-            Ok(file) => read(path, &file).map(|(head, _, _)| Some(head)),
-            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    pub fn left(path: &Path) -> Result<Option<Left>, JournalError> {
+        let Some(file) = if_there(open(path, OpenOptions::new().read(true)))? else { return Ok(None) };
+        if is_empty(path, &file)? {
+            // It was being begun, perhaps in place of another one, which is forgotten.
+            return Ok(Some(Left { head: None, has_untold: true }));
         }
+        let Content { head, has_untold, .. } = read(path, &file)?;
+        Ok(Some(Left { head: Some(head), has_untold }))
     }
 
     /// What was complete when it was opened, sorted and apart.
@@ -174,8 +223,17 @@ impl Journal {
     /// Remembers ranges that are complete and durable in the target.
     pub(super) fn add(&self, done: &[Extent]) -> Result<(), JournalError> {
         for done in done {
-            self.write_line(&DoneLine { done: *done })?;
+            self.write_line(&Line::Done(*done))?;
         }
+        self.sync()
+    }
+
+    /// Remembers that there are changes on the disk that nothing tells of.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn note_untold(&self) -> Result<(), JournalError> {
+        self.write_line(&Line::Untold(true))?;
         self.sync()
     }
 
@@ -184,6 +242,11 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`].
     pub fn remove(self) -> Result<(), JournalError> {
+        // Should its name come back after a crash, it must not tell of what others have written since.
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| self.failed("write", source))?;
         std::fs::remove_file(&self.path).map_err(|source| self.failed("remove", source))
     }
 
@@ -214,12 +277,33 @@ fn open(path: &Path, how: &mut OpenOptions) -> Result<File, JournalError> {
     if metadata.is_file() { Ok(file) } else { Err(JournalError::NotAJournal { path: shown(path) }) }
 }
 
+/// Opens a journal that nobody else writes.
+fn open_locked(path: &Path, how: &mut OpenOptions) -> Result<File, JournalError> {
+    let file = open(path, how)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        // Where there are no locks, the target's have to do.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(JournalError::Busy { path: shown(path) }),
+        Err(error) => Err(failed("open", path, error.into())),
+    }
+}
+
+fn open_locked_if_there(path: &Path) -> Result<Option<File>, JournalError> {
+    if_there(open_locked(path, OpenOptions::new().read(true).write(true)))
+}
+
+fn if_there(opened: Result<File, JournalError>) -> Result<Option<File>, JournalError> {
+    match opened {
+        Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
 fn is_empty(path: &Path, file: &File) -> Result<bool, JournalError> {
     Ok(file.metadata().map_err(|source| failed("read", path, source))?.len() == 0)
 }
 
-/// What a journal says, and how long its whole lines are together.
-fn read(path: &Path, file: &File) -> Result<(JournalHead, Vec<Extent>, u64), JournalError> {
+fn read(path: &Path, file: &File) -> Result<Content, JournalError> {
     let not_one = || JournalError::NotAJournal { path: shown(path) };
     let mut lines = BufReader::new(file.take(LEN_MAX));
     let (mut line, mut len) = (Vec::new(), 0);
@@ -236,16 +320,22 @@ fn read(path: &Path, file: &File) -> Result<(JournalHead, Vec<Extent>, u64), Jou
     if first.journal != VERSION {
         return Err(not_one());
     }
-    let mut done = Vec::new();
+    let (mut done, mut has_untold) = (Vec::new(), false);
     while next(&mut line)? {
-        let DoneLine { done: extent } = serde_json::from_slice(&line).map_err(|_| not_one())?;
+        let extent = match serde_json::from_slice(&line).map_err(|_| not_one())? {
+            Line::Done(extent) => extent,
+            Line::Untold(untold) => {
+                has_untold |= untold;
+                continue;
+            }
+        };
         let end = extent.start.checked_add(extent.length);
         if extent.length == 0 || end.is_none_or(|end| end > first.restore.disk_bytes) {
             return Err(not_one());
         }
         done.push(extent);
     }
-    Ok((first.restore, done, len))
+    Ok(Content { head: first.restore, done, has_untold, len })
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> JournalError {
@@ -304,6 +394,7 @@ mod tests {
             let whole_lines = ends.iter().filter(|end| **end <= cut).count() - 1;
             assert_eq!(journal.done(), all[whole_lines]);
             journal.add(&[extent(990, 10)]).unwrap();
+            drop(journal);
             let again = Journal::resume(&path, &head("a")).unwrap().unwrap();
             assert_eq!(again.done().last(), Some(&extent(990, 10)));
         }
@@ -319,7 +410,46 @@ mod tests {
         let told = format!("the journal {} is of disk disk0 of snapshot a to disk.raw", path.display());
         assert_eq!(error.to_string(), told);
         Journal::begin(&path, &head("b")).unwrap().remove().unwrap();
-        assert_eq!(Journal::head(&path).unwrap(), None);
+        assert_eq!(Journal::left(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn two_restores_do_not_share_one() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("journal");
+        let first = Journal::begin(&path, &head("a")).unwrap();
+        first.add(&[extent(0, 10)]).unwrap();
+        let errors = [
+            Journal::begin(&path, &head("b")).unwrap_err(),
+            Journal::resume(&path, &head("a")).unwrap_err(),
+            Journal::forget(&path).unwrap_err(),
+        ];
+        for error in errors {
+            let told = format!("another restore keeps the journal {}", path.display());
+            assert_eq!(error.to_string(), told);
+        }
+        drop(first);
+        assert_eq!(Journal::resume(&path, &head("a")).unwrap().unwrap().done(), [extent(0, 10)]);
+    }
+
+    #[test]
+    fn what_is_replaced_is_forgotten_but_not_that_there_are_changes_nobody_told_of() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("journal");
+        Journal::forget(&path).unwrap();
+        for has_untold in [false, true] {
+            let journal = Journal::begin(&path, &head("a")).unwrap();
+            journal.add(&[extent(0, 10)]).unwrap();
+            if has_untold {
+                journal.note_untold().unwrap();
+            }
+            drop(journal);
+            Journal::forget(&path).unwrap();
+            assert_eq!(Journal::left(&path).unwrap(), Some(Left { head: Some(head("a")), has_untold }));
+            assert_eq!(Journal::resume(&path, &head("a")).unwrap().unwrap().done(), []);
+        }
+        fs::write(&path, b"").unwrap();
+        assert_eq!(Journal::left(&path).unwrap(), Some(Left { head: None, has_untold: true }));
     }
 
     #[test]

@@ -24,6 +24,8 @@ const BLOCK_LEN: usize = 4096;
 /// A disk in memory that is read and written, and remembers what was done to it.
 struct Live {
     state: Mutex<State>,
+    /// The first flush fails, and the next ones do not know of that.
+    flush_fails: bool,
     /// What is told to be allocated; everything if nothing is said.
     allocated: Option<Vec<Extent>>,
     /// No more writes than these succeed.
@@ -45,7 +47,7 @@ impl Live {
 
     fn failing(bytes: Vec<u8>, writes_max: usize) -> Self {
         let state = State { bytes, written: vec![], zeroed: vec![], read: vec![], flushes: 0 };
-        Self { state: Mutex::new(state), allocated: None, writes_max }
+        Self { state: Mutex::new(state), flush_fails: false, allocated: None, writes_max }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -122,8 +124,9 @@ impl DiskTarget for Live {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.state.lock().unwrap().flushes += 1;
-        Ok(())
+        let mut state = self.state.lock().unwrap();
+        state.flushes += 1;
+        if self.flush_fails && state.flushes == 1 { Err(io::Error::other("it is lost")) } else { Ok(()) }
     }
 
     fn finish(&self) -> io::Result<()> {
@@ -373,6 +376,7 @@ fn a_restore_that_failed_at_any_write_goes_on_and_writes_no_byte_twice() {
         let before = journal(&path, &repository);
         let error = restore_onto(&repository, &first, None, Some(&before), &Quiet).unwrap_err();
         assert!(matches!(error, EngineError::Target { .. }), "{error}");
+        drop(before);
         let again = journal(&path, &repository);
         let second = Live::new(first.bytes());
         restore_onto(&repository, &second, None, Some(&again), &Quiet).unwrap();
@@ -441,6 +445,7 @@ fn what_is_lost_is_not_remembered_as_complete() {
     };
     let failed = restore(&repository, &job, &Quiet).unwrap_err();
     assert!(matches!(failed, EngineError::Target { .. }), "{failed}");
+    drop(kept);
     let expected = noise(1, SIZE);
     let remembered = journal(&path, &repository);
     assert!(!remembered.done().is_empty());
@@ -448,4 +453,65 @@ fn what_is_lost_is_not_remembered_as_complete() {
         let range = range(extent.start, usize::try_from(extent.length).unwrap());
         assert!(live.bytes()[range.clone()] == expected[range], "{extent:?}");
     }
+}
+
+#[test]
+fn what_could_not_be_made_durable_once_is_not_remembered() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("journal");
+    // More than what is complete before a journal is written, nearly all of it a hole.
+    let hole = 1 << 30;
+    let mut disk = Live::new(vec![0; hole + SIZE]);
+    disk.state.get_mut().unwrap().bytes[hole..].copy_from_slice(&noise(1, SIZE));
+    disk.allocated = Some(vec![Extent { start: hole as u64, length: SIZE as u64 }]);
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 1).unwrap();
+    let mut live = Live::new(vec![0; hole + SIZE]);
+    live.allocated = Some(vec![]);
+    live.flush_fails = true;
+    let before = journal(&path, &repository);
+    let error = restore_onto(&repository, &live, None, Some(&before), &Quiet).unwrap_err();
+    assert!(matches!(error, EngineError::Target { .. }), "{error}");
+    assert_eq!(live.state.lock().unwrap().flushes, 1);
+    drop(before);
+    assert_eq!(journal(&path, &repository).done(), []);
+}
+
+#[test]
+fn that_changes_were_found_of_which_nobody_told_is_remembered() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("journal");
+    let store = MemoryStore::new();
+    with(&store, &disk());
+    let repository = open(&store);
+    let snapshot = latest(&repository, "vm");
+    let mut changed = disk();
+    for at in [10, 100_000, 300_000, 600_000] {
+        changed[at] ^= 1;
+    }
+    // It fails when something was found.
+    let live = Live::failing(changed, 1);
+    let kept = journal(&path, &repository);
+    let differing = Differing::Told { areas: &[], audit: Audit::Share { ppm: 1_000_000, seed: Some(1) } };
+    let job = RestoreJob {
+        onto: Onto::Existing { source: &live, differing },
+        journal: Some(&kept),
+        window_len: WINDOW_LEN,
+        ..RestoreJob::new(snapshot.session(), snapshot.disk(None).unwrap(), &live)
+    };
+    restore(&repository, &job, &Quiet).unwrap_err();
+    assert!(Journal::left(&path).unwrap().unwrap().has_untold);
+}
+
+#[test]
+fn a_long_hole_is_compared_in_steps_between_which_it_can_be_cancelled() {
+    let store = MemoryStore::new();
+    with(&store, &vec![0; 8 * SIZE]);
+    let live = Live::new(vec![0; 8 * SIZE]);
+    let observer = Until(Mutex::new(1));
+    let error = restore_onto(&open(&store), &live, None, None, &observer).unwrap_err();
+    assert!(matches!(error, EngineError::Cancelled), "{error}");
+    let read: usize = live.read().iter().map(Range::len).sum();
+    assert!(read < 4 * SIZE, "{read} bytes were read");
 }

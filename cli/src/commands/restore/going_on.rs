@@ -5,14 +5,14 @@ use super::place::Place;
 use crate::console::{say, warn};
 use crate::settings::Settings;
 use keepstone_engine::Repository;
-use keepstone_engine::restore::{Journal, JournalError, JournalHead};
+use keepstone_engine::restore::{Journal, JournalError, JournalHead, Left};
 use keepstone_engine::target::partial_path;
 use repo_format::Disk;
 use repo_format::SessionId;
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What is added to a file's name for its journal.
 const JOURNAL: &str = ".keepstone-journal";
@@ -23,8 +23,8 @@ pub(super) struct GoingOn {
     head: JournalHead,
     /// The journal of the interrupted restore that is gone on with.
     resumed: Option<Journal>,
-    /// An interrupted restore to the same place, which is not gone on with.
-    left: Option<JournalHead>,
+    /// What nothing tells of may be at the place: an interrupted restore has left it there, or found it.
+    has_untold: bool,
     /// Nobody can go on with this one.
     is_final: bool,
 }
@@ -43,39 +43,56 @@ impl GoingOn {
     ) -> Result<Self, JournalError> {
         let path = journal_path(settings, repository, place, &arguments.to);
         let named = match place {
-            // The journal moves with its file.
-            Place::File(path) => path.file_name().map_or_else(String::new, |name| name.display().to_string()),
+            // A new file beside one that is brought back: what is complete in the one is not in the other.
+            Place::File(path) if arguments.in_place => format!("{}, in place", file_name(path)),
+            Place::File(path) => file_name(path),
             _ => arguments.to.clone(),
         };
         let head = JournalHead::new(repository.config().repository, snapshot, disk, &named);
         let is_final = !arguments.format.can_go_on();
-        let mut going_on = Self { path, head, resumed: None, left: None, is_final };
+        let mut going_on = Self { path, head, resumed: None, has_untold: false, is_final };
         let Some(path) = &going_on.path else { return Ok(going_on) };
+        let left = Journal::left(path)?;
+        let is_same = left.as_ref().is_some_and(|left| left.head.as_ref() == Some(&going_on.head));
+        going_on.has_untold = left.is_some_and(|Left { has_untold, .. }| has_untold || !is_same);
         if arguments.resume {
-            going_on.resumed = Journal::resume(path, &going_on.head)?;
-        } else {
-            going_on.left = Journal::head(path)?;
-            let is_same = going_on.left.as_ref() == Some(&going_on.head);
-            if is_same && !arguments.in_place && !is_final {
-                say(
-                    "an interrupted restore of the same disk is begun anew; --resume would have gone on with it",
-                );
-            }
+            let resumed = Journal::resume(path, &going_on.head)?;
+            going_on.resumed = resumed.filter(|_| !is_gone(place, arguments));
+        } else if is_same && !arguments.in_place && !is_final {
+            say("an interrupted restore of the same disk is begun anew; --resume would have gone on with it");
         }
         Ok(going_on)
     }
 
-    /// Whether something may have been restored to the place that is not of this snapshot.
-    pub(super) fn is_mixed(&self) -> bool {
-        self.left.as_ref().is_some_and(|left| *left != self.head)
+    /// Whether there may be changes at the place that nothing tells of.
+    pub(super) fn has_untold(&self) -> bool {
+        self.has_untold
     }
 
-    /// Opens the journal, when the target is open.
+    /// Whether there is an interrupted restore to go on with.
+    pub(super) fn goes_on(&self) -> bool {
+        self.resumed.is_some()
+    }
+
+    /// Forgets what an earlier restore had complete, unless this one goes on with it: before the target is opened, which
+    /// may empty it.
+    ///
+    /// # Errors
+    /// A journal that cannot be written, or that another restore has.
+    pub(super) fn forget(&self) -> Result<(), JournalError> {
+        match &self.path {
+            Some(path) if !self.goes_on() => Journal::forget(path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the journal, when the target is open; `is_new` if nothing of an earlier restore is in that.
     ///
     /// # Errors
     /// A journal that cannot be written next to its file. Elsewhere it is done without.
-    pub(super) fn journal(&mut self, place: &Place) -> Result<Option<Journal>, JournalError> {
-        if let Some(journal) = self.resumed.take() {
+    pub(super) fn journal(&mut self, place: &Place, is_new: bool) -> Result<Option<Journal>, JournalError> {
+        // One that is replaced is closed first: it is locked.
+        if let Some(journal) = self.resumed.take().filter(|_| !is_new) {
             return Ok(Some(journal));
         }
         let Some(path) = &self.path else { return Ok(None) };
@@ -91,8 +108,25 @@ impl GoingOn {
             // What an earlier journal tells of is gone.
             return journal.remove().map(|()| None);
         }
+        if self.has_untold {
+            journal.note_untold()?;
+        }
         Ok(Some(journal))
     }
+}
+
+/// Whether what was restored is gone, and with it what was complete.
+fn is_gone(place: &Place, arguments: &Arguments) -> bool {
+    match place {
+        Place::File(path) if !arguments.in_place => {
+            partial_path(path).is_none_or(|partial| !partial.exists())
+        }
+        _ => false,
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.display().to_string())
 }
 
 /// Where the journal is; nothing for what cannot be gone on with.

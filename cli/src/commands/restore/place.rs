@@ -116,8 +116,13 @@ impl Place {
         }
     }
 
-    /// Opens it for a disk.
-    pub(super) fn open(&self, content: Content, arguments: &Arguments) -> anyhow::Result<Opened> {
+    /// Opens it for a disk; `goes_on` if an interrupted restore to it is known.
+    pub(super) fn open(
+        &self,
+        content: Content,
+        arguments: &Arguments,
+        goes_on: bool,
+    ) -> anyhow::Result<Opened> {
         let existing = if arguments.overwrite { Existing::Replace } else { Existing::Refuse };
         let size = content.disk_bytes;
         Ok(match self {
@@ -140,7 +145,8 @@ impl Place {
             }
             Self::Nbd(place) => {
                 let is_compared = arguments.in_place || arguments.resume;
-                let existing = if is_compared { Existing::Replace } else { existing };
+                // What else is on an export is not what an interrupted restore left.
+                let existing = if arguments.in_place || goes_on { Existing::Replace } else { existing };
                 let target = Box::new(NbdTarget::open(place, NbdSettings::default(), size, existing)?);
                 let source = is_compared.then(|| NbdDisk::open(place, NbdSettings::default())).transpose()?;
                 let source = source.map(|source| Box::new(source) as Box<dyn DiskSource>);

@@ -57,8 +57,10 @@ impl TrackedArguments {
 pub(super) enum Untracked {
     /// No snapshot recorded the change id.
     NoSnapshot { since: Option<String> },
-    /// Something of another snapshot may be on the disk.
-    Mixed,
+    /// They count from a snapshot of another VM.
+    OtherVm { vm: String },
+    /// There may be changes that nothing tells of.
+    Untold,
     /// The tracker does not know.
     Unknown(FullReason),
 }
@@ -72,9 +74,12 @@ impl fmt::Display for Untracked {
             Self::NoSnapshot { since: None } => {
                 formatter.write_str("the changes do not say what they count from")
             }
-            Self::Mixed => {
-                formatter.write_str("an earlier restore of another snapshot onto the disk was interrupted")
+            Self::OtherVm { vm } => {
+                write!(formatter, "the changes count from a snapshot of {vm}, another VM")
             }
+            Self::Untold => formatter.write_str(
+                "an interrupted restore has left or found changes on the disk that nothing tells of",
+            ),
             Self::Unknown(reason) => reason.fmt(formatter),
         }
     }
@@ -157,7 +162,14 @@ impl Changes {
     ) -> anyhow::Result<Known> {
         match self {
             Self::NotNamed => Ok(Known::NotAsked),
-            Self::Bitmap(since) => known(repository, &find(repository, &since)?, disk, open()?.as_ref()),
+            Self::Bitmap(since) => {
+                let since = find(repository, &since)?;
+                let vm = &since.commit.vm;
+                if *vm != snapshot.commit.vm {
+                    return Ok(Known::Nothing(Untracked::OtherVm { vm: vm.clone() }));
+                }
+                known(repository, &since, disk, open()?.as_ref())
+            }
             Self::File(changes) => {
                 let recorded = changes.since().map(str::to_owned);
                 let source = WithChanges::new(open()?, *changes)?;
