@@ -72,8 +72,8 @@ pub(crate) struct Arguments {
 
     /// Bring back a disk that is there, and write only what differs
     ///
-    /// All of it is read and compared, or only what changed if --changes or --bitmap tell that. A raw image becomes as long
-    /// as the disk was.
+    /// All of it is read and compared, or only what changed if --changes or --bitmap tell that, or vSphere of a disk of a VM.
+    /// A raw image becomes as long as the disk was.
     #[arg(long, conflicts_with = "overwrite")]
     in_place: bool,
 
@@ -140,14 +140,18 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         session,
         disk,
         going_on,
-        known: &known,
-        audit: arguments.tracked.audit()?,
+        known,
+        audit: arguments.tracked.audit(&place)?,
         progress: &progress,
         journal: None,
     };
     let (outcome, machine) = if let Place::Machine(vm) = &place {
-        let onto = machine::Onto { settings, arguments, repository: &repository, disk };
-        let (outcome, told) = onto.restore(vm, |target, source| Ok(work.write(target, source, WINDOW_LEN)?));
+        let onto = machine::Onto { settings, arguments, repository: &repository, snapshot: &snapshot, disk };
+        let (outcome, told) = onto.restore(vm, |target, source, known| {
+            // Only the disk that is open tells its changes.
+            work.known = known;
+            Ok(work.write(target, source, WINDOW_LEN)?)
+        });
         (outcome, Some(told))
     } else {
         let Opened { target, window_len, source } = place.open(content, arguments, goes_on)?;
@@ -159,7 +163,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         format: arguments.format,
         image_bytes: place.image_bytes()?,
         machine,
-        changes: known.report(),
+        changes: work.known.report(),
         figures: Figures::take(stopwatch, &store),
     };
     let console = match place {
@@ -201,7 +205,7 @@ struct Work<'a> {
     session: SessionId,
     disk: &'a Disk,
     going_on: GoingOn,
-    known: &'a Known,
+    known: Known,
     audit: Audit,
     progress: &'a Progress,
     journal: Option<Journal>,
@@ -216,7 +220,7 @@ impl Work<'_> {
         window_len: u64,
     ) -> Result<RestoreReport, EngineError> {
         self.journal = self.going_on.journal(self.place, source.is_none())?;
-        let differing = match self.known {
+        let differing = match &self.known {
             Known::Areas { areas, .. } => Differing::Told { areas, audit: self.audit },
             Known::NotAsked | Known::Nothing(_) => Differing::Anywhere,
         };

@@ -35,6 +35,13 @@ fn disk(error: &DiskError) -> Option<&'static str> {
             "switch change tracking off by hand, make a snapshot of the VM and remove it, and restore again; else the next \
              incremental backup would be wrong",
         ),
+        DiskError::Transport { source: TransportError::StillAttached { .. }, .. }
+        | DiskError::Leftovers(TransportError::StillAttached { .. }) => Some(
+            "the next restore onto this VM from this host detaches the disk; until then the VM cannot be started",
+        ),
+        DiskError::Making { source: TransportError::StillAttached { .. }, .. } => {
+            Some("the next restore onto this VM from this host detaches the disk and deletes it")
+        }
         _ => None,
     }
 }
@@ -88,7 +95,7 @@ fn transport(error: &TransportError) -> Option<&'static str> {
             "set disk.EnableUUID to TRUE for the proxy, so that its devices tell which disk they are"
         }
         TransportError::Privileges { .. } => "docs/vmware.md lists the privileges that the user needs",
-        TransportError::StillAttached { .. } => "the next backup of this VM, or restore onto it, detaches it",
+        TransportError::StillAttached { .. } => "the next backup of this VM detaches it",
         TransportError::OnlyReads { .. } => "leave --transport out, or use hotadd",
         TransportError::NoVddk | TransportError::NotVddk { .. } => "name VMware's VDDK with --vddk-dir",
         TransportError::NbdkitStart { .. } => "install nbdkit with its vddk plugin, or name it with --nbdkit",

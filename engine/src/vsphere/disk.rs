@@ -35,6 +35,42 @@ pub(super) struct Origin<'a> {
     pub(super) unallocated: Unallocated,
 }
 
+impl Origin<'_> {
+    /// What changed on a disk since a snapshot in the repository, which has it under the key, or why that is not known.
+    pub(super) fn changes(
+        &self,
+        key: &str,
+        disk: &VirtualDisk,
+        since: &Since<'_>,
+    ) -> Result<Result<Vec<Extent>, FullReason>, VSphereError> {
+        let property = |key: &str| since.property(key).map(ToOwned::to_owned);
+        // Another VM of the same name.
+        if property(property::VM) != self.vm_uuid {
+            return Ok(Err(FullReason::ChangeTracking(Doubt::OtherDisk)));
+        }
+        let recorded = RecordedDisk {
+            size: since.size,
+            change_id: since.change_id.map(ToOwned::to_owned),
+            disk_uuid: property(&property::disk_uuid(key)),
+            host_build: property(property::HOST_BUILD),
+        };
+        let current = CurrentDisk {
+            size: disk.capacity_bytes,
+            change_id: disk.backing.change_id.clone(),
+            disk_uuid: disk.backing.uuid.clone(),
+            host_build: self.host_build.clone(),
+            tracking: self.tracking,
+        };
+        let from = match plan_read(&recorded, &current) {
+            Ok(from) => from,
+            Err(doubt) => return Ok(Err(FullReason::ChangeTracking(doubt))),
+        };
+        let Origin { vcenter, vm, snapshot, .. } = self;
+        let areas = vcenter.changed_areas(vm, snapshot, disk, &from)?;
+        Ok(areas.map_err(FullReason::ChangeTracking))
+    }
+}
+
 /// A disk as the snapshot of its VM keeps it.
 pub struct MachineDisk<'a> {
     key: String,
@@ -75,35 +111,6 @@ impl<'a> MachineDisk<'a> {
         (self.origin.tracking == Tracking::On).then(|| self.disk.backing.change_id.clone()).flatten()
     }
 
-    /// What changed since a snapshot, or why that is not known.
-    fn changes(&self, since: &Since<'_>) -> Result<Result<Vec<Extent>, FullReason>, VSphereError> {
-        let property = |key: &str| since.property(key).map(ToOwned::to_owned);
-        // Another VM of the same name.
-        if property(property::VM) != self.origin.vm_uuid {
-            return Ok(Err(FullReason::ChangeTracking(Doubt::OtherDisk)));
-        }
-        let recorded = RecordedDisk {
-            size: since.size,
-            change_id: since.change_id.map(ToOwned::to_owned),
-            disk_uuid: property(&property::disk_uuid(&self.key)),
-            host_build: property(property::HOST_BUILD),
-        };
-        let current = CurrentDisk {
-            size: self.disk.capacity_bytes,
-            change_id: self.disk.backing.change_id.clone(),
-            disk_uuid: self.disk.backing.uuid.clone(),
-            host_build: self.origin.host_build.clone(),
-            tracking: self.origin.tracking,
-        };
-        let from = match plan_read(&recorded, &current) {
-            Ok(from) => from,
-            Err(doubt) => return Ok(Err(FullReason::ChangeTracking(doubt))),
-        };
-        let Origin { vcenter, vm, snapshot, .. } = &self.origin;
-        let areas = vcenter.changed_areas(vm, snapshot, &self.disk, &from)?;
-        Ok(areas.map_err(FullReason::ChangeTracking))
-    }
-
     /// What a full read has to read: everything, unless what is unallocated is to be skipped and all of the answer about it
     /// agrees.
     fn to_read(&self, full_reason: Option<FullReason>) -> (Vec<Extent>, Outside) {
@@ -132,7 +139,7 @@ impl DiskSource for MachineDisk<'_> {
         let change_id = self.change_id();
         let mut full_reason = None;
         if let Some(since) = since {
-            match self.changes(since).map_err(io::Error::other)? {
+            match self.origin.changes(&self.key, &self.disk, since).map_err(io::Error::other)? {
                 Ok(areas) => return Ok(ChangedAreas { areas, outside: Outside::Unchanged, change_id }),
                 Err(reason) => full_reason = Some(reason),
             }

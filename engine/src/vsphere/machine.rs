@@ -408,7 +408,8 @@ impl<'a> Machine<'a> {
         let vcenter = job.waiter.vcenter;
         let frozen = vcenter.snapshot_config(snapshot).map_err(MachineError::Asking)?;
         // It may have moved to another host, or been given a disk, until the snapshot was there.
-        self.host_build = host_build(vcenter, &vcenter.vm(&self.info.vm).map_err(MachineError::Asking)?)?;
+        let now = vcenter.vm(&self.info.vm).map_err(MachineError::Asking)?;
+        self.host_build = host_build(vcenter, &now).map_err(MachineError::Asking)?;
         let info = self.info.clone();
         refuse_more_disks(&info, &frozen, job.left_out)?;
         let older: Result<Vec<VmSnapshot>, _> =
@@ -571,9 +572,9 @@ pub fn privileges(
     })
 }
 
-fn host_build(vcenter: &VCenter, info: &VmInfo) -> Result<Option<String>, MachineError> {
-    let Some(host) = &info.host else { return Ok(None) };
-    vcenter.host_build(host).map_err(MachineError::Asking)
+/// The build of the host that a VM is on.
+pub(super) fn host_build(vcenter: &VCenter, info: &VmInfo) -> Result<Option<String>, VSphereError> {
+    info.host.as_ref().map_or(Ok(None), |host| vcenter.host_build(host))
 }
 
 /// The longest that a property may be, in bytes (SPEC DEC-2).

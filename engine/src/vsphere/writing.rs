@@ -1,7 +1,7 @@
 //! A disk of a virtual machine while it is restored: the order of operations from the look at the VM to the detached disk.
 //!
-//! Look > leftovers detached > VM switched off, if that is wanted > change tracking forgotten > disk attached elsewhere >
-//! (a restore writes) > disk detached > change tracking on again. Whatever fails, everything from there on backwards is
+//! Look > leftovers detached > VM switched off, if that is wanted > changes asked for, if that is wanted > change tracking
+//! forgotten > disk attached elsewhere > (a restore writes) > disk detached > change tracking on again. Whatever fails, everything from there on backwards is
 //! undone; what cannot be undone is told, and the next restore onto the VM tries again.
 //!
 //! **Change tracking.** vSphere keeps track of what the VM itself writes. What is written to its disk from outside is in no
@@ -10,12 +10,14 @@
 //! no change id then. It is switched on again at the end, and begins anew with the next snapshot: a change id of before has
 //! another id of the epoch, and the next backup reads in full.
 
+mod asking;
 mod fitness;
 mod new_disk;
 
 pub use fitness::{Refusal, Running, Unwritable};
 pub use new_disk::{NewDisk, NewDiskJob, Written};
 
+use super::client::VCenter;
 use super::error::VSphereError;
 use super::guard::{Guard, GuardError, NotMade, QuiescePolicy, TakeOver};
 use super::journal::Journal;
@@ -27,6 +29,7 @@ use super::waiting::{WaitError, Waiter};
 use crate::source::{ChangedAreas, ReadPart, Since};
 use crate::target::{Below, Veil};
 use crate::{DiskSource, DiskTarget};
+use asking::Asked;
 use fitness::{Wanted, fit};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -55,6 +58,8 @@ pub struct DiskJob<'a> {
     pub disk_bytes: u64,
     /// What is done with a VM that runs.
     pub running: Running,
+    /// What [`VmDisk::existing`] is to tell the changes since; nothing if it need not.
+    pub since: Option<Since<'a>>,
     /// How the disk is written.
     pub transport: &'a TransportSettings,
     /// Waits until the user wants to stop.
@@ -91,13 +96,13 @@ pub enum DiskError {
     /// It could not be switched off.
     #[error("could not switch the virtual machine off")]
     SwitchingOff(#[source] WaitError),
-    /// Snapshots of earlier restores could not be removed, or the one could not be made or removed that makes the VM forget
-    /// what changed.
-    #[error("could not make the virtual machine forget what changed on its disks")]
+    /// Snapshots of earlier restores could not be removed, or the one could not be made or removed in which changes are asked
+    /// for, or which makes the VM forget them.
+    #[error("could not make the virtual machine tell, or forget, what changed on its disks")]
     Snapshot(#[source] GuardError),
-    /// The snapshot that makes the VM forget what changed could not be removed.
+    /// The snapshot that makes the VM tell or forget what changed could not be removed.
     #[error(
-        "the snapshot {name:?}, which makes the virtual machine forget what changed, could not be removed"
+        "the snapshot {name:?}, which makes the virtual machine tell or forget what changed, could not be removed"
     )]
     SnapshotLeft {
         /// Its name.
@@ -219,6 +224,7 @@ pub struct VmDisk<'a> {
     path: WritableDisk,
     veil: Veil,
     disk: VirtualDisk,
+    asked: Option<Asked<'a>>,
     rest: Rest<'a>,
 }
 
@@ -246,12 +252,12 @@ impl<'a> VmDisk<'a> {
         tell: &mut dyn FnMut(DiskTold),
     ) -> Result<Self, NotOpened> {
         let mut rest = Rest { vm, job, notes, was_tracked: false, noted: None };
-        let opened = rest.prepare(tell).and_then(|(info, disk)| {
+        let opened = rest.prepare(tell).and_then(|(info, disk, asked)| {
             let path = rest.open(&info, &disk, tell)?;
-            Ok((path, disk))
+            Ok((path, disk, asked))
         });
         match opened {
-            Ok((path, disk)) => Ok(Self { path, veil: Veil::over(job.disk_bytes), disk, rest }),
+            Ok((path, disk, asked)) => Ok(Self { path, veil: Veil::over(job.disk_bytes), disk, asked, rest }),
             Err((error, mut left)) => {
                 rest.track_again(&mut left);
                 Err(NotOpened { error, left })
@@ -265,12 +271,12 @@ impl<'a> VmDisk<'a> {
         self
     }
 
-    /// What the disk holds now, for a restore of what differs, if it can be read while it is written. Nothing is known of
-    /// what changed on it.
+    /// What the disk holds now, for a restore of what differs, if it can be read while it is written. It tells what changed
+    /// since what the job names, or why that is not known.
     #[must_use]
     pub fn existing(&self) -> Option<Box<dyn DiskSource + '_>> {
         let existing = self.path.existing()?;
-        Some(Box::new(Veiled { existing, veil: &self.veil }))
+        Some(Box::new(Veiled { existing, veil: &self.veil, asked: self.asked.as_ref() }))
     }
 
     fn below(&self) -> Below<'_> {
@@ -340,6 +346,7 @@ impl DiskTarget for VmDisk<'_> {
 struct Veiled<'d> {
     existing: &'d dyn DiskSource,
     veil: &'d Veil,
+    asked: Option<&'d Asked<'d>>,
 }
 
 impl DiskSource for Veiled<'_> {
@@ -348,7 +355,10 @@ impl DiskSource for Veiled<'_> {
     }
 
     fn changed_areas(&self, since: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
-        self.existing.changed_areas(since)
+        match (since, self.asked) {
+            (Some(since), Some(asked)) if *since == asked.since => Ok(asked.areas(self.size())),
+            _ => self.existing.changed_areas(since),
+        }
     }
 
     fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
@@ -367,9 +377,12 @@ fn alone(error: DiskError) -> Failure {
     (error, Vec::new())
 }
 
-impl Rest<'_> {
+impl<'a> Rest<'a> {
     /// Everything before the disk is attached.
-    fn prepare(&mut self, tell: &mut dyn FnMut(DiskTold)) -> Result<(VmInfo, VirtualDisk), Failure> {
+    fn prepare(
+        &mut self,
+        tell: &mut dyn FnMut(DiskTold),
+    ) -> Result<(VmInfo, VirtualDisk, Option<Asked<'a>>), Failure> {
         let (before, disk) = self.look(self.job.running).map_err(alone)?;
         self.check(&before, &disk).map_err(alone)?;
         detach_leftovers(&self.job.waiter, &mut self.notes.disks, tell).map_err(alone)?;
@@ -384,6 +397,11 @@ impl Rest<'_> {
         let (settled, found) = self.look(Running::Refused).map_err(alone)?;
         self.same_disk(&disk, &found).map_err(alone)?;
         self.was_tracked = settled.change_tracking_enabled || self.notes.disks.has(TRACKING);
+        // While it is still known.
+        let asked = match self.job.since {
+            Some(since) => Some(self.ask(since, &settled, &found)?),
+            None => None,
+        };
         // Also where it is off: that may not have taken effect yet.
         if settled.change_tracking_supported || self.was_tracked {
             self.forget_changes(&settled)?;
@@ -391,7 +409,7 @@ impl Rest<'_> {
         }
         let (now, found) = self.look(Running::Refused).map_err(alone)?;
         self.same_disk(&disk, &found).map_err(alone)?;
-        Ok((now, found))
+        Ok((now, found, asked))
     }
 
     /// Looks at the VM and finds the disk, unless something stands against writing to it.
@@ -446,22 +464,8 @@ impl Rest<'_> {
             let done = self.job.waiter.task("switch changed block tracking off", started);
             done.map_err(DiskError::Tracking).map_err(alone)?;
         }
-        let name = self.job.name.to_string();
-        let made = self.guard().make(Power::Off, QuiescePolicy::Off);
-        let (snapshot, _) = made.map_err(|NotMade { error, left }| {
-            let left = left.map(|source| Problem::SnapshotLeft { name: name.clone(), source: *source });
-            (DiskError::Snapshot(error), left.into_iter().collect())
-        })?;
-        let frozen = vcenter.snapshot_config(&snapshot).map_err(DiskError::Asking);
-        let removed = self.guard().remove();
-        let frozen = match (frozen, removed) {
-            (Ok(frozen), Ok(())) => frozen,
-            (Ok(_), Err(source)) => return Err(alone(DiskError::SnapshotLeft { name, source })),
-            (Err(error), removed) => {
-                let left = removed.err().map(|source| Problem::SnapshotLeft { name, source });
-                return Err((error, left.into_iter().collect()));
-            }
-        };
+        let look = |vcenter: &VCenter, snapshot: &MoRef| vcenter.snapshot_config(snapshot);
+        let frozen = self.in_snapshot(look)?;
         // Not only of this disk: the VM's other disks show the same.
         match frozen.disks.iter().find(|disk| disk.backing.change_id.is_some()) {
             Some(tracked) => {
@@ -469,6 +473,28 @@ impl Rest<'_> {
                 Err(alone(DiskError::StillTracked { disk }))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Looks at the VM in a snapshot that is there only for that.
+    fn in_snapshot<T>(
+        &mut self,
+        look: impl FnOnce(&VCenter, &MoRef) -> Result<T, VSphereError>,
+    ) -> Result<T, Failure> {
+        let name = self.job.name.to_string();
+        let made = self.guard().make(Power::Off, QuiescePolicy::Off);
+        let (snapshot, _) = made.map_err(|NotMade { error, left }| {
+            let left = left.map(|source| Problem::SnapshotLeft { name: name.clone(), source: *source });
+            (DiskError::Snapshot(error), left.into_iter().collect())
+        })?;
+        let seen = look(self.job.waiter.vcenter, &snapshot).map_err(DiskError::Asking);
+        match (seen, self.guard().remove()) {
+            (Ok(seen), Ok(())) => Ok(seen),
+            (Ok(_), Err(source)) => Err(alone(DiskError::SnapshotLeft { name, source })),
+            (Err(error), removed) => {
+                let left = removed.err().map(|source| Problem::SnapshotLeft { name, source });
+                Err((error, left.into_iter().collect()))
+            }
         }
     }
 

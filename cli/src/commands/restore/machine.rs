@@ -1,6 +1,7 @@
 //! Restoring onto a disk of a VM in vSphere.
 
 use super::Arguments;
+use super::tracked::{Countable, Known};
 use crate::commands::backup::{parse_key, parse_place};
 use crate::console::{one_line, warn};
 use crate::exit::{Exit, Usage};
@@ -9,6 +10,7 @@ use crate::running::{AlreadyRunning, open as open_beside};
 use crate::settings::Settings;
 use crate::vsphere::Center;
 use keepstone_engine::restore::RestoreReport;
+use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::vsphere::{
     DiskJob, DiskTold, Journal, NewDisk, NewDiskJob, NotOpened, Problem, RestoreNotes, Running, SnapshotName,
     Transport, VSpherePlace, VmDisk, Waiter, Written,
@@ -118,16 +120,17 @@ pub(super) struct Onto<'a> {
     pub(super) settings: &'a Settings,
     pub(super) arguments: &'a Arguments,
     pub(super) repository: &'a Repository<'a>,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) disk: &'a Disk,
 }
 
 impl Onto<'_> {
-    /// Opens the disk of a VM, has it written, and gives it back. What it holds can be read meanwhile, if the
-    /// way allows. What is told is worth telling however it ended.
+    /// Opens the disk of a VM, has it written, and gives it back. What it holds can be read meanwhile, if the way allows, and
+    /// it is told what is known of its changes. What is told is worth telling however it ended.
     pub(super) fn restore(
         &self,
         place: &VSpherePlace,
-        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>) -> anyhow::Result<RestoreReport>,
+        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>, Known) -> anyhow::Result<RestoreReport>,
     ) -> (anyhow::Result<RestoreReport>, MachineReport) {
         let mut told = Telling { settings: self.settings, report: MachineReport::default() };
         let outcome = self.with_machine(place, &mut told, write);
@@ -138,9 +141,9 @@ impl Onto<'_> {
         &self,
         place: &VSpherePlace,
         told: &mut Telling<'_>,
-        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>) -> anyhow::Result<RestoreReport>,
+        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>, Known) -> anyhow::Result<RestoreReport>,
     ) -> anyhow::Result<RestoreReport> {
-        let Self { settings, arguments, repository, disk } = *self;
+        let Self { settings, arguments, repository, snapshot, disk } = *self;
         let center = Center::connect(settings, &arguments.vsphere, place)?;
         let (_lock, mut notes) = self.notes(&center)?;
         if arguments.machine.new_disk {
@@ -151,11 +154,17 @@ impl Onto<'_> {
         let (vcenter, patience) = (&center.vcenter, center.patience);
         let key = arguments.machine.to_disk.as_deref().unwrap_or(&disk.key);
         (told.report.vm, told.report.disk) = (center.vm_name(), key.to_owned());
+        let countable = if arguments.in_place {
+            Countable::find(repository, &snapshot.commit.vm, key, &center.info)?
+        } else {
+            None
+        };
         let job = DiskJob {
             name: SnapshotName::new(repository.config().repository, &settings.writer, &open::entropy()?),
             key,
             disk_bytes: disk.size,
             running: if arguments.machine.force { Running::SwitchedOff } else { Running::Refused },
+            since: countable.as_ref().and_then(Countable::since),
             transport: &center.transport,
             waiter: Waiter { vcenter, pause: &waiting, patience },
             cleaning: Waiter { vcenter, pause: &cleaning, patience },
@@ -176,9 +185,15 @@ impl Onto<'_> {
             threads.spawn(move || kept.keep_alive(&stop));
             let existing = opened.existing();
             let outcome = match existing.as_deref() {
-                Some(_) if !compares => write(opened.target(), None),
                 None if compares => Err(not_compared(opened.transport())),
-                existing => write(opened.target(), existing),
+                Some(existing) if compares => {
+                    let known = match &countable {
+                        Some(countable) => countable.areas(repository, disk, existing),
+                        None => Ok(Known::NotAsked),
+                    };
+                    known.and_then(|known| write(opened.target(), Some(existing), known))
+                }
+                _ => write(opened.target(), None, Known::NotAsked),
             };
             drop(ended);
             outcome
@@ -203,7 +218,7 @@ impl Onto<'_> {
         center: &Center,
         notes: &mut RestoreNotes,
         told: &mut Telling<'_>,
-        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>) -> anyhow::Result<RestoreReport>,
+        write: impl FnOnce(&dyn DiskTarget, Option<&dyn DiskSource>, Known) -> anyhow::Result<RestoreReport>,
     ) -> anyhow::Result<RestoreReport> {
         let Self { settings, repository, disk, .. } = *self;
         let name = SnapshotName::new(repository.config().repository, &settings.writer, &open::entropy()?)
@@ -232,7 +247,7 @@ impl Onto<'_> {
         let outcome = std::thread::scope(|threads| {
             let kept = &opened;
             threads.spawn(move || kept.keep_alive(&stop));
-            let outcome = write(opened.target(), None);
+            let outcome = write(opened.target(), None, Known::NotAsked);
             drop(ended);
             outcome
         });
@@ -348,6 +363,12 @@ impl Telling<'_> {
                 }
                 Problem::Disturbed { .. } => {
                     "look at the VM's snapshots and disks, and restore it again if in doubt"
+                }
+                Problem::DiskLeft { .. } if self.report.new_disk => {
+                    "the next restore onto this VM from this host tries again"
+                }
+                Problem::DiskLeft { .. } => {
+                    "the next restore onto this VM from this host tries again; until then it cannot be started"
                 }
                 _ => "the next restore onto this VM tries again; until then it cannot be started",
             };

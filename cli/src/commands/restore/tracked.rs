@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use keepstone_engine::backup::Audit;
 use keepstone_engine::restore::{Tracked, tracked_areas};
 use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
-use keepstone_engine::source::{ChangesFile, FullReason, WithChanges};
+use keepstone_engine::source::{ChangesFile, FullReason, Since, WithChanges};
+use keepstone_engine::vsphere::preflight::disk_key;
+use keepstone_engine::vsphere::{VmInfo, property};
 use keepstone_engine::{DiskSource, Extent, Repository};
 use repo_format::{Disk, SessionId};
 use serde::Serialize;
@@ -40,11 +42,12 @@ pub(super) struct TrackedArguments {
 
 impl TrackedArguments {
     /// What is looked at beside what was told.
-    pub(super) fn audit(&self) -> anyhow::Result<Audit> {
+    pub(super) fn audit(&self, place: &Place) -> anyhow::Result<Audit> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).context("could not get random bytes from the system")?;
         let seed = Some(u64::from_le_bytes(seed));
-        let tracked = self.bitmap.as_ref().map(|_| TRACKED_AUDIT);
+        let is_tracked = self.bitmap.is_some() || matches!(place, Place::Machine(_));
+        let tracked = is_tracked.then_some(TRACKED_AUDIT);
         Ok(match self.audit.or(tracked) {
             Some(Ppm(ppm)) => Audit::Share { ppm, seed },
             None => Audit::Default { seed },
@@ -131,9 +134,14 @@ impl Changes {
     /// Reads what the options name.
     ///
     /// # Errors
-    /// A changes file that cannot be used, or a bitmap of something that is not an NBD export.
+    /// A changes file that cannot be used, a bitmap of something that is not an NBD export, or either for a VM in vSphere.
     pub(super) fn read(arguments: &Arguments, place: &Place) -> anyhow::Result<Self> {
         let TrackedArguments { changes, bitmap, since, audit: _ } = &arguments.tracked;
+        if matches!(place, Place::Machine(_)) && (changes.is_some() || bitmap.is_some()) {
+            return Err(Usage::new("vSphere itself tells the changes of its disks")
+                .hint("leave --changes and --bitmap out")
+                .into());
+        }
         if let Some(path) = changes {
             let failed = || format!("the changes of the disk, {}, cannot be used", path.display());
             let bytes = read_changes(path).with_context(failed)?;
@@ -168,7 +176,7 @@ impl Changes {
                 if *vm != snapshot.commit.vm {
                     return Ok(Known::Nothing(Untracked::OtherVm { vm: vm.clone() }));
                 }
-                known(repository, &since, disk, open()?.as_ref())
+                known(repository, (&since, &disk.key), disk, open()?.as_ref())
             }
             Self::File(changes) => {
                 let recorded = changes.since().map(str::to_owned);
@@ -179,7 +187,7 @@ impl Changes {
                     recorded.is_some() && disk.is_some_and(|disk| disk.change_id == recorded)
                 };
                 match all.iter().rev().find(has_recorded) {
-                    Some(since) => known(repository, since, disk, &source),
+                    Some(since) => known(repository, (since, &disk.key), disk, &source),
                     None => Ok(Known::Nothing(Untracked::NoSnapshot { since: recorded })),
                 }
             }
@@ -187,13 +195,73 @@ impl Changes {
     }
 }
 
+/// A snapshot that a VM in vSphere can be asked about: what changed on a disk since.
+pub(super) struct Countable {
+    snapshot: Snapshot,
+    /// The disk of the VM, which has the same key in the snapshot.
+    key: String,
+}
+
+impl Countable {
+    /// Finds the newest snapshot of a VM of the repository that recorded a change id for the disk `key`. It is one of the same
+    /// VM and disk in vSphere, if there is any.
+    ///
+    /// # Errors
+    /// Snapshots that cannot be listed.
+    pub(super) fn find(
+        repository: &Repository<'_>,
+        vm: &str,
+        key: &str,
+        info: &VmInfo,
+    ) -> anyhow::Result<Option<Self>> {
+        let uuid = info.disks.iter().find(|disk| disk_key(disk, &info.controllers) == key);
+        let uuid = uuid.and_then(|disk| disk.backing.uuid.as_deref());
+        let mut newest = None;
+        for snapshot in list(repository, Some(vm))?.snapshots.into_iter().rev() {
+            let countable = Self { snapshot, key: key.to_owned() };
+            let Some(since) = countable.since() else { continue };
+            // Others recorded a change id of something else.
+            let Some(of) = since.property(property::VM).filter(|_| since.change_id.is_some()) else {
+                continue;
+            };
+            let is_same = Some(of) == info.instance_uuid.as_deref()
+                && since.property(&property::disk_uuid(key)) == uuid;
+            if is_same {
+                return Ok(Some(countable));
+            }
+            newest.get_or_insert(countable);
+        }
+        Ok(newest)
+    }
+
+    /// What is asked.
+    pub(super) fn since(&self) -> Option<Since<'_>> {
+        let disk = self.snapshot.commit.disks.iter().find(|disk| disk.key == self.key)?;
+        let (change_id, properties) = (disk.change_id.as_deref(), &self.snapshot.commit.properties);
+        Some(Since { change_id, size: disk.size, properties })
+    }
+
+    /// Finds out where the disk of a `source`, which was asked, may differ from the `wanted` one.
+    ///
+    /// # Errors
+    /// Maps that cannot be compared.
+    pub(super) fn areas(
+        &self,
+        repository: &Repository<'_>,
+        wanted: &Disk,
+        source: &dyn DiskSource,
+    ) -> anyhow::Result<Known> {
+        known(repository, (&self.snapshot, &self.key), wanted, source)
+    }
+}
+
 fn known(
     repository: &Repository<'_>,
-    since: &Snapshot,
+    (since, key): (&Snapshot, &str),
     wanted: &Disk,
     source: &dyn DiskSource,
 ) -> anyhow::Result<Known> {
-    let then = since.disk(Some(&wanted.key))?;
+    let then = since.disk(Some(key))?;
     Ok(match tracked_areas(repository, source, then, &since.commit.properties, wanted)? {
         Tracked::Areas(areas) => Known::Areas { since: since.session(), areas },
         Tracked::Anywhere(reason) => Known::Nothing(Untracked::Unknown(reason)),

@@ -48,12 +48,14 @@ fn is_told(restoring: &Restoring, ended: &Ended, of: &str) {
     assert_eq!(scene.vm.power(), Power::Off, "{of}");
 }
 
-/// Restores once for every call, that call failing, and then well. Returns how many failed.
-fn each_call_fails(share: usize, shares: usize, failure: &Failure) -> usize {
+/// Restores once for each of many calls, that call failing, and then well. Returns how many failed.
+fn calls_fail(share: usize, shares: usize, failure: &Failure) -> usize {
     let restoring = Restoring::new();
-    let calls = calls(&restoring);
+    // Whatever changes something, and some of the questions.
+    let is_chosen = |(at, (method, _)): &(usize, (String, u64))| method.ends_with("_Task") || at % 3 == 1;
+    let chosen = calls(&restoring).into_iter().enumerate().filter(is_chosen).map(|(_, call)| call);
     let mut failed = 0;
-    for (method, nth) in calls.into_iter().skip(share).step_by(shares) {
+    for (method, nth) in chosen.skip(share).step_by(shares) {
         restoring.change();
         restoring.scene.vcenter.fail(&method, nth, failure.clone());
         let ended = restoring.run(&[]);
@@ -73,19 +75,19 @@ fn each_call_fails(share: usize, shares: usize, failure: &Failure) -> usize {
 }
 
 /// The same, distributed among scenes that wait beside each other.
-fn each_call_fails_with(failure: &Failure) -> usize {
-    const SHARES: usize = 8;
+fn calls_fail_with(failure: &Failure) -> usize {
+    const SHARES: usize = 3;
     std::thread::scope(|threads| {
-        let each = |share| threads.spawn(move || each_call_fails(share, SHARES, failure));
+        let each = |share| threads.spawn(move || calls_fail(share, SHARES, failure));
         let running: Vec<_> = (0..SHARES).map(each).collect();
         running.into_iter().map(|thread| thread.join().expect("a share of the calls")).sum()
     })
 }
 
 #[test]
-fn with_a_fault_of_any_call() {
-    let failed = each_call_fails_with(&Fault::new("GenericVmConfigFault", "Something is wrong.").into());
-    assert!(failed > 20, "only {failed} failed");
+fn with_a_fault_of_many_calls() {
+    let failed = calls_fail_with(&Fault::new("GenericVmConfigFault", "Something is wrong.").into());
+    assert!(failed > 10, "only {failed} failed");
 }
 
 #[test]
@@ -137,7 +139,7 @@ fn a_disk_that_stays_attached_is_told_and_detached_by_the_next_restore() {
     assert_eq!(ended.code, Some(4), "{ended:?}");
     let told = "warning: disk scsi0-0 could not be closed: [datastore1] web/web.vmdk may still be attached to proxy: vCenter \
                 could not detach the disk from this virtual machine: The device is in use. (GenericVmConfigFault); the next \
-                restore onto this VM tries again; until then it cannot be started";
+                restore onto this VM from this host tries again; until then it cannot be started";
     assert!(ended.stderr.contains(told), "{ended:?}");
     assert_eq!(ended.json()["vsphere"]["attention"].as_array().unwrap().len(), 1);
     assert_eq!(restoring.proxy.attached().len(), 1);

@@ -140,5 +140,14 @@ fn what_cannot_be_meant() {
     );
     usage(&[&to("web.img")[..], &["--force"]].concat(), "--force is only for a VM in vSphere", "");
     usage(&[&to("-")[..], &["--to-disk", "scsi0-0"]].concat(), "--to-disk is only for a VM in vSphere", "");
+    let tracked = ["--in-place", "--disk", "scsi0-0"];
+    for told in [&["--changes", "no-such-file"][..], &["--bitmap", "b0", "--since", "web@latest"]] {
+        let arguments = [&to("vsphere://vc/DC/vm/web")[..], &tracked, told].concat();
+        usage(
+            &arguments,
+            "vSphere itself tells the changes of its disks",
+            "leave --changes and --bitmap out",
+        );
+    }
     assert_eq!(scene.vcenter.calls().len(), 0);
 }
