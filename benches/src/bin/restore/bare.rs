@@ -38,6 +38,8 @@ pub(crate) struct Opened {
 pub(crate) struct Bare {
     pub(crate) distinct_bytes: u64,
     pub(crate) open_seconds: f64,
+    /// Of the processors, all threads together.
+    pub(crate) open_cpu_seconds: f64,
     pub(crate) open_per_core: f64,
 }
 

@@ -115,6 +115,7 @@ fn measure(arguments: &Arguments, directory: &Path, chain: &Chain<'_>) -> anyhow
         let bare = Bare {
             distinct_bytes: opened.open.bytes,
             open_seconds: seconds / float(threads as u64),
+            open_cpu_seconds: opened.open.cpu.as_secs_f64(),
             open_per_core: float(opened.open.bytes) / seconds,
         };
         for to in [To::Nothing, To::Tmpfs, To::File] {
@@ -162,6 +163,8 @@ fn text(rounds: &[Vec<Measured>]) -> String {
         "of needed",
         "get",
         "peak mem",
+        "open CPU",
+        "of CPU",
         "open alone",
         "write alone",
         "of the slower",
@@ -195,6 +198,8 @@ fn text(rounds: &[Vec<Measured>]) -> String {
                 all.iter().map(|one| float(one.phase.cost.peak_rss_bytes)).fold(0.0, f64::max)
                     / float(1 << 20)
             ),
+            format!("{:.2}", of(&|one| one.bare.open_cpu_seconds)),
+            format!("{:.3}", of(&|one| one.bare.open_cpu_seconds / one.phase.cost.cpu_seconds)),
             format!("{:.2}", of(&|one| one.bare.open_seconds)),
             format!("{:.2}", of(&|one| one.write_seconds)),
             format!("{ratio:.3}"),
