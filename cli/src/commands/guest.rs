@@ -16,13 +16,14 @@ impl<'r, 's> Files<'r, 's> {
         Self { view: DiskView::open(repository, disk, ViewSettings::default()) }
     }
 
-    /// Looks into the disk.
+    /// Looks into the disk, and has read ahead what is read in order.
     pub(super) fn with<T>(
         &self,
         work: impl FnOnce(&Guest) -> Result<T, GuestError>,
     ) -> Result<T, GuestError> {
         let read_at = |offset, buffer: &mut [u8]| self.view.read_at(offset, buffer);
-        with_guest(&GuestDisk { size: self.view.size(), read_at: &read_at }, work)
+        let disk = GuestDisk { size: self.view.size(), read_at: &read_at };
+        self.view.reading_ahead(|| with_guest(&disk, work))
     }
 }
 

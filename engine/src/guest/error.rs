@@ -135,6 +135,12 @@ pub(super) enum Fault {
     Deleted,
     #[error("a symbolic link has no target")]
     NoTarget,
+    #[error("a symbolic link is longer than any can be")]
+    LongLink,
+    #[error("it is something else than its directory says")]
+    OtherKind,
+    #[error("a file has more records than are read")]
+    Records,
     #[error("the reader gave up")]
     Panicked,
     #[error("the file has no extents, and a hole that is larger than what one block of its map covers")]

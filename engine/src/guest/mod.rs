@@ -8,8 +8,9 @@
 //! - lengths that they would allocate by are looked at before they see them (`systems`);
 //! - a panic in one of them is caught, and the volume is closed then (`tree`).
 //!
-//! Memory does not depend on the size of a disk: a directory of at most [`ENTRIES_MAX`] entries, or a log of XFS of
-//! 128 MiB with as much that it changes, is the most that is kept.
+//! Memory does not depend on the size of a disk: a directory of at most [`ENTRIES_MAX`] entries, a log of XFS of 128 MiB
+//! with as much that it changes, or 16 MiB of records of a file of NTFS with the attributes and pieces that they describe
+//! is the most that is kept.
 
 mod contents;
 mod copy;

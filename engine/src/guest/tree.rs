@@ -65,6 +65,11 @@ impl Tree {
         self.system
     }
 
+    /// How many directories there can be, where [`Entry::identity`] does not tell them from one another.
+    pub(super) fn directories_max(&self) -> Option<u64> {
+        self.files.directories_max()
+    }
+
     /// Asks the file system. A disk that failed is the error then, whatever its reader made of that.
     fn ask<T>(&self, ask: impl FnOnce(&dyn FileSystem) -> Result<T, GuestError>) -> Result<T, GuestError> {
         if self.has_panicked.get() {

@@ -1,13 +1,17 @@
 //! What a guest may have written on purpose: it is an error, or it reads as something, and it ends.
 
-use crate::images::{MIB, Workshop, noise, refusing, run};
+use crate::images::{MIB, Workshop, noise, refusing, run, with_tree};
 use crate::ntfs;
 use keepstone_engine::EngineError;
-use keepstone_engine::guest::{Follow, Guest, GuestDisk, GuestError, Kind, copy, with_guest};
-use keepstone_engine::observer::{Event, Observer};
+use keepstone_engine::guest::{
+    Follow, Guest, GuestDisk, GuestError, Kind, ProblemKind, copy, with_guest, write_file,
+};
+use keepstone_engine::observer::{Event, Observer, Quiet};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A disk in memory: bytes, and others in their place.
@@ -72,7 +76,7 @@ fn explore(guest: &Guest) {
                     Kind::Symlink => drop(tree.read_link(&entry)),
                     Kind::File => {
                         let mut sink = std::io::sink();
-                        drop(keepstone_engine::guest::write_file(&tree, &entry, &mut sink, &enough));
+                        drop(write_file(&tree, &entry, &mut sink, &enough));
                     }
                     _ => {}
                 }
@@ -115,6 +119,19 @@ fn volumes() -> Vec<(&'static str, Vec<u8>)> {
         run("mkfs.vfat", &[&"-F", &bits, &"-s", &"1", &image]);
         run("mcopy", &[&"-i", &image, &"-s", &tree.join("a"), &"::"]);
         volumes.push(("fat", fs::read(image).unwrap()));
+    }
+    for crc in ["crc=1", "crc=0"] {
+        let image = workshop.image("xfs", 16 * MIB);
+        let prototype = workshop.path("prototype");
+        let large = tree.join("a/b/large");
+        let text = format!(
+            "/dev/null\n0 0\nd--755 0 0\na d--755 0 0\nlarge ---644 0 0 {}\n$\nlink l--777 0 0 a/large\n$\n",
+            large.display()
+        );
+        fs::write(&prototype, text).unwrap();
+        // So small a one is made for tests only.
+        run("mkfs.xfs", &[&"-q", &"--unsupported", &"-m", &crc, &"-p", &prototype, &image]);
+        volumes.push(("xfs", fs::read(image).unwrap()));
     }
     volumes.push(("ntfs", zstd::decode_all(ntfs::VOLUME).unwrap()));
     let disk = workshop.image("image", 3 * MIB);
@@ -189,16 +206,148 @@ fn a_directory_that_holds_itself_is_copied_once() {
     let report = with_guest(&GuestDisk { size, read_at: &read_at }, |guest| {
         let tree = guest.only(None).unwrap();
         let target = workshop.path("copy");
-        copy(
-            &tree,
-            &tree.resolve(b"/", Follow::Never).unwrap(),
-            &refusing(&target),
-            &keepstone_engine::observer::Quiet,
-        )
+        copy(&tree, &tree.resolve(b"/", Follow::Never).unwrap(), &refusing(&target), &Quiet)
     });
     let report = report.unwrap();
     assert_eq!(report.problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), ["/a/b"]);
     assert_eq!(report.files, 40);
+}
+
+#[test]
+fn directories_that_lead_back_to_the_root_end_where_no_more_can_be() {
+    let workshop = Workshop::new();
+    let (image, tree) = (workshop.image("image", MIB / 4), workshop.path("tree"));
+    fs::create_dir_all(tree.join("a")).unwrap();
+    fs::write(tree.join("a/file"), b"f").unwrap();
+    let inodes: u64 = 32;
+    let options: [&dyn AsRef<OsStr>; 8] = [&"-q", &"-t", &"ext2", &"-b", &"1024", &"-N", &"32", &"-d"];
+    run("mke2fs", &[&options[..], &[&tree, &image]].concat());
+    for name in ["again", "more"] {
+        run("debugfs", &[&"-w", &"-R", &format!("ln <2> /{name}"), &image]);
+    }
+    let target = workshop.path("copy");
+    let report = with_tree(&image, |tree| {
+        let root = tree.resolve(b"/", Follow::Never).unwrap();
+        copy(tree, &root, &refusing(&target), &Quiet).unwrap()
+    });
+    assert_eq!(report.directories, inodes);
+    assert!(target.join("a/file").exists() && target.join("again/a/file").exists());
+    let back = &report.problems[0];
+    assert!(back.kind == ProblemKind::Guest && back.reason.contains("lead back"), "{back:?}");
+    assert!(back.path.starts_with("/again/again/"), "{back:?}");
+    assert_eq!(report.problems.last().unwrap().path, "/more");
+}
+
+/// A volume of ext2 with a link, whose directory entry says that it is of a type.
+fn with_link(workshop: &Workshop, said: u8) -> PathBuf {
+    let (image, tree) = (workshop.image("image", MIB / 4), workshop.path("tree"));
+    fs::create_dir_all(tree.join("a")).unwrap();
+    std::os::unix::fs::symlink("a", tree.join("link")).unwrap();
+    run("mke2fs", &[&"-q", &"-t", &"ext2", &"-b", &"1024", &"-d", &tree, &image]);
+    let mut bytes = fs::read(&image).unwrap();
+    let entry = bytes.windows(6).position(|window| window == b"\x04\x07link").unwrap();
+    bytes[entry + 1] = said;
+    fs::write(&image, bytes).unwrap();
+    image
+}
+
+fn assert_damaged<T>(result: Result<T, GuestError>, reason: &str) {
+    let Err(GuestError::Damaged { source, .. }) = result else { panic!("it is not told to be damaged") };
+    assert!(source.to_string().contains(reason), "{source}");
+}
+
+#[test]
+fn a_link_that_is_too_long_is_damage_of_that_link() {
+    for len in ["4097", "5000000000", "1099511627776"] {
+        let workshop = Workshop::new();
+        let image = with_link(&workshop, 7);
+        run("debugfs", &[&"-w", &"-R", &format!("set_inode_field /link size {len}"), &image]);
+        let target = workshop.path("copy");
+        let report = with_tree(&image, |tree| {
+            let link = tree.resolve(b"/link", Follow::Never).unwrap();
+            assert_eq!(tree.metadata(&link).unwrap().size.to_string(), len);
+            assert_damaged(tree.read_link(&link), "longer");
+            assert_damaged(tree.resolve(b"/link", Follow::Last), "longer");
+            copy(tree, &tree.resolve(b"/", Follow::Never).unwrap(), &refusing(&target), &Quiet).unwrap()
+        });
+        let problems: Vec<_> = report.problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!((problems, report.directories), (vec!["/link"], 3));
+    }
+}
+
+#[test]
+fn a_link_that_is_called_something_else_is_not_followed() {
+    for (said, kind) in [(1, Kind::File), (2, Kind::Directory)] {
+        let workshop = Workshop::new();
+        let image = with_link(&workshop, said);
+        with_tree(&image, |tree| {
+            let entries = tree.list(&tree.resolve(b"/", Follow::Never).unwrap()).unwrap();
+            let link = entries.iter().find(|entry| entry.name == b"link").unwrap();
+            assert_eq!(link.kind, kind);
+            let read = match kind {
+                Kind::Directory => tree.list(link).map(drop),
+                _ => write_file(tree, link, &mut std::io::sink(), &Quiet).map(drop),
+            };
+            assert_damaged(read, "something else");
+        });
+    }
+}
+
+#[test]
+fn a_file_of_more_records_than_fit_into_memory_is_refused() {
+    for (further, reason) in [(300_u64, "more records"), (200, "needed")] {
+        let bytes = table_of_long_records(further);
+        let disk =
+            Disk { bytes: &bytes, changes: BTreeMap::new(), len: bytes.len(), read: AtomicU64::new(0) };
+        let read_at = |offset, buffer: &mut [u8]| disk.read_at(offset, buffer);
+        let size = u64::try_from(disk.len).unwrap();
+        let error =
+            with_guest(&GuestDisk { size, read_at: &read_at }, |guest| guest.only(None).err().unwrap());
+        let (GuestError::Unsupported { source, .. } | GuestError::Damaged { source, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert!(source.to_string().contains(reason), "{error:?}");
+    }
+}
+
+/// A volume of NTFS with records of 64 KiB, of which only the first is there: that of the table, which has `further` ones.
+fn table_of_long_records(further: u64) -> Vec<u8> {
+    const RECORD_LEN: usize = 64 << 10;
+    let list: Vec<u8> = (1..=further)
+        .flat_map(|number| {
+            let mut entry = [0; 32];
+            entry[0] = 0x80;
+            entry[4] = 32;
+            entry[16..24].copy_from_slice(&number.to_le_bytes());
+            entry
+        })
+        .collect();
+    let list_len = u32::try_from(list.len()).unwrap();
+    let mut resident = vec![0; 24];
+    resident[0] = 0x20;
+    resident[4..8].copy_from_slice(&(24 + list_len).to_le_bytes());
+    resident[16..20].copy_from_slice(&list_len.to_le_bytes());
+    resident[20] = 24;
+    let mut runs = vec![0; 72];
+    runs[0] = 0x80;
+    (runs[4], runs[8], runs[32]) = (72, 1, 64);
+    for size in [40, 48, 56] {
+        runs[size..size + 8].copy_from_slice(&(1_u64 << 30).to_le_bytes());
+    }
+    // 16384 clusters of 64 KiB from the first on: more than the volume has.
+    runs[64..68].copy_from_slice(&[0x12, 0x00, 0x40, 0x01]);
+    let mut record = b"FILE".to_vec();
+    record.resize(56, 0);
+    // The places of the check words, of which there is one without a sector; of the attributes; and that it is in use.
+    (record[4], record[6], record[20], record[22]) = (48, 1, 56, 1);
+    record.extend([resident, list, runs, vec![0xFF; 4]].concat());
+    record.resize(RECORD_LEN, 0);
+    let mut bytes = vec![0; RECORD_LEN];
+    bytes[3..11].copy_from_slice(b"NTFS    ");
+    // Sectors of 512 bytes, clusters of 128 of these, the table at the first, records and index blocks of 1.
+    (bytes[12], bytes[13], bytes[48], bytes[64], bytes[68]) = (2, 128, 1, 1, 1);
+    bytes.extend(record);
+    bytes
 }
 
 #[test]

@@ -68,6 +68,12 @@ impl<'w, 'c> Walk<'w, 'c> {
             self.copy.note_as(&entry, ProblemKind::Guest, reason);
             return Ok(());
         }
+        // A directory may lead back to itself, in many ways at once.
+        if self.copy.tree.directories_max().is_some_and(|most| self.copy.report.directories >= most) {
+            let reason = "more directories were copied than there are: some lead back to others".to_owned();
+            self.copy.note_as(&entry, ProblemKind::Guest, reason);
+            return Ok(());
+        }
         match level.directory.make(&entry.name, self.copy.job.existing) {
             Ok(directory) => self.enter(entry, directory),
             Err(error) => self.copy.note(&entry, error),

@@ -13,11 +13,16 @@ use std::rc::Rc;
 
 /// Block groups are read when a file system is opened, and kept: with 4 KiB blocks these are 128 TiB.
 const GROUPS_MAX: u64 = 1 << 20;
+/// Linux makes no longer symbolic link.
+const LINK_LEN_MAX: u64 = 4096;
+/// No block is shorter.
+const BLOCK_LEN_MIN: u64 = 1024;
 
 /// An open file system. Nodes are paths without links.
 pub(super) struct Ext {
     files: Ext4,
     system: System,
+    directories_max: u64,
 }
 
 struct Reader(Section);
@@ -30,9 +35,9 @@ impl Ext4Read for Reader {
 
 impl Ext {
     pub(super) fn open(section: &Section, system: System) -> Result<Self, GuestError> {
-        check(section).map_err(|fault| fault.damaged(system))?;
+        let directories_max = check(section).map_err(|fault| fault.damaged(system))?;
         let files = Ext4::load(Box::new(Reader(section.clone())));
-        Ok(Self { files: files.map_err(|error| failed(error, system))?, system })
+        Ok(Self { files: files.map_err(|error| failed(error, system))?, system, directories_max })
     }
 
     fn failed(&self, error: Ext4Error) -> GuestError {
@@ -40,8 +45,9 @@ impl Ext {
     }
 }
 
-/// Looks at what memory is taken by, before it is.
-fn check(section: &Section) -> Result<(), Fault> {
+/// Looks at what memory is taken by, before it is. Returns how many directories there can be: each has an inode and a
+/// block of its own.
+fn check(section: &Section) -> Result<u64, Fault> {
     // A disk that failed is told of by whoever asked.
     let superblock = section.bytes::<1024>(1024).ok().flatten().ok_or(Fault::CutOff)?;
     let field = |at| le32(&superblock, at).map(u64::from).ok_or(Fault::CutOff);
@@ -50,7 +56,10 @@ fn check(section: &Section) -> Result<(), Fault> {
     if in_group == 0 {
         return Err(Fault::Geometry);
     }
-    if blocks / in_group >= GROUPS_MAX { Err(Fault::Groups) } else { Ok(()) }
+    if blocks / in_group >= GROUPS_MAX {
+        return Err(Fault::Groups);
+    }
+    Ok(field(0)?.min(section.len() / BLOCK_LEN_MIN))
 }
 
 fn failed(error: Ext4Error, system: System) -> GuestError {
@@ -95,15 +104,33 @@ impl Ext {
     fn metadata_of(&self, path: &[u8]) -> Result<ext4_view::Metadata, Ext4Error> {
         self.files.symlink_metadata(given(path)?)
     }
+
+    /// The path of a node that is what its entry says: an entry may lie, and the reader would follow a link then. It
+    /// allocates by the length that a link is said to have.
+    fn path_of(&self, node: &Node, wanted: FileType) -> Result<Vec<u8>, GuestError> {
+        let path = path(node);
+        let metadata = self.metadata_of(&path).map_err(|error| self.failed(error))?;
+        if metadata.file_type() != wanted {
+            return Err(Fault::OtherKind.damaged(self.system));
+        }
+        if metadata.is_symlink() && metadata.len() > LINK_LEN_MAX {
+            return Err(Fault::LongLink.damaged(self.system));
+        }
+        Ok(path)
+    }
 }
 
 impl FileSystem for Ext {
+    fn directories_max(&self) -> Option<u64> {
+        Some(self.directories_max)
+    }
+
     fn root(&self) -> Result<Node, GuestError> {
         Ok(Node::Ext { directory: b"/".as_slice().into(), name: Vec::new() })
     }
 
     fn entries(&self, directory: &Node) -> Result<Vec<Found>, GuestError> {
-        let directory: Rc<[u8]> = path(directory).into();
+        let directory: Rc<[u8]> = self.path_of(directory, FileType::Directory)?.into();
         let listed = given(&directory).and_then(|path| self.files.read_dir(path));
         let listed = listed.map_err(|error| self.failed(error))?;
         let mut found = Vec::new();
@@ -124,7 +151,7 @@ impl FileSystem for Ext {
     }
 
     fn lookup(&self, directory: &Node, name: &[u8]) -> Result<Option<Found>, GuestError> {
-        let directory = path(directory);
+        let directory = self.path_of(directory, FileType::Directory)?;
         match self.metadata_of(&joined(&directory, name)) {
             Ok(metadata) => {
                 let node = Node::Ext { directory: directory.into(), name: name.to_vec() };
@@ -148,13 +175,15 @@ impl FileSystem for Ext {
     }
 
     fn read_link(&self, link: &Node) -> Result<Vec<u8>, GuestError> {
-        let target = given(&path(link)).and_then(|link| self.files.read_link(link));
+        let link = self.path_of(link, FileType::Symlink)?;
+        let target = given(&link).and_then(|link| self.files.read_link(link));
         let target = target.map_err(|error| self.failed(error))?;
         Ok(target.as_ref().to_vec())
     }
 
     fn content<'f>(&'f self, file: &Node) -> Result<Box<dyn Content + 'f>, GuestError> {
-        let file = given(&path(file)).and_then(|file| self.files.open(file));
+        let file = self.path_of(file, FileType::Regular)?;
+        let file = given(&file).and_then(|file| self.files.open(file));
         let file = file.map_err(|error| self.failed(error))?;
         Ok(Box::new(ExtContent { file, system: self.system }))
     }

@@ -63,6 +63,10 @@ fn id(node: &Node) -> FileId {
 }
 
 impl FileSystem for Fat {
+    fn directories_max(&self) -> Option<u64> {
+        None
+    }
+
     fn root(&self) -> Result<Node, GuestError> {
         Ok(Node::Fat(None))
     }

@@ -92,7 +92,7 @@ pub(super) enum Node {
     Fat(Option<Box<::fat::Node>>),
 }
 
-/// What tells one directory from another.
+/// What tells one directory from another; where nothing does, there is [`FileSystem::directories_max`].
 pub(super) fn identity(node: &Node) -> Option<u64> {
     match node {
         Node::Ext { .. } => None,
@@ -122,6 +122,8 @@ pub(super) enum Piece {
 
 /// A file system. Nodes are its own.
 pub(super) trait FileSystem {
+    /// How many directories there can be, where nodes have no [`identity`].
+    fn directories_max(&self) -> Option<u64>;
     fn root(&self) -> Result<Node, GuestError>;
     /// What is in a directory, without `.` and `..`, in any order.
     fn entries(&self, directory: &Node) -> Result<Vec<Found>, GuestError>;

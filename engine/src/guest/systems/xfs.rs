@@ -86,6 +86,10 @@ impl XfsVolume {
 }
 
 impl FileSystem for XfsVolume {
+    fn directories_max(&self) -> Option<u64> {
+        None
+    }
+
     fn root(&self) -> Result<Node, GuestError> {
         let root = self.files.borrow_mut().resolve(Path::new(b"/")).map_err(failed)?;
         Ok(Node::Xfs { directory: b"/".as_slice().into(), name: Vec::new(), inode: root.ino })
@@ -138,7 +142,7 @@ impl FileSystem for XfsVolume {
         let (path, inode) = parts(link);
         let mut files = self.files.borrow_mut();
         if files.metadata(&inode).map_err(failed)?.size() > LINK_LEN_MAX {
-            return Err(Fault::NoTarget.damaged(System::Xfs));
+            return Err(Fault::LongLink.damaged(System::Xfs));
         }
         files.read_link(Path::new(&path)).map_err(failed)
     }

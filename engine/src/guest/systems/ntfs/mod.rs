@@ -182,6 +182,10 @@ fn record(node: &Node) -> u64 {
 }
 
 impl FileSystem for Ntfs {
+    fn directories_max(&self) -> Option<u64> {
+        None
+    }
+
     fn root(&self) -> Result<Node, GuestError> {
         Ok(Node::Ntfs(ROOT_RECORD))
     }

@@ -1,7 +1,7 @@
 //! The records of files: the table of them, and those that one file has.
 
 use super::streams::{Stream, bounded};
-use super::{ATTRIBUTE_LIST, DATA, FIXUP_LEN, damaged, failed, unread};
+use super::{ATTRIBUTE_LIST, DATA, FIXUP_LEN, damaged, failed, unread, unsupported};
 use crate::guest::device::Section;
 use crate::guest::error::{Fault, GuestError};
 use ntfs_core::{
@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 
 /// Windows allows no longer list of attributes.
 const LIST_LEN_MAX: u64 = 256 << 10;
+/// The records of one file, in bytes; all are kept while it is read. A full list names 8192, which are of 1 KiB in practice.
+const RECORDS_BYTES_MAX: u64 = 16 << 20;
 
 /// The table of all records.
 pub(super) struct Table {
@@ -123,7 +125,10 @@ impl Table {
         let mut seen = BTreeSet::new();
         let numbers = list.iter().map(|entry| entry.base_reference.record_number);
         let own = u64::from(file.base().header.record_number);
-        Ok(numbers.filter(|number| *number != own && seen.insert(*number)).collect())
+        let numbers: Vec<u64> = numbers.filter(|number| *number != own && seen.insert(*number)).collect();
+        let count = u64::try_from(numbers.len()).expect("a list is short");
+        let len = count.saturating_mul(self.boot.mft_record_size);
+        if len > RECORDS_BYTES_MAX { Err(unsupported(Fault::Records)) } else { Ok(numbers) }
     }
 }
 
