@@ -16,6 +16,7 @@ mod guest;
 mod maps;
 mod model;
 mod nbd;
+mod nbd_server;
 mod objects;
 mod packs;
 mod samples;
@@ -31,6 +32,7 @@ pub use guest::guest_disk;
 pub use maps::{node, page};
 pub use model::model;
 pub use nbd::nbd_client;
+pub use nbd_server::nbd_server;
 pub use objects::{decision, index, intent, sealed_object, session_objects};
 pub use packs::{chunk_frame, pack, pack_directory, pack_header};
 pub use soap::soap_answer;
@@ -51,7 +53,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     Target { name: "config", body: config, seeds: seeds::config, short_run: 20_000 },
     Target { name: "key_slot", body: key_slot, seeds: seeds::key_slot, short_run: 5000 },
     Target { name: "intent", body: intent, seeds: seeds::intent, short_run: 10_000 },
@@ -75,6 +77,7 @@ pub const TARGETS: [Target; 20] = [
     Target { name: "cache_table", body: cache_table, seeds: seeds::cache_table, short_run: 300 },
     Target { name: "soap_answer", body: soap_answer, seeds: soap::seeds, short_run: 10_000 },
     Target { name: "nbd_client", body: nbd_client, seeds: nbd::seeds, short_run: 5000 },
+    Target { name: "nbd_server", body: nbd_server, seeds: nbd_server::seeds, short_run: 1500 },
     Target { name: "guest_disk", body: guest_disk, seeds: guest::seeds, short_run: 400 },
     Target { name: "model", body: model, seeds: model::seeds, short_run: 40 },
 ];

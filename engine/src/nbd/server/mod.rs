@@ -32,6 +32,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -205,14 +206,7 @@ pub fn serve(
     is_over: &dyn Fn() -> bool,
     events: &(dyn Fn(ServerEvent<'_>) + Sync),
 ) -> Result<ServerReport, ServeError> {
-    let server = Server {
-        disk,
-        settings,
-        events,
-        clients: Mutex::default(),
-        left: Condvar::new(),
-        counts: Counts::default(),
-    };
+    let server = Server::new(disk, settings, events);
     let outcome = disk.view().reading_ahead(|| {
         std::thread::scope(|threads| {
             let mut number = 0;
@@ -237,6 +231,21 @@ pub fn serve(
         })
     });
     outcome.map(|()| server.counts.report())
+}
+
+/// Serves a disk to one client that is connected already, until it leaves; nothing is read ahead for it.
+///
+/// # Errors
+/// If the connection is lost, or the client breaks the protocol.
+pub fn serve_client(
+    disk: Served<'_, '_, '_>,
+    socket: UnixStream,
+    settings: &ServerSettings,
+    events: &(dyn Fn(ServerEvent<'_>) + Sync),
+) -> Result<ServerReport, ClientError> {
+    let server = Server::new(disk, settings, events);
+    server.converse(Socket::Unix(socket), "the socket")?;
+    Ok(server.counts.report())
 }
 
 /// A server while it serves.
@@ -266,7 +275,16 @@ impl Drop for Client<'_> {
     }
 }
 
-impl Server<'_, '_, '_, '_> {
+impl<'a, 'v, 'r, 's> Server<'a, 'v, 'r, 's> {
+    fn new(
+        disk: Served<'v, 'r, 's>,
+        settings: &'a ServerSettings,
+        events: &'a (dyn Fn(ServerEvent<'_>) + Sync),
+    ) -> Self {
+        let (clients, left, counts) = (Mutex::default(), Condvar::new(), Counts::default());
+        Self { disk, settings, events, clients, left, counts }
+    }
+
     /// Takes up a client, if there is room for it.
     fn register(&self, number: u64, socket: &Socket, name: String) -> Option<Client<'_>> {
         let mut clients = lock(&self.clients);

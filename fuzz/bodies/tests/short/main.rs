@@ -28,7 +28,7 @@ macro_rules! targets {
 
 targets! {
     config key_slot intent decision index session_objects sealed_object page node pack_header pack_directory pack
-    chunk_frame blob_name changes_file cache_table soap_answer nbd_client guest_disk model
+    chunk_frame blob_name changes_file cache_table soap_answer nbd_client nbd_server guest_disk model
 }
 
 /// How many inputs are tried under Miri, which takes a hundred times as long.
