@@ -1,10 +1,9 @@
 //! What an overlay is kept in: a sparse file, which one process at a time uses.
 
-use super::record::{RECORD_LEN, header};
+use super::record::beginning;
 use super::{OverlayError, OverlayOf};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -12,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Zeros that are written at a time where a file system makes no holes.
 const ZEROS_LEN: usize = 1 << 20;
+/// Names that are tried for a file that is not finished: as many runs may begin at a time, or have been killed.
+const NAMES_TRIED: u32 = 1000;
 
 /// A file as an overlay needs it. What was written is there after a crash only if it was synchronised; of what was not,
 /// any part may be.
@@ -22,10 +23,10 @@ pub trait Medium: Send + Sync {
     /// When it cannot be found out.
     fn size(&self) -> io::Result<u64>;
 
-    /// Fills a buffer; what lies behind the end is zero.
+    /// Fills a buffer.
     ///
     /// # Errors
-    /// When something cannot be read.
+    /// When something cannot be read, or lies behind the end: it was written, and is lost.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
     /// Writes, also behind the end: what is between is zero, and takes no room.
@@ -53,17 +54,7 @@ impl Medium for File {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        buffer[filled..].fill(0);
-        Ok(())
+        self.read_exact_at(buffer, offset)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -102,7 +93,9 @@ pub(super) fn open(path: &Path, of: &OverlayOf<'_>) -> Result<File, OverlayError
     let failed = |action| move |source| OverlayError::Io { action, path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create(path, of).map_err(failed("create"))?;
+            if let Some(made) = create(path, of).map_err(failed("create"))? {
+                return Ok(made);
+            }
         }
         Ok(metadata) if !metadata.is_file() => {
             return Err(OverlayError::NotAnOverlay { path: path.to_owned() });
@@ -110,7 +103,9 @@ pub(super) fn open(path: &Path, of: &OverlayOf<'_>) -> Result<File, OverlayError
         Ok(_) => {}
         Err(error) => return Err(failed("open")(error)),
     }
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open"))?;
+    let mut options = OpenOptions::new();
+    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).expect("flags are small");
+    let file = options.read(true).write(true).custom_flags(flags).open(path).map_err(failed("open"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Err(OverlayError::Busy { path: path.to_owned() }),
         locked => locked.map_err(io::Error::from).map_err(failed("lock"))?,
@@ -118,22 +113,39 @@ pub(super) fn open(path: &Path, of: &OverlayOf<'_>) -> Result<File, OverlayError
     Ok(file)
 }
 
-/// Makes a file with a header, whole or not at all.
-fn create(path: &Path, of: &OverlayOf<'_>) -> io::Result<()> {
-    let mut name = OsString::from(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(".new");
-    let new: PathBuf = path.with_file_name(name);
-    let header: [u8; RECORD_LEN] = header(of);
-    // One that a killed run left is written anew; a name that was taken meanwhile stays as it is.
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all_at(&header, 0)?;
-    file.sync_all()?;
-    let linked = match fs::hard_link(&new, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked,
-    };
-    fs::remove_file(&new)?;
-    linked?;
+/// Makes a file with a header, whole or not at all, and locked before anybody sees it; nothing if another made it first.
+fn create(path: &Path, of: &OverlayOf<'_>) -> io::Result<Option<File>> {
+    let (file, unfinished) = begin(path)?;
+    let linked = finish(&file, &unfinished, path, of);
+    fs::remove_file(&unfinished)?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        linked => linked?,
+    }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    File::open(parent)?.sync_all()?;
+    Ok(Some(file))
+}
+
+/// Makes a file beside `path` whose name nothing had: what has such a name is another's, or was left by a run that was
+/// killed.
+fn begin(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    for number in 0..NAMES_TRIED {
+        let unfinished = path.with_file_name(format!(".keepstone-new-{number}"));
+        match options.open(&unfinished) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return Ok((opened?, unfinished)),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Gives a new file its lock, its header and its name, which nothing else may have.
+fn finish(file: &File, unfinished: &Path, path: &Path, of: &OverlayOf<'_>) -> io::Result<()> {
+    flock(file, FlockOperation::NonBlockingLockExclusive)?;
+    file.write_all_at(&beginning(of), 0)?;
+    file.sync_all()?;
+    fs::hard_link(unfinished, path)
 }

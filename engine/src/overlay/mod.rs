@@ -13,6 +13,7 @@
 
 mod medium;
 mod record;
+mod recovery;
 
 pub use medium::Medium;
 
@@ -21,9 +22,10 @@ use crate::extent::{Extent, normalized};
 use crate::frames::lock;
 use crate::view::{Area, AreaKind, DiskView, add};
 use record::{
-    BLOCK_BYTES, BLOCK_LEN, BLOCKS, Block, Blocks, RECORD_LEN, Record, SEGMENT_LEN, Wrong, check_header,
-    data_start, header, record_start, slots_of,
+    BLOCK_BYTES, BLOCK_LEN, BLOCKS, Block, Blocks, RECORD_LEN, Record, SEGMENT_LEN, Tally, Wrong, beginning,
+    check_header, data_start, record_start, tally_start,
 };
+use recovery::{read_padded, read_state};
 use repo_format::{RepositoryId, SessionId};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -90,8 +92,8 @@ pub enum OverlayError {
         /// The format's number.
         found: u32,
     },
-    /// Something in it was changed.
-    #[error("the overlay {} is damaged", path.display())]
+    /// Something in it was changed, or some of what was flushed into it is missing.
+    #[error("the overlay {} is damaged, or some of it is missing", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -126,6 +128,8 @@ struct State {
     slots: u64,
     /// Those of them that keep nothing.
     free: Vec<u64>,
+    /// What was durable after the last flush.
+    tally: Tally,
     /// Whether something was written since all was made durable.
     is_unsynced: bool,
     /// Whether something that was to be made durable may not be.
@@ -173,8 +177,7 @@ impl<'v, 'r, 's> Overlay<'v, 'r, 's> {
         path: &Path,
     ) -> Result<Self, OverlayError> {
         let failed = |source| OverlayError::Io { action: "read", path: path.to_owned(), source };
-        let mut found = [0; RECORD_LEN];
-        medium.read_at(0, &mut found).map_err(failed)?;
+        let found = read_padded(medium.as_ref(), 0).map_err(failed)?;
         check_header(&found, of).map_err(|wrong| wrong.of(path))?;
         let state = read_state(medium.as_ref(), &found, of.size).map_err(failed)?;
         let state = state.ok_or_else(|| OverlayError::Damaged { path: path.to_owned() })?;
@@ -191,7 +194,7 @@ impl<'v, 'r, 's> Overlay<'v, 'r, 's> {
     /// The bytes that a medium begins with that has no changes yet.
     #[must_use]
     pub fn new_header(of: &OverlayOf<'_>) -> Vec<u8> {
-        header(of).to_vec()
+        beginning(of)
     }
 
     /// The disk below.
@@ -303,12 +306,17 @@ impl<'v, 'r, 's> Overlay<'v, 'r, 's> {
             let record = Record { segment: *number, generation: segment.generation + 1, blocks };
             records.push((segment.slot, record));
         }
+        let before: u64 = state.segments.values().map(|segment| segment.generation).sum();
+        let tally = Tally { number: state.tally.number + 1, generations: before + records.len() as u64 };
         drop(state);
-        let flushed = self.flush_records(&records);
+        let flushed = self.flush_records(&records, tally);
         let mut state = lock(&self.state);
         if flushed.is_err() {
             // What the system could not write it does not try to write again.
             state.has_failed = true;
+        }
+        if flushed.is_ok() && !records.is_empty() {
+            state.tally = tally;
         }
         for (_, record) in records.iter().filter(|_| flushed.is_ok()) {
             if let Some(segment) = state.segments.get_mut(&record.segment) {
@@ -318,14 +326,19 @@ impl<'v, 'r, 's> Overlay<'v, 'r, 's> {
         flushed
     }
 
-    /// Data come before what tells of them.
-    fn flush_records(&self, records: &[(u64, Record)]) -> io::Result<()> {
+    /// Data come before what tells of them, and the tally last: it tells what is to be there from now on.
+    fn flush_records(&self, records: &[(u64, Record)], tally: Tally) -> io::Result<()> {
         self.medium.sync()?;
+        if records.is_empty() {
+            return Ok(());
+        }
         for (slot, record) in records {
             let position = record_start(*slot, record.generation);
             self.medium.write_at(position, &record.encode(*slot, &self.header))?;
         }
-        if records.is_empty() { Ok(()) } else { self.medium.sync() }
+        self.medium.sync()?;
+        self.medium.write_at(tally_start(tally.number), &tally.encode(&self.header))?;
+        self.medium.sync()
     }
 
     /// Tells what is data and what is a hole, as [`DiskView::areas`] does.
@@ -551,35 +564,6 @@ impl Wrong {
             Self::OtherDisk => OverlayError::OtherDisk { path },
         }
     }
-}
-
-/// Reads the records of all slots; nothing if they cannot be of one overlay.
-fn read_state(medium: &dyn Medium, header: &[u8; RECORD_LEN], size: u64) -> io::Result<Option<State>> {
-    let mut state = State { slots: slots_of(medium.size()?), ..State::default() };
-    for slot in 0..state.slots {
-        let (mut newest, mut begun) = (None::<Record>, 0);
-        for generation in 0..2 {
-            let mut bytes = [0; RECORD_LEN];
-            medium.read_at(record_start(slot, generation), &mut bytes)?;
-            begun += u32::from(bytes != [0; RECORD_LEN]);
-            let record = Record::parse(&bytes, slot, header);
-            newest = newest.into_iter().chain(record).max_by_key(|record| record.generation);
-        }
-        let Some(Record { segment, generation, blocks }) = newest else {
-            // One record that is none is the first that was to be written when a run was killed; two are not.
-            if begun > 1 {
-                return Ok(None);
-            }
-            state.free.push(slot);
-            continue;
-        };
-        let is_of_disk = segment.checked_mul(SEGMENT_LEN).is_some_and(|start| start < size);
-        let segment_state = Segment { slot, generation, blocks: Box::new(blocks), is_dirty: false };
-        if !is_of_disk || state.segments.insert(segment, segment_state).is_some() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(state))
 }
 
 /// Adds a run, or makes the last one longer.

@@ -1,10 +1,11 @@
 //! What an overlay's file holds beside data: a header that binds it to a disk, and records of segments.
 //!
 //! ```text
-//! header (4 KiB) ... 64 KiB | slot 0 | slot 1 | ...        slot: record, record (4 KiB each) ... 64 KiB | 32 MiB of data
+//! header, tally, tally (4 KiB each) ... 64 KiB | slot 0 | slot 1 | ...        slot: record, record (4 KiB each) ... 64 KiB | 32 MiB of data
 //! ```
 //! A slot keeps one segment of the disk, which its records name. They are written in turn: the one that is valid and has
-//! the higher generation counts, so that one that was being written when the power failed takes nothing away.
+//! the higher generation counts, so that one that was being written when the power failed takes nothing away. The tallies
+//! are written in turn too, after records are durable: they tell how many were, so that one that is lost later is missed.
 
 use super::OverlayOf;
 
@@ -17,13 +18,14 @@ pub(super) const BLOCKS: usize = 8192;
 const _: () = assert!(SEGMENT_LEN == BLOCKS as u64 * BLOCK_LEN);
 const WORDS: usize = BLOCKS / 64;
 /// What comes before data, in bytes.
-const BESIDE: u64 = 64 << 10;
+pub(super) const BESIDE: u64 = 64 << 10;
 const SLOT_LEN: u64 = BESIDE + SEGMENT_LEN;
 /// The length of the header and of a record.
 pub(super) const RECORD_LEN: usize = 4096;
 
 const HEADER_MAGIC: &[u8; 16] = b"keepstoneoverlay";
 const RECORD_MAGIC: &[u8; 16] = b"keepstonesegment";
+const TALLY_MAGIC: &[u8; 16] = b"keepstone--tally";
 const VERSION: u32 = 1;
 const HASH_LEN: usize = 32;
 
@@ -40,6 +42,11 @@ pub(super) fn data_start(slot: u64) -> u64 {
 /// Where one of a slot's two records is in the file; they take turns.
 pub(super) fn record_start(slot: u64, generation: u64) -> u64 {
     slot_start(slot) + generation % 2 * RECORD_LEN as u64
+}
+
+/// Where one of the two tallies is in the file; they take turns.
+pub(super) fn tally_start(number: u64) -> u64 {
+    (1 + number % 2) * RECORD_LEN as u64
 }
 
 /// How many slots a file of a length has begun.
@@ -59,6 +66,14 @@ pub(super) fn header(of: &OverlayOf<'_>) -> [u8; RECORD_LEN] {
     bytes.extend(key_len.to_le_bytes());
     bytes.extend(of.disk.as_bytes());
     sealed(bytes, &[])
+}
+
+/// What a file begins with that has no changes yet: a header and a tally of nothing. No file is shorter.
+pub(super) fn beginning(of: &OverlayOf<'_>) -> Vec<u8> {
+    let header = header(of);
+    let mut bytes = [header, Tally::default().encode(&header)].concat();
+    bytes.resize(usize::try_from(BESIDE).expect("64 KiB"), 0);
+    bytes
 }
 
 /// What is wrong with a header that is another than it should be.
@@ -113,6 +128,11 @@ pub(super) enum Block {
 impl Blocks {
     pub(super) fn new() -> Self {
         Self { written: [0; WORDS], zero: [0; WORDS] }
+    }
+
+    /// The last block that the slot holds.
+    pub(super) fn last_written(&self) -> Option<usize> {
+        (0..BLOCKS).rev().find(|block| self.get(*block) == Block::Written)
     }
 
     pub(super) fn get(&self, block: usize) -> Block {
@@ -175,6 +195,32 @@ impl Record {
             *word = found;
         }
         Some(Self { segment, generation, blocks })
+    }
+}
+
+/// What was durable when it was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Counts from 0; the higher one counts.
+    pub(super) number: u64,
+    /// The generations of the records of all slots, added up: it only grows.
+    pub(super) generations: u64,
+}
+
+impl Tally {
+    /// The tally of the overlay with a header.
+    pub(super) fn encode(self, header: &[u8; RECORD_LEN]) -> [u8; RECORD_LEN] {
+        let bytes = [&TALLY_MAGIC[..], &self.number.to_le_bytes(), &self.generations.to_le_bytes()].concat();
+        sealed(bytes, &[header])
+    }
+
+    /// Reads a tally; nothing if it is none.
+    pub(super) fn parse(bytes: &[u8; RECORD_LEN], header: &[u8; RECORD_LEN]) -> Option<Self> {
+        if !bytes.starts_with(TALLY_MAGIC) || !is_sealed(bytes, &[header]) {
+            return None;
+        }
+        let word = |at: usize| bytes[at..].first_chunk().copied().map(u64::from_le_bytes);
+        Some(Self { number: word(TALLY_MAGIC.len())?, generations: word(TALLY_MAGIC.len() + 8)? })
     }
 }
 

@@ -86,6 +86,9 @@ impl Medium for Disk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let power = self.0.lock().unwrap();
+        if offset + buffer.len() as u64 > power.len && !buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let mut at = offset;
         for byte in buffer.chunks_mut(SECTOR) {
             let sector = power.sector(at / SECTOR as u64);
@@ -380,6 +383,87 @@ fn what_is_no_overlay_or_is_damaged_is_refused_and_left_as_it_is() {
     bytes[record + 50] ^= 1;
     bytes[record + BLOCK + 50] ^= 1;
     assert!(matches!(refused(&bytes), OverlayError::Damaged { .. }));
+}
+
+#[test]
+fn a_new_overlay_replaces_nothing_and_its_maker_has_it_alone() {
+    let (store, _) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm");
+    let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+    // What other names there are stays as it is, also through links.
+    std::fs::write(dir.path().join("vm.new"), b"mine").unwrap();
+    std::fs::write(dir.path().join("mine"), b"mine").unwrap();
+    std::os::unix::fs::symlink("mine", dir.path().join(".keepstone-new-0")).unwrap();
+    std::fs::write(dir.path().join(".keepstone-new-1"), b"left").unwrap();
+    let results: Vec<_> = std::thread::scope(|threads| {
+        let open = || Overlay::open(&view, &of, &path);
+        let opened: Vec<_> = (0..8).map(|_| threads.spawn(open)).collect();
+        opened.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let (opened, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!(opened.len(), 1);
+    assert!(refused.iter().all(|refused| matches!(refused, Err(OverlayError::Busy { .. }))));
+    assert_eq!(["vm.new", "mine", ".keepstone-new-0"].map(read), [b"mine"; 3]);
+    let mut names: Vec<_> = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, [".keepstone-new-0", ".keepstone-new-1", "mine", "vm", "vm.new"]);
+    // A link in the place of the overlay is not followed either.
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
+    let error = Overlay::open(&view, &of, &dir.path().join("link")).err().unwrap();
+    assert!(matches!(error, OverlayError::NotAnOverlay { .. }), "{error}");
+    assert!(!dir.path().join("nowhere").exists());
+}
+
+#[test]
+fn an_overlay_that_lacks_something_flushed_is_refused() {
+    let (store, mut bytes) = stored(1);
+    let repository = open(&store);
+    let view = viewed(&repository);
+    let of = of(&repository);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("overlay");
+    let overlay = Overlay::open(&view, &of, &path).unwrap();
+    let changes = [(0, 1), (40_960, 2), (90_000, 3)];
+    for (start, value) in changes {
+        overlay.write_at(start, &[value; 5000]).unwrap();
+        overlay.flush().unwrap();
+        let start = usize::try_from(start).unwrap();
+        bytes[start..start + 5000].fill(value);
+    }
+    drop(overlay);
+    let file = std::fs::read(&path).unwrap();
+    let opened = |changed: &[u8]| {
+        std::fs::write(&path, changed).unwrap();
+        Overlay::open(&view, &of, &path).map(|overlay| all(&overlay) == bytes)
+    };
+    assert!(matches!(opened(&file), Ok(true)));
+    let first_record = 64 << 10;
+    for len in [BLOCK, 3 * BLOCK, first_record, first_record + BLOCK, file.len() - BLOCK, file.len() - 1] {
+        assert!(matches!(opened(&file[..len]), Err(OverlayError::Damaged { .. })), "{len} bytes");
+    }
+    let changed = |change: &dyn Fn(&mut [u8])| {
+        let mut changed = file.clone();
+        change(&mut changed);
+        opened(&changed)
+    };
+    // Records that read as zeros are not those of a slot that nothing uses, and the one before the last does not do.
+    let no_records = changed(&|file| file[first_record..first_record + 2 * BLOCK].fill(0));
+    assert!(matches!(no_records, Err(OverlayError::Damaged { .. })));
+    for turn in 0..2 {
+        let record = first_record + turn * BLOCK;
+        let found = changed(&|file| file[record + 50] ^= 1);
+        // The third flush is in the second place.
+        assert!(matches!((turn, found), (0, Ok(true)) | (1, Err(OverlayError::Damaged { .. }))), "{turn}");
+    }
+    // What is cut off while it is in use is not zeros.
+    std::fs::write(&path, &file).unwrap();
+    let overlay = Overlay::open(&view, &of, &path).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(first_record as u64).unwrap();
+    overlay.read_at(0, &mut [0; 512]).unwrap_err();
 }
 
 #[test]
