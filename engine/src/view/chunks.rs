@@ -6,7 +6,11 @@ use crate::frames::{Fetch, Gaps, lock};
 use repo_format::{FrameKind, Location, PackOpener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::Builder;
 
+/// Threads that fetch for readers of one view, beside the readers' own: with those it is as much as one store answers at
+/// a time, however many read.
+const HELPERS_MAX: usize = 64;
 /// What a chunk takes beside its bytes: its place, and what the cache knows of it.
 const CHUNK_BESIDE: u64 = 512;
 
@@ -94,7 +98,7 @@ impl DiskView<'_, '_> {
         let jobs: Vec<Mutex<Option<Job<'_, '_>>>> =
             jobs.into_iter().map(|job| Mutex::new(Some(job))).collect();
         let next = AtomicUsize::new(0);
-        let work = || {
+        let work = &|| {
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if let Some(job) = lock(job).take() {
                     self.fetch_job(job);
@@ -102,8 +106,15 @@ impl DiskView<'_, '_> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(work);
+            // As many as there are to be had; whoever asks does the rest.
+            for permit in (1..threads).map_while(|_| Permit::of(&self.helpers)) {
+                let help = move || {
+                    let _permit = permit;
+                    work();
+                };
+                if Builder::new().spawn_scoped(scope, help).is_err() {
+                    break;
+                }
             }
             work();
         });
@@ -143,6 +154,23 @@ impl DiskView<'_, '_> {
             claim.settle(chunk.map_err(Arc::new), Some(weight));
         }
         lock(&self.scratches).push(scratch);
+    }
+}
+
+/// A thread's leave to run beside the one that reads.
+struct Permit<'p>(&'p AtomicUsize);
+
+impl<'p> Permit<'p> {
+    /// One, if there are not [`HELPERS_MAX`] already.
+    fn of(taken: &'p AtomicUsize) -> Option<Self> {
+        let more = |count| (count < HELPERS_MAX).then_some(count + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self(taken))
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

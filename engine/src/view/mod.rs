@@ -34,7 +34,7 @@ use regions::Region;
 use repo_format::{Disk, Location};
 use serde::Serialize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What is kept of the map: that of some 10 GiB of data.
@@ -68,6 +68,8 @@ pub struct DiskView<'r, 's> {
     maps: Cache<u64, Arc<Region>>,
     chunks: Cache<Location, Chunk>,
     scratches: Mutex<Vec<Scratch>>,
+    /// Threads that fetch chunks beside those who read.
+    helpers: AtomicUsize,
     ahead: Ahead,
     counts: Counts,
 }
@@ -144,6 +146,7 @@ impl<'r, 's> DiskView<'r, 's> {
             maps: Cache::new(MAP_BYTES),
             chunks: Cache::new(settings.cache_bytes),
             scratches: Mutex::default(),
+            helpers: AtomicUsize::new(0),
             ahead: Ahead::new(disk.size, settings.cache_bytes / 2),
             counts: Counts::default(),
         }

@@ -6,6 +6,7 @@ use crate::extent::Extent;
 use crate::frames::lock;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::Builder;
 
 /// Threads that read ahead. With a job each they keep as much under way as 5 Gbit/s carry in 80 ms.
 const THREADS: usize = 32;
@@ -13,12 +14,16 @@ const THREADS: usize = 32;
 pub(super) const JOB_LEN: u64 = 2 << 20;
 /// Requests that one job has under way at a time, where its chunks do not lie together.
 const REQUESTS_OF_JOB: usize = 4;
+/// Regions whose maps one thread reads at a time: it holds that much of the map beside what is kept.
+const REGIONS_AT_ONCE: usize = 64;
 /// Jobs that wait. The oldest are dropped: what was predicted so long ago has been read by now, or will not be.
 const JOBS_MAX: usize = 1024;
 
 /// Predictions, and what came of them.
 pub(super) struct Ahead {
     predictor: Mutex<Predictor>,
+    /// The most that one reader asks to be read ahead.
+    bytes_max: u64,
     jobs: Mutex<Jobs>,
     /// There is a job, or there is nothing more to do.
     changed: Condvar,
@@ -43,6 +48,7 @@ impl Ahead {
     pub(super) fn new(size: u64, bytes_max: u64) -> Self {
         Self {
             predictor: Mutex::new(Predictor::new(size, bytes_max)),
+            bytes_max,
             jobs: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -56,6 +62,14 @@ impl Ahead {
         let wanted = lock(&self.predictor).note(read);
         if !wanted.is_empty() {
             self.add(wanted.into_iter().flat_map(jobs));
+        }
+    }
+
+    /// Has a range read ahead, as much of it as is kept.
+    fn ask(&self, wanted: Extent) {
+        let kept = wanted.clip(wanted.start, wanted.start.saturating_add(self.bytes_max));
+        if let Some(kept) = kept.filter(|_| lock(&self.jobs).readers > 0) {
+            self.add(jobs(kept).take(JOBS_MAX));
         }
     }
 
@@ -112,23 +126,25 @@ impl DiskView<'_, '_> {
         std::thread::scope(|threads| {
             let _reader = Reader::new(&self.ahead);
             for _ in 0..THREADS {
-                threads.spawn(|| {
+                let started = Builder::new().spawn_scoped(threads, || {
                     while let Some(job) = self.ahead.next() {
                         self.do_ahead(job);
                     }
                 });
+                // Where the system has no more threads, those that there are do, or whoever reads.
+                if started.is_err() {
+                    break;
+                }
             }
             body()
         })
     }
 
-    /// Has a range read ahead, if there are threads that do.
+    /// Has a range read ahead, if there are threads that do; of a long one, as much as is kept of what is read ahead.
     pub fn prefetch(&self, offset: u64, length: u64) {
         let end = self.size().min(offset.saturating_add(length));
-        if lock(&self.ahead.jobs).readers > 0
-            && let Some(wanted) = Extent::between(offset, end)
-        {
-            self.ahead.add(jobs(wanted).take(JOBS_MAX));
+        if let Some(wanted) = Extent::between(offset, end) {
+            self.ahead.ask(wanted);
         }
     }
 
@@ -136,8 +152,11 @@ impl DiskView<'_, '_> {
     fn do_ahead(&self, job: Job) {
         match job {
             Job::Map(extent) => {
-                let regions = self.regions_of(extent);
-                drop(regions.map(|regions| self.load_absent(regions)));
+                let Some(regions) = self.regions_of(extent) else { return };
+                for first in regions.clone().step_by(REGIONS_AT_ONCE) {
+                    let end = regions.end.min(first + REGIONS_AT_ONCE as u64);
+                    drop(self.load_absent(first..end));
+                }
             }
             Job::Data(extent) => drop(self.read_into_cache(extent, REQUESTS_OF_JOB)),
         }
@@ -158,6 +177,16 @@ mod tests {
             Job::Data(Extent { start: 2 * JOB_LEN, length: 10 }),
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_is_kept() {
+        let ahead = Ahead::new(1 << 41, 3 * JOB_LEN);
+        let _reader = Reader::new(&ahead);
+        ahead.ask(Extent { start: 0, length: 1 << 41 });
+        let data = (0..3).map(|part| Job::Data(Extent { start: part * JOB_LEN, length: JOB_LEN }));
+        let map = Job::Map(Extent { start: 3 * JOB_LEN, length: 3 * JOB_LEN });
+        assert!(lock(&ahead.jobs).waiting.iter().copied().eq(std::iter::once(map).chain(data)));
     }
 
     #[test]
