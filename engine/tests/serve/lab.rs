@@ -104,6 +104,24 @@ impl Together {
     }
 }
 
+/// A store that answers no reads of data packs while it is shut.
+pub struct Gated {
+    inner: MemoryStore,
+    is_shut: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gated {
+    pub fn new(inner: MemoryStore) -> Self {
+        Self { inner, is_shut: Mutex::new(false), changed: Condvar::new() }
+    }
+
+    pub fn shut(&self, is_shut: bool) {
+        *self.is_shut.lock().unwrap() = is_shut;
+        self.changed.notify_all();
+    }
+}
+
 macro_rules! through {
     ($store:ident, $self:ident, $name:ident, $range:ident, $before:block) => {
         impl BlobStore for $store {
@@ -134,5 +152,12 @@ through!(Noting, self, name, range, {
 through!(Together, self, name, range, {
     if is_data_pack(name) {
         self.arrive();
+    }
+});
+
+through!(Gated, self, name, range, {
+    if is_data_pack(name) {
+        let shut = self.is_shut.lock().unwrap();
+        drop(self.changed.wait_while(shut, |shut| *shut).unwrap());
     }
 });

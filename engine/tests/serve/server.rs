@@ -1,8 +1,10 @@
 //! The server as clients see it, well-behaved and others.
 
-use crate::lab::{SIZE, Together, newest, stored};
+use crate::lab::{Gated, SIZE, Together, newest, stored};
 use crate::world::open;
-use keepstone_engine::nbd::server::{Listener, Served, ServerEvent, ServerReport, ServerSettings, serve};
+use keepstone_engine::nbd::server::{
+    Listener, Served, ServerEvent, ServerReport, ServerSettings, WORKERS_MAX, serve,
+};
 use keepstone_engine::nbd::{NbdPlace, NbdSettings};
 use keepstone_engine::overlay::{Overlay, OverlayOf};
 use keepstone_engine::source::{NbdDisk, ReadPart};
@@ -463,4 +465,21 @@ fn a_socket_is_taken_over_from_a_dead_server_only() {
     std::fs::write(&path, "mine").unwrap();
     assert!(Listener::unix(&path).unwrap_err().to_string().ends_with("exists and is no socket"));
     assert!(Listener::unix(Path::new("/nowhere/socket")).is_err());
+}
+
+#[test]
+fn what_a_client_asked_for_that_has_gone_is_not_read() {
+    let (store, bytes) = stored(1);
+    let store = Gated::new(store);
+    let report = served_from(&store, bytes, Way::default(), |scene| {
+        store.shut(true);
+        let mut client = opened(scene);
+        for number in 0..60_u32 {
+            client.write_all(&request(READ, 0, number.into(), u64::from(number) * 512, 512)).unwrap();
+        }
+        drop(client);
+        store.shut(false);
+    });
+    // Each of those who were reading finds out once.
+    assert!(report.reads <= WORKERS_MAX as u64 + 1, "{report:?}");
 }

@@ -10,6 +10,7 @@ use crate::nbd::channel::Socket;
 use crate::nbd::wire::{Style, WireError};
 use std::net::Shutdown;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::Builder;
 use std::time::Duration;
 
 /// Options that a client may ask for before it opens the export.
@@ -26,11 +27,13 @@ pub(super) fn in_time<T>(
 ) -> Result<T, ClientError> {
     let (done, is_done) = channel::<()>();
     std::thread::scope(|threads| {
-        threads.spawn(move || {
+        let watch = move || {
             if is_done.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
                 socket.shut_down(Shutdown::Both);
             }
-        });
+        };
+        // Nobody is taken up whom nobody watches.
+        Builder::new().spawn_scoped(threads, watch)?;
         let outcome = handshake();
         drop(done);
         outcome

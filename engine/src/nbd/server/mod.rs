@@ -36,6 +36,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::Duration;
 
 /// How often is looked whether to stop.
@@ -91,7 +92,7 @@ pub enum ServerEvent<'a> {
         /// Why, if it did not end as it should.
         why: Option<&'a ClientError>,
     },
-    /// A client was not taken up, since there are as many as may be.
+    /// A client was not taken up, since there are as many as may be, or as the system has threads for.
     Refused {
         /// Which one.
         client: &'a str,
@@ -220,7 +221,11 @@ pub fn serve(
                         number += 1;
                         if let Some(client) = server.register(number, &socket, name) {
                             let server = &server;
-                            threads.spawn(move || server.attend(socket, client));
+                            let name = client.name.clone();
+                            let attend = move || server.attend(socket, client);
+                            if Builder::new().spawn_scoped(threads, attend).is_err() {
+                                events(ServerEvent::Refused { client: &name });
+                            }
                         }
                     }
                     Err(source) => break Err(ServeError::Accept(source)),

@@ -3,7 +3,7 @@
 use crate::frames::lock;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::Scope;
+use std::thread::{Builder, Scope};
 
 /// Requests of one client that are done at a time.
 pub const WORKERS_MAX: usize = 16;
@@ -68,15 +68,28 @@ impl<T: Send> Pool<T> {
         if state.idle < state.waiting.len() && state.workers < WORKERS_MAX {
             state.workers += 1;
             drop(state);
-            scope.spawn(move || {
+            let started = Builder::new().spawn_scoped(scope, move || {
                 while let Some(task) = self.next() {
                     work(task);
                 }
             });
+            if started.is_err() {
+                self.do_without_another(work);
+            }
         } else {
             drop(state);
             self.task.notify_one();
         }
+    }
+
+    /// Has what waits done by the threads that there are, or by this one: the system has no more.
+    fn do_without_another(&self, work: impl Fn(T)) {
+        let mut state = lock(&self.state);
+        state.workers -= 1;
+        let task = if state.workers == 0 { state.waiting.pop_front() } else { None };
+        drop(state);
+        self.task.notify_one();
+        task.into_iter().for_each(work);
     }
 
     fn next(&self) -> Option<T> {

@@ -4,6 +4,7 @@ use super::ServeError;
 use crate::nbd::channel::Socket;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, chmod};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 use std::fmt;
 use std::fs;
@@ -78,7 +79,7 @@ impl Listener {
         }
     }
 
-    /// Waits for a client, at most so long.
+    /// Waits for a client, at most so long. One that cannot be taken up now is tried again by the next call.
     pub(super) fn accept(&self, timeout: Duration) -> io::Result<Option<(Socket, String)>> {
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
         let ready = match &self.kind {
@@ -86,9 +87,10 @@ impl Listener {
             Kind::Tcp { listener, .. } => poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timeout)),
         };
         match ready {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
-            ready => ready?,
-        };
+            Ok(0) | Err(Errno::INTR) => return Ok(None),
+            Ok(_) => {}
+            Err(errno) => return passed(errno.into(), &timeout),
+        }
         let accepted = match &self.kind {
             Kind::Unix { listener, .. } => {
                 listener.accept().map(|(socket, _)| (Socket::Unix(socket), "the socket".to_owned()))
@@ -98,22 +100,28 @@ impl Listener {
             }
         };
         match accepted {
-            Ok((socket, name)) => {
-                socket.prepare()?;
-                Ok(Some((socket, name)))
-            }
-            // It has gone again.
-            Err(error) if is_of_client(&error) => Ok(None),
-            Err(error) => Err(error),
+            // One that cannot be prepared has gone again.
+            Ok((socket, name)) => Ok(socket.prepare().ok().map(|()| (socket, name))),
+            Err(error) => passed(error, &timeout),
         }
     }
 }
 
-/// Whether a client could not be taken up for a reason that is its own, or that passes.
-fn is_of_client(error: &io::Error) -> bool {
+/// Waits for what a system lacks to take up a client: it may be ready already, and stays so. What is wrong with the
+/// listener itself does not pass.
+fn passed<T>(error: io::Error, timeout: &Timespec) -> io::Result<Option<T>> {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-    matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted | ConnectionReset)
-        || matches!(rustix::io::Errno::from_io_error(error), Some(errno) if errno == rustix::io::Errno::MFILE || errno == rustix::io::Errno::NFILE)
+    match Errno::from_io_error(&error) {
+        Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) | None => Err(error),
+        // These were of one client, which has gone.
+        Some(_) if matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted | ConnectionReset) => {
+            Ok(None)
+        }
+        Some(_) => match poll(&mut [], Some(timeout)) {
+            Ok(_) | Err(Errno::INTR | Errno::NOMEM) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        },
+    }
 }
 
 /// Nobody can connect before the mode is set: until then nothing listens.

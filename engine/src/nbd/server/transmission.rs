@@ -9,7 +9,7 @@ use super::wire::{ALLOCATION_ID, Command, Errno, REQUEST_LEN_MAX, Reply, Request
 use super::{ClientError, Server, ServerEvent};
 use crate::nbd::wire::{Style, WireError};
 use crate::view::{Area, AreaKind, Cached};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Requests that are answered by whoever reads them, if everything is in memory: a copy of so much takes less than handing
 /// it over.
@@ -41,10 +41,13 @@ impl Server<'_, '_, '_, '_> {
         let style = terms.style;
         // Two of them, so that tasks can hold room of the one while they wait in the other.
         let (room, tasks) = (Pool::<()>::new(), Pool::<Task<'_>>::new());
+        let is_gone = AtomicBool::new(false);
         let work = |task: Task<'_>| {
-            let reply = self.reply(terms, &task.request, &task.data, client);
-            // A client that cannot be told is gone, and its requests end when they are read.
-            drop(outgoing.send(&reply));
+            // Nobody waits for what a client asked for that cannot be told.
+            if !is_gone.load(Ordering::Relaxed) {
+                let reply = self.reply(terms, &task.request, &task.data, client);
+                is_gone.fetch_or(outgoing.send(&reply).is_err(), Ordering::Relaxed);
+            }
             drop(task.room);
         };
         std::thread::scope(|scope| {
