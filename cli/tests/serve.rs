@@ -216,6 +216,21 @@ fn what_is_written_is_kept_in_the_overlay_and_nowhere_else() {
 }
 
 #[test]
+fn what_is_in_an_overlay_becomes_a_snapshot_by_backing_up_what_is_served() {
+    let (world, mut disk) = with_disk();
+    let server = Server::start(&world, &["--socket", "socket", "--overlay", "overlay"]);
+    let io = ["-f", "raw", "-c", "write -P 9 7M 64k", "-c", "write -z 10M 1M", "-c", "flush", URI];
+    client(&world, "qemu-io", &io).done();
+    let uri = format!("nbd+unix:///?socket={}", world.path("socket").display());
+    world.run(&["-q", "backup", "--vm", "web", &uri]).done();
+    assert_eq!(server.end().0, Some(0));
+    disk[7 * MIB..7 * MIB + 65536].fill(9);
+    disk[10 * MIB..11 * MIB].fill(0);
+    world.run(&["-q", "restore", "web@latest", "--to", "restored.raw"]).done();
+    assert!(world.read("restored.raw") == disk);
+}
+
+#[test]
 fn a_server_outlives_its_clients_and_serves_many() {
     let (world, disk) = with_disk();
     let server = Server::start(&world, &["--socket", "socket"]);
@@ -340,8 +355,17 @@ fn damage_fails_what_wants_it_and_is_told() {
     permissions.set_mode(0o600);
     fs::set_permissions(&pack, permissions).unwrap();
     fs::write(&pack, bytes).unwrap();
+    for script in ["! nbdcopy \"$NBD_URI\" copy.raw", "nbdcopy \"$NBD_URI\" copy.raw"] {
+        let ended = world.run(&["serve", "web@latest", "--", "sh", "-c", script]);
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        assert_eq!(
+            ended.stderr.contains("sh ended with exit status: 1"),
+            !script.starts_with('!'),
+            "{ended:?}"
+        );
+    }
     let script =
-        "qemu-io -f raw \"$NBD_URI\" -c 'read 0 512' -c 'read 10M 512'; ! nbdcopy \"$NBD_URI\" copy.raw";
+        "qemu-io -f raw \"$NBD_URI\" -c 'read 0 512' -c 'read 10M 512'; nbdcopy \"$NBD_URI\" copy.raw";
     let ended = world.run(&["serve", "web@latest", "--", "sh", "-c", script]);
     assert_eq!(ended.code, Some(3), "{ended:?}");
     assert!(ended.stderr.contains("cannot be read: d/"), "{ended:?}");

@@ -7,6 +7,7 @@ use crate::clock::Stopwatch;
 use crate::console::{lines, one_line, warn};
 use crate::exit::Exit;
 use crate::figures::Figures;
+use crate::interrupt::Interrupt;
 use crate::numbers::{count, parse_size, size};
 use crate::open;
 use crate::selector;
@@ -22,6 +23,7 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 /// Failed requests that are told of one by one.
 const FAILURES_TOLD: u64 = 20;
@@ -109,7 +111,10 @@ struct Report {
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
     let place = Place::parse(settings, arguments)?;
-    settings.interrupt.install()?;
+    // What a command still reads after it was told to end is tried again as before.
+    let interrupt =
+        if arguments.command.is_empty() { settings.interrupt.clone() } else { Interrupt::default() };
+    interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
@@ -138,8 +143,14 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let settled = ServerSettings { tls: opened.tls.clone(), ..server_settings(&snapshot, disk) };
     let told = Mutex::new(0);
     let is_over = || match &command {
-        Some(command) => command.has_ended(settings.interrupt.is_raised()),
-        None => settings.interrupt.is_raised(),
+        Some(command) => {
+            let has_ended = command.has_ended(interrupt.is_raised());
+            if has_ended && interrupt.is_raised() {
+                settings.interrupt.flag().store(true, Ordering::Relaxed);
+            }
+            has_ended
+        }
+        None => interrupt.is_raised(),
     };
     let outcome = serve(served, &opened.listener, &settled, &is_over, &|event| tell(&event, &told));
     if let Some(overlay) = &overlay {
@@ -154,8 +165,15 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         figures: Figures::take(stopwatch, &store),
     };
     settings.console.reporting_on_stderr().report(&report, text)?;
-    command.map_or(Ok(()), Running::outcome)?;
-    Ok(if report.served.damaged > 0 { Exit::Damage } else { Exit::Done })
+    let ended = command.as_ref().map_or(Ok(()), Running::outcome);
+    if report.served.damaged == 0 {
+        return ended.map(|()| Exit::Done);
+    }
+    // Whatever the command made of what it could not read.
+    if let Err(error) = ended {
+        warn(&format!("{error:#}"));
+    }
+    Ok(Exit::Damage)
 }
 
 fn server_settings(snapshot: &Snapshot, disk: &Disk) -> ServerSettings {

@@ -55,9 +55,18 @@ impl Running {
     }
 
     /// How it ended.
-    pub(super) fn outcome(self) -> anyhow::Result<()> {
-        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn outcome(&self) -> anyhow::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let status = state.child.wait().with_context(|| format!("could not wait for {}", self.name))?;
-        if status.success() { Ok(()) } else { Err(CommandFailed { name: self.name, status }.into()) }
+        if status.success() { Ok(()) } else { Err(CommandFailed { name: self.name.clone(), status }.into()) }
+    }
+}
+
+impl Drop for Running {
+    /// Ends it, if it still runs: there is nothing left that it could read.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // It has ended already, unless serving failed.
+        drop(state.child.kill().and_then(|()| state.child.wait()));
     }
 }
