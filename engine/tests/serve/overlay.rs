@@ -427,8 +427,8 @@ fn an_overlay_that_lacks_something_flushed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("overlay");
     let overlay = Overlay::open(&view, &of, &path).unwrap();
-    let changes = [(0, 1), (40_960, 2), (90_000, 3)];
-    for (start, value) in changes {
+    let writes = [(0, 1), (40_960, 2), (90_000, 3)];
+    for (start, value) in writes {
         overlay.write_at(start, &[value; 5000]).unwrap();
         overlay.flush().unwrap();
         let start = usize::try_from(start).unwrap();
