@@ -9,10 +9,13 @@ use std::sync::Mutex;
 
 /// How much is kept back: what tells of partitions, volumes and file systems is there (GPT, MBR, LVM, ext4, XFS, NTFS, FAT).
 const HEAD_LEN: u64 = 1 << 20;
+/// What comes last of it: it has what a firmware or a kernel looks at first.
+const FIRST_LEN: usize = 4096;
 
 /// The beginning of a disk, which is zero from before anything else is written until everything is durable.
 ///
-/// So a restore that ended in the middle leaves a disk that nobody boots from or mounts.
+/// So a restore that ended in the middle leaves a disk that nobody boots from, and that has no partitions; what is told at
+/// the end of a disk (the second GPT, labels of ZFS, some of Linux's RAID) may be there.
 #[derive(Debug)]
 pub(crate) struct Veil {
     head: Mutex<Head>,
@@ -31,6 +34,8 @@ enum State {
     Untouched,
     /// The disk's beginning is zero, and the head holds what it is to be.
     Lowered,
+    /// The same, but for that nobody knows how much of it is zero: nothing more can be written.
+    Torn,
 }
 
 /// The disk below a veil: what is written, and the same to be read.
@@ -70,7 +75,7 @@ impl Veil {
         existing.read(parts)?;
         // Afterwards: what was read before the veil was lowered is the same.
         let head = lock(&self.head);
-        for part in parts.iter_mut().filter(|part| head.state == State::Lowered && part.offset < self.len) {
+        for part in parts.iter_mut().filter(|part| head.state != State::Untouched && part.offset < self.len) {
             let start = usize::try_from(part.offset).expect("it is in the head");
             let kept = head.bytes.get(start..).expect("it is in the head");
             let len = kept.len().min(part.buffer.len());
@@ -82,16 +87,25 @@ impl Veil {
     /// Writes the head, once all else is durable, and finishes the target.
     pub(crate) fn finish(&self, target: &dyn DiskTarget) -> io::Result<()> {
         let head = lock(&self.head);
-        if head.state == State::Lowered {
-            target.flush()?;
-            target.write_at(0, &head.bytes)?;
+        match head.state {
+            State::Untouched => {}
+            State::Torn => return Err(torn()),
+            State::Lowered => {
+                let (first, rest) = head.bytes.split_at(head.bytes.len().min(FIRST_LEN));
+                target.flush()?;
+                if !rest.is_empty() {
+                    target.write_at(first.len() as u64, rest)?;
+                    target.flush()?;
+                }
+                target.write_at(0, first)?;
+            }
         }
         target.finish()
     }
 
     /// Whether anything was written, so that what was there before is gone.
     pub(crate) fn is_lowered(&self) -> bool {
-        lock(&self.head).state == State::Lowered
+        lock(&self.head).state != State::Untouched
     }
 
     /// Lowers the veil before the first write, and changes what a range has of the head. Returns how much that is, in bytes
@@ -110,9 +124,14 @@ impl Veil {
             if let Some(existing) = below.existing {
                 existing.read(&mut [ReadPart { offset: 0, buffer: &mut there }])?;
             }
+            // Whatever becomes of this, what was there may be gone.
+            *head = Head { bytes: there, state: State::Torn };
             below.target.zero_at(0, self.len)?;
             below.target.flush()?;
-            *head = Head { bytes: there, state: State::Lowered };
+            head.state = State::Lowered;
+        }
+        if head.state == State::Torn {
+            return Err(torn());
         }
         let end = offset.saturating_add(length).min(self.len);
         let Some(kept) = end.checked_sub(offset).and_then(|kept| usize::try_from(kept).ok()) else {
@@ -124,12 +143,51 @@ impl Veil {
     }
 }
 
+fn torn() -> io::Error {
+    io::Error::other("the disk's beginning could not be made zero before")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::source::{ChangedAreas, Since};
 
     const SIZE: u64 = 3 << 20;
+
+    /// A disk of 3 MiB that cannot be flushed.
+    struct Unsteady(Plain);
+
+    impl DiskTarget for Unsteady {
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, data)
+        }
+
+        fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
+            self.0.zero_at(offset, length)
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+
+        fn finish(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_beginning_that_may_be_zero_is_told_and_nothing_more_is_written() {
+        let disk = Unsteady(Plain::new(SIZE));
+        let veil = Veil::over(SIZE);
+        let below = Below { target: &disk, existing: None };
+        assert_eq!(veil.write_at(below, 0, &[1; 100]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(veil.is_lowered());
+        let told = "the disk's beginning could not be made zero before";
+        assert_eq!(veil.write_at(below, 2 << 20, &[1; 100]).unwrap_err().to_string(), told);
+        assert_eq!(veil.zero_at(below, 2 << 20, 100).unwrap_err().to_string(), told);
+        assert_eq!(veil.finish(&disk).unwrap_err().to_string(), told);
+        assert!(bytes(&disk.0)[1 << 20..].iter().all(|byte| *byte == 0xA5), "something was written");
+    }
 
     /// A disk whose bytes can be looked at.
     struct Plain(Mutex<Vec<u8>>);

@@ -58,7 +58,7 @@ impl MachineArguments {
     /// It is none, or nobody said that what is on the disk may be lost.
     pub(super) fn place(arguments: &Arguments) -> anyhow::Result<VSpherePlace> {
         let place = parse_place(&arguments.to)?;
-        let may_write = arguments.overwrite || arguments.in_place || arguments.resume;
+        let may_write = arguments.overwrite || arguments.in_place;
         if !may_write && !arguments.machine.new_disk {
             return Err(Usage::new("what is on the disk of the VM would be lost")
                 .hint("add --overwrite or --in-place if that is meant, or --new-disk to leave it as it is")
