@@ -261,7 +261,9 @@ impl<'a> RestoreJob<'a> {
         };
         let areas =
             told.map(|told| normalized([told, &audited.iter().map(region).collect::<Vec<_>>()].concat()));
-        let done = self.journal.map(Journal::done).filter(|done| !done.is_empty());
+        // What a journal says to be there is not in a new target.
+        let journal = self.journal.filter(|_| matches!(self.onto, Onto::Existing { .. }));
+        let done = journal.map(Journal::done).filter(|done| !done.is_empty());
         let left = done.map(|done| gaps(done, Extent { start: 0, length: self.disk.size }));
         match (areas, left) {
             (Some(areas), Some(left)) => Some(common(&areas, &left)),

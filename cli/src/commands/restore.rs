@@ -2,6 +2,7 @@
 
 mod format;
 mod going_on;
+mod identity;
 mod machine;
 mod place;
 mod tracked;

@@ -168,6 +168,60 @@ fn a_restore_that_failed_goes_on() {
     assert_eq!(number(&report, "writtenBytes") + number(&report, "unchangedBytes"), SIZE);
 }
 
+/// Writes into a journal that all of the disk is complete.
+fn forge(world: &World) {
+    let journal = String::from_utf8(world.read("out.raw.keepstone-journal")).unwrap();
+    let first = journal.lines().next().unwrap();
+    let forged = format!("{first}\n{{\"done\":{{\"start\":0,\"length\":{SIZE}}}}}\n");
+    world.write("out.raw.keepstone-journal", forged.as_bytes());
+}
+
+#[test]
+fn what_a_journal_says_counts_for_its_own_file_only() {
+    let (world, one, _) = two_snapshots();
+    let ids = snapshots(&world);
+    let restore = ["restore", &ids[0], "--to", "out.raw"];
+    let resume = [&restore[..], &["--resume"]].concat();
+    let partial = world.path("out.raw.keepstone-partial");
+    let replaced = |replace: &dyn Fn()| {
+        flip(&world);
+        assert_eq!(world.run(&restore).code, Some(3));
+        flip(&world);
+        forge(&world);
+        replace();
+        let ended = world.run(&resume);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(world.read("out.raw") == one);
+        assert_eq!(left(&world), [""; 0]);
+        fs::remove_file(world.path("out.raw")).unwrap();
+    };
+    replaced(&|| fs::remove_file(&partial).unwrap());
+    replaced(&|| fs::File::options().write(true).open(&partial).unwrap().set_len(0).unwrap());
+    replaced(&|| {
+        let mut bytes = fs::read(&partial).unwrap();
+        bytes[..SIZE].fill(0);
+        fs::remove_file(&partial).unwrap();
+        fs::write(&partial, bytes).unwrap();
+    });
+    // An image that is there is another file than the one that was begun beside it.
+    flip(&world);
+    assert_eq!(world.run(&restore).code, Some(3));
+    flip(&world);
+    forge(&world);
+    world.write("out.raw", &vec![0; SIZE]);
+    let ended = world.run(&[&resume[..], &["--in-place"]].concat());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    world.run(&[&restore[..], &["--in-place"]].concat()).done();
+    assert!(world.read("out.raw") == one);
+    fs::remove_file(&partial).unwrap();
+    // What it does say of its own file is believed.
+    fs::remove_file(world.path("out.raw")).unwrap();
+    flip(&world);
+    assert_eq!(world.run(&restore).code, Some(3));
+    forge(&world);
+    assert_eq!(number(&world.report(&resume), "comparedBytes"), 0);
+}
+
 #[test]
 fn a_restore_that_was_killed_goes_on() {
     let (world, one, _) = two_snapshots();

@@ -6,6 +6,8 @@
 //! A further line says that the disk has changes that nothing tells of: what was known of them is then not to be used until
 //! all of it has been compared, however often that is interrupted.
 //!
+//! What is complete counts only for the target that it was begun for, which is known by its *identity*.
+//!
 //! A journal is locked while it is open for writing: it is of one restore at a time.
 
 use crate::Extent;
@@ -64,6 +66,8 @@ struct FirstLine {
     /// The version of the journal's form.
     journal: u32,
     restore: JournalHead,
+    /// What the target is known by; nothing if it cannot be told from another one.
+    identity: Option<String>,
 }
 
 /// A line behind the first.
@@ -88,6 +92,7 @@ pub struct Left {
 /// What a journal says.
 struct Content {
     head: JournalHead,
+    identity: Option<String>,
     done: Vec<Extent>,
     has_untold: bool,
     /// The length of its whole lines.
@@ -143,17 +148,17 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a journal, in place of one of an earlier restore.
+    /// Begins a journal, in place of one of an earlier restore. The `identity` of a target changes when it is made anew.
     ///
     /// # Errors
     /// A [`JournalError`]; a file that is no journal is left as it is.
-    pub fn begin(path: &Path, head: &JournalHead) -> Result<Self, JournalError> {
+    pub fn begin(path: &Path, head: &JournalHead, identity: Option<&str>) -> Result<Self, JournalError> {
         let file = open_locked(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
         if !is_empty(path, &file)? {
             read(path, &file)?;
         }
         let journal = Self { path: path.to_owned(), file, done: Vec::new() };
-        journal.begin_anew(head)?;
+        journal.begin_anew(head, identity)?;
         Ok(journal)
     }
 
@@ -168,31 +173,45 @@ impl Journal {
         }
         let Content { head, has_untold, .. } = read(path, &file)?;
         let journal = Self { path: path.to_owned(), file, done: Vec::new() };
-        journal.begin_anew(&head)?;
+        journal.begin_anew(&head, None)?;
         if has_untold { journal.note_untold() } else { Ok(()) }
     }
 
-    fn begin_anew(&self, head: &JournalHead) -> Result<(), JournalError> {
-        let first = FirstLine { journal: VERSION, restore: head.clone() };
+    fn begin_anew(&self, head: &JournalHead, identity: Option<&str>) -> Result<(), JournalError> {
+        let identity = identity.map(str::to_owned);
+        let first = FirstLine { journal: VERSION, restore: head.clone(), identity };
         self.file.set_len(0).map_err(|source| self.failed("write", source))?;
         self.write_line(&first)?;
         self.sync()
     }
 
-    /// Opens the journal of an interrupted restore to go on with it; nothing if there is none.
+    /// Opens the journal of an interrupted restore to go on with it; nothing if there is none. What is complete is forgotten
+    /// unless the target still has the identity that it had.
     ///
     /// # Errors
     /// A [`JournalError`]: of another restore's journal, too.
-    pub fn resume(path: &Path, head: &JournalHead) -> Result<Option<Self>, JournalError> {
+    pub fn resume(
+        path: &Path,
+        head: &JournalHead,
+        identity: Option<&str>,
+    ) -> Result<Option<Self>, JournalError> {
         let Some(file) = open_locked_if_there(path)? else { return Ok(None) };
         if is_empty(path, &file)? {
             // Its restore ended before it was begun.
             return Ok(None);
         }
-        let Content { head: found, done, has_untold: _, len } = read(path, &file)?;
+        let Content { head: found, identity: known, done, has_untold, len } = read(path, &file)?;
         if found != *head {
             let path = shown(path);
             return Err(JournalError::Other { path, found: Box::new(found) });
+        }
+        if identity.is_none() || known.as_deref() != identity {
+            let journal = Self { path: path.to_owned(), file, done: Vec::new() };
+            journal.begin_anew(head, identity)?;
+            if has_untold {
+                journal.note_untold()?;
+            }
+            return Ok(Some(journal));
         }
         let journal = Self { path: path.to_owned(), file, done: normalized(done) };
         // What is added does not continue a line that was cut off.
@@ -335,7 +354,7 @@ fn read(path: &Path, file: &File) -> Result<Content, JournalError> {
         }
         done.push(extent);
     }
-    Ok(Content { head: first.restore, done, has_untold, len })
+    Ok(Content { head: first.restore, identity: first.identity, done, has_untold, len })
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> JournalError {
@@ -370,7 +389,7 @@ mod tests {
     fn what_was_added_is_there_after_a_crash_in_the_middle_of_a_line() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal");
-        let journal = Journal::begin(&path, &head("a")).unwrap();
+        let journal = Journal::begin(&path, &head("a"), Some("7")).unwrap();
         journal.add(&[extent(500, 100), extent(0, 10)]).unwrap();
         journal.add(&[extent(10, 10)]).unwrap();
         drop(journal);
@@ -384,7 +403,7 @@ mod tests {
             .collect();
         for cut in ends[0]..=whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let journal = Journal::resume(&path, &head("a")).unwrap().unwrap();
+            let journal = Journal::resume(&path, &head("a"), Some("7")).unwrap().unwrap();
             let all = [
                 vec![],
                 vec![extent(500, 100)],
@@ -395,8 +414,24 @@ mod tests {
             assert_eq!(journal.done(), all[whole_lines]);
             journal.add(&[extent(990, 10)]).unwrap();
             drop(journal);
-            let again = Journal::resume(&path, &head("a")).unwrap().unwrap();
+            let again = Journal::resume(&path, &head("a"), Some("7")).unwrap().unwrap();
             assert_eq!(again.done().last(), Some(&extent(990, 10)));
+        }
+    }
+
+    #[test]
+    fn what_is_complete_counts_for_the_same_target_only() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("journal");
+        for (begun, found) in [(Some("7"), Some("8")), (Some("7"), None), (None, Some("7")), (None, None)] {
+            let journal = Journal::begin(&path, &head("a"), begun).unwrap();
+            journal.add(&[extent(0, 10)]).unwrap();
+            journal.note_untold().unwrap();
+            drop(journal);
+            assert_eq!(Journal::resume(&path, &head("a"), found).unwrap().unwrap().done(), []);
+            // And is forgotten.
+            assert_eq!(Journal::resume(&path, &head("a"), begun).unwrap().unwrap().done(), []);
+            assert!(Journal::left(&path).unwrap().unwrap().has_untold);
         }
     }
 
@@ -404,12 +439,12 @@ mod tests {
     fn another_restore_does_not_go_on_with_it() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal");
-        assert!(Journal::resume(&path, &head("a")).unwrap().is_none());
-        Journal::begin(&path, &head("a")).unwrap();
-        let error = Journal::resume(&path, &head("b")).unwrap_err();
+        assert!(Journal::resume(&path, &head("a"), Some("7")).unwrap().is_none());
+        Journal::begin(&path, &head("a"), Some("7")).unwrap();
+        let error = Journal::resume(&path, &head("b"), Some("7")).unwrap_err();
         let told = format!("the journal {} is of disk disk0 of snapshot a to disk.raw", path.display());
         assert_eq!(error.to_string(), told);
-        Journal::begin(&path, &head("b")).unwrap().remove().unwrap();
+        Journal::begin(&path, &head("b"), Some("7")).unwrap().remove().unwrap();
         assert_eq!(Journal::left(&path).unwrap(), None);
     }
 
@@ -417,11 +452,11 @@ mod tests {
     fn two_restores_do_not_share_one() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal");
-        let first = Journal::begin(&path, &head("a")).unwrap();
+        let first = Journal::begin(&path, &head("a"), Some("7")).unwrap();
         first.add(&[extent(0, 10)]).unwrap();
         let errors = [
-            Journal::begin(&path, &head("b")).unwrap_err(),
-            Journal::resume(&path, &head("a")).unwrap_err(),
+            Journal::begin(&path, &head("b"), Some("7")).unwrap_err(),
+            Journal::resume(&path, &head("a"), Some("7")).unwrap_err(),
             Journal::forget(&path).unwrap_err(),
         ];
         for error in errors {
@@ -429,7 +464,7 @@ mod tests {
             assert_eq!(error.to_string(), told);
         }
         drop(first);
-        assert_eq!(Journal::resume(&path, &head("a")).unwrap().unwrap().done(), [extent(0, 10)]);
+        assert_eq!(Journal::resume(&path, &head("a"), Some("7")).unwrap().unwrap().done(), [extent(0, 10)]);
     }
 
     #[test]
@@ -438,7 +473,7 @@ mod tests {
         let path = dir.path().join("journal");
         Journal::forget(&path).unwrap();
         for has_untold in [false, true] {
-            let journal = Journal::begin(&path, &head("a")).unwrap();
+            let journal = Journal::begin(&path, &head("a"), Some("7")).unwrap();
             journal.add(&[extent(0, 10)]).unwrap();
             if has_untold {
                 journal.note_untold().unwrap();
@@ -446,7 +481,7 @@ mod tests {
             drop(journal);
             Journal::forget(&path).unwrap();
             assert_eq!(Journal::left(&path).unwrap(), Some(Left { head: Some(head("a")), has_untold }));
-            assert_eq!(Journal::resume(&path, &head("a")).unwrap().unwrap().done(), []);
+            assert_eq!(Journal::resume(&path, &head("a"), Some("7")).unwrap().unwrap().done(), []);
         }
         fs::write(&path, b"").unwrap();
         assert_eq!(Journal::left(&path).unwrap(), Some(Left { head: None, has_untold: true }));
@@ -456,7 +491,8 @@ mod tests {
     fn a_file_that_is_no_journal_is_left_as_it_is() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("journal");
-        let line = serde_json::to_string(&FirstLine { journal: VERSION, restore: head("a") }).unwrap();
+        let line = serde_json::to_string(&FirstLine { journal: VERSION, restore: head("a"), identity: None })
+            .unwrap();
         let range = |range: &str| format!("{line}\n{{\"done\":{range}}}\n");
         for content in [
             "mine".to_owned(),
@@ -468,8 +504,10 @@ mod tests {
             range("{\"start\":18446744073709551615,\"length\":1}"),
         ] {
             fs::write(&path, &content).unwrap();
-            for result in [Journal::begin(&path, &head("a")).err(), Journal::resume(&path, &head("a")).err()]
-            {
+            for result in [
+                Journal::begin(&path, &head("a"), Some("7")).err(),
+                Journal::resume(&path, &head("a"), Some("7")).err(),
+            ] {
                 assert!(matches!(result, Some(JournalError::NotAJournal { .. })), "{content}: {result:?}");
             }
             assert_eq!(fs::read_to_string(&path).unwrap(), content);

@@ -342,9 +342,9 @@ fn head(repository: &Repository<'_>) -> JournalHead {
 }
 
 fn journal(path: &Path, repository: &Repository<'_>) -> Journal {
-    match Journal::resume(path, &head(repository)).unwrap() {
+    match Journal::resume(path, &head(repository), Some("live")).unwrap() {
         Some(journal) => journal,
-        None => Journal::begin(path, &head(repository)).unwrap(),
+        None => Journal::begin(path, &head(repository), Some("live")).unwrap(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What lets an interrupted restore go on: its journal, which is next to a file, and else in the cache directory.
 
 use super::Arguments;
+use super::identity::identity;
 use super::place::Place;
 use crate::console::{say, warn};
 use crate::settings::Settings;
@@ -27,6 +28,7 @@ pub(super) struct GoingOn {
     has_untold: bool,
     /// Nobody can go on with this one.
     is_final: bool,
+    in_place: bool,
 }
 
 impl GoingOn {
@@ -50,13 +52,15 @@ impl GoingOn {
         };
         let head = JournalHead::new(repository.config().repository, snapshot, disk, &named);
         let is_final = !arguments.format.can_go_on();
-        let mut going_on = Self { path, head, resumed: None, has_untold: false, is_final };
+        let in_place = arguments.in_place;
+        let mut going_on = Self { path, head, resumed: None, has_untold: false, is_final, in_place };
         let Some(path) = &going_on.path else { return Ok(going_on) };
         let left = Journal::left(path)?;
         let is_same = left.as_ref().is_some_and(|left| left.head.as_ref() == Some(&going_on.head));
         going_on.has_untold = left.is_some_and(|Left { has_untold, .. }| has_untold || !is_same);
         if arguments.resume {
-            let resumed = Journal::resume(path, &going_on.head)?;
+            let identity = identity(place, arguments.in_place);
+            let resumed = Journal::resume(path, &going_on.head, identity.as_deref())?;
             going_on.resumed = resumed.filter(|_| !is_gone(place, arguments));
         } else if is_same && !arguments.in_place && !is_final {
             say("an interrupted restore of the same disk is begun anew; --resume would have gone on with it");
@@ -103,7 +107,8 @@ impl GoingOn {
             tracing::info!(%error, "there is no directory for a journal");
             return Ok(None);
         }
-        let journal = Journal::begin(path, &self.head)?;
+        let identity = identity(place, self.in_place);
+        let journal = Journal::begin(path, &self.head, identity.as_deref())?;
         if self.is_final {
             // What an earlier journal tells of is gone.
             return journal.remove().map(|()| None);
