@@ -265,8 +265,10 @@ impl Left {
         [Self::Nothing, Self::Everything, Self::Records, Self::Data, Self::SomeWrites, Self::SomeSectors];
 
     fn has(self, write: u32, sector: u64) -> bool {
-        // A part of the disk begins each 32 MiB and 64 KiB, and its first 64 KiB are records.
-        let is_record = (sector * SECTOR as u64 - 65536) % ((32 << 20) + 65536) < 65536;
+        // The file begins with 64 KiB that tell of it; then comes a part of the disk each 32 MiB and 64 KiB, which begins with
+        // 64 KiB that tell of that.
+        let offset = sector * SECTOR as u64;
+        let is_record = offset.checked_sub(65536).is_none_or(|offset| offset % ((32 << 20) + 65536) < 65536);
         let draw = |number: u64| number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 1;
         match self {
             Self::Nothing => false,
