@@ -13,7 +13,7 @@ use keepstone_engine::restore::RestoreReport;
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::vsphere::{
     DiskJob, DiskTold, Journal, NewDisk, NewDiskJob, NotOpened, Problem, RestoreNotes, Running, SnapshotName,
-    Transport, VSpherePlace, VmDisk, Waiter, Written,
+    Transport, TransportChoice, VSpherePlace, VmDisk, Waiter, Written,
 };
 use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::Disk;
@@ -159,13 +159,24 @@ impl Onto<'_> {
         } else {
             None
         };
+        let compares = arguments.in_place || arguments.resume;
+        let mut transport = center.transport.clone();
+        if compares {
+            // Before the VM is touched: only so can the disk be read while it is written.
+            if let TransportChoice::Only(other) = transport.choice
+                && other != Transport::HotAdd
+            {
+                return Err(not_compared(other));
+            }
+            transport.choice = TransportChoice::Only(Transport::HotAdd);
+        }
         let job = DiskJob {
             name: SnapshotName::new(repository.config().repository, &settings.writer, &open::entropy()?),
             key,
             disk_bytes: disk.size,
             running: if arguments.machine.force { Running::SwitchedOff } else { Running::Refused },
             since: countable.as_ref().and_then(Countable::since),
-            transport: &center.transport,
+            transport: &transport,
             waiter: Waiter { vcenter, pause: &waiting, patience },
             cleaning: Waiter { vcenter, pause: &cleaning, patience },
         };
@@ -177,7 +188,6 @@ impl Onto<'_> {
                 return Err(error.into());
             }
         };
-        let compares = arguments.in_place || arguments.resume;
         told.size(disk.size, opened.disk().capacity_bytes);
         let (ended, stop) = channel();
         let outcome = std::thread::scope(|threads| {

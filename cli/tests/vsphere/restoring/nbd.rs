@@ -69,6 +69,15 @@ fn what_is_written_by_nbdkit_is_not_compared() {
     assert!(ended.stderr.contains("use --transport hotadd, or --overwrite"), "{ended:?}");
     same_bytes(&fs::read(&file).unwrap(), &before);
     restoring.gave_back();
+    // Nothing was done to the VM before that was found out.
+    assert!(restoring.scene.vm.change_tracking());
+    restoring.proxy.create_foreign_snapshot("theirs");
+    let mut arguments = [&by("auto")[..], &["--proxy-vm", "backup/proxy", "--in-place"]].concat();
+    arguments.retain(|argument| *argument != "--overwrite");
+    let ended = Ended::of(restoring.scene.command(&RESTORE, &arguments).output());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(restoring.scene.vm.change_tracking());
+    same_bytes(&fs::read(&file).unwrap(), &before);
 }
 
 #[test]
