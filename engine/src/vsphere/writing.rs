@@ -119,6 +119,9 @@ pub enum DiskError {
         /// The disk's key.
         disk: String,
     },
+    /// Somebody switched change tracking on after it was switched off.
+    #[error("somebody switched changed block tracking on meanwhile")]
+    TrackedAgain,
     /// What is about to be done could not be noted.
     #[error("could not note what is about to be done to the virtual machine")]
     Note(#[source] io::Error),
@@ -532,7 +535,15 @@ impl<'a> Rest<'a> {
             tell(DiskTold::Refused { transport, why });
         }
         // From here on the file is locked: nobody can start the VM any more.
-        if let Err(error) = self.look(Running::Refused).and_then(|(_, found)| self.same_disk(disk, &found)) {
+        let unchanged = |(now, found): (VmInfo, VirtualDisk)| {
+            self.same_disk(disk, &found)?;
+            // Somebody may have had it track changes anew, which does not see what is written from here.
+            if now.change_tracking_enabled {
+                return Err(DiskError::TrackedAgain);
+            }
+            Ok(())
+        };
+        if let Err(error) = self.look(Running::Refused).and_then(unchanged) {
             let closed = path.close(&self.job.cleaning);
             let key = self.job.key.to_owned();
             let left = closed.err().map(|source| Problem::DiskLeft { disk: key, source });
@@ -551,6 +562,10 @@ impl<'a> Rest<'a> {
         match self.look(Running::Refused) {
             Ok((_, found)) if self.same_disk(disk, &found).is_err() => {
                 left.push(Problem::Disturbed { what: format!("disk {} became another one", self.job.key) });
+            }
+            Ok((now, _)) if now.change_tracking_enabled => {
+                let what = "its changes were tracked meanwhile; its next backup needs --full".to_owned();
+                left.push(Problem::Disturbed { what });
             }
             Err(DiskError::Unfit { found }) => left.push(Problem::Disturbed { what: told(&found) }),
             // Whoever cannot ask cannot detach either, and tells that.

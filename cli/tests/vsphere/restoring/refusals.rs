@@ -151,3 +151,19 @@ fn what_cannot_be_meant() {
     }
     assert_eq!(scene.vcenter.calls().len(), 0);
 }
+
+#[test]
+fn a_vm_whose_changes_somebody_tracks_anew_is_left_alone() {
+    let restoring = Restoring::new();
+    let vm = restoring.scene.vm.clone();
+    let before = vm.disk(0).bytes();
+    // When the disk is attached: its tracking would not see what is written from there.
+    let track = move |_| vm.set_change_tracking(true);
+    let (ended, was) =
+        restoring.scene.run_command_and_at(&RESTORE, ("ReconfigVM_Task", 2), track, &with(&[]));
+    assert!(was);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("somebody switched changed block tracking on meanwhile"), "{ended:?}");
+    assert!(restoring.scene.vm.disk(0).bytes() == before, "something was written");
+    restoring.gave_back();
+}
