@@ -230,6 +230,85 @@ fn what_is_in_an_overlay_becomes_a_snapshot_by_backing_up_what_is_served() {
     assert!(world.read("restored.raw") == disk);
 }
 
+/// Serves a disk of a snapshot with an overlay to a shell, and commits that; the exit code, and the report or the messages.
+fn commit(world: &World, snapshot: &str, script: &str) -> (Option<i32>, String) {
+    let serve =
+        ["-q", "--json", "serve", snapshot, "--disk", "system", "--overlay", "overlay", "--commit", "--"];
+    let ended = world.run(&[&serve[..], &["bash", "-euo", "pipefail", "-c", script]].concat());
+    (ended.code, ended.stderr)
+}
+
+/// A VM with two disks, of which one is served; their bytes.
+fn with_two_disks() -> (World, Vec<u8>, Vec<u8>) {
+    let world = World::with_repository();
+    let (system, data) = (disk(), noise(7, MIB));
+    world.write("system.raw", &system);
+    world.write("data.raw", &data);
+    world.run(&TWO_DISKS).done();
+    (world, system, data)
+}
+
+const TWO_DISKS: [&str; 8] =
+    ["-q", "backup", "--vm", "web", "--disk", "system=system.raw", "--disk", "data=data.raw"];
+
+fn assert_newest(world: &World, system: &[u8], data: &[u8]) {
+    for (key, expected) in [("system", system), ("data", data)] {
+        world
+            .run(&["-q", "restore", "web@latest", "--disk", key, "--to", "restored.raw", "--overwrite"])
+            .done();
+        assert!(world.read("restored.raw") == expected, "disk {key} is another one");
+    }
+}
+
+#[test]
+fn what_was_written_is_stored_as_a_snapshot_if_that_is_wanted() {
+    let (world, mut system, data) = with_two_disks();
+    let script = "qemu-io -f raw -c 'write -P 9 7M 64k' -c 'write -z 10M 1M' \"$NBD_URI\"";
+    let (code, report) = commit(&world, "web@latest", script);
+    assert_eq!(code, Some(0), "{report}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let disks = report["committed"]["disks"].as_array().unwrap();
+    for disk in disks {
+        let changed = disk["changedBytes"].as_u64().unwrap();
+        // What was zero before is not changed by zeros.
+        let expected = if disk["key"] == "data" { 0..=0 } else { 65537..=(1 << 20) + 65536 };
+        assert!(disk["mode"] == "incremental" && expected.contains(&changed), "{report}");
+    }
+    assert_eq!(disks.len(), 2);
+    system[7 * MIB..7 * MIB + 65536].fill(9);
+    system[10 * MIB..11 * MIB].fill(0);
+    assert_newest(&world, &system, &data);
+    world.run(&["verify", "--read-data"]).done();
+}
+
+#[test]
+fn what_was_written_over_an_older_snapshot_does_not_mix_with_a_newer_one() {
+    let (world, mut system, data) = with_two_disks();
+    let first = world.report(&["snapshots"])["snapshots"][0]["snapshot"].as_str().unwrap().to_owned();
+    let mut newer = system.clone();
+    newer[20 * MIB..21 * MIB].fill(5);
+    world.write("system.raw", &newer);
+    world.write("data.raw", &noise(8, MIB));
+    world.run(&TWO_DISKS).done();
+    let (code, report) = commit(&world, &first, "qemu-io -f raw -c 'write -P 9 7M 64k' \"$NBD_URI\"");
+    assert_eq!(code, Some(0), "{report}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["committed"]["disks"][0]["mode"], "full", "{report}");
+    system[7 * MIB..7 * MIB + 65536].fill(9);
+    assert_newest(&world, &system, &data);
+}
+
+#[test]
+fn nothing_is_stored_when_the_command_fails() {
+    let (world, system, data) = with_two_disks();
+    let (code, told) =
+        commit(&world, "web@latest", "qemu-io -f raw -c 'write -P 9 7M 64k' \"$NBD_URI\"; false");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("nothing was stored, since not all that was wanted could be served"), "{told}");
+    assert_eq!(world.report(&["snapshots"])["snapshots"].as_array().unwrap().len(), 1);
+    assert_newest(&world, &system, &data);
+}
+
 #[test]
 fn a_server_outlives_its_clients_and_serves_many() {
     let (world, disk) = with_disk();

@@ -30,7 +30,7 @@ use machine::MachineArguments;
 pub(super) use machine::{parse_key, parse_place};
 use told::{Report, attention, text};
 
-const PROGRAM: &str = concat!("keepstone ", env!("CARGO_PKG_VERSION"));
+pub(super) const PROGRAM: &str = concat!("keepstone ", env!("CARGO_PKG_VERSION"));
 
 /// The arguments of `backup`.
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,7 @@
 //! `keepstone serve`
 
 mod command;
+mod commit;
 mod place;
 
 use crate::clock::Stopwatch;
@@ -13,6 +14,7 @@ use crate::open;
 use crate::selector;
 use crate::settings::Settings;
 use command::Running;
+use keepstone_engine::backup::BackupReport;
 use keepstone_engine::nbd::server::{Served, ServerEvent, ServerReport, ServerSettings, serve};
 use keepstone_engine::overlay::{Overlay, OverlayOf};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
@@ -74,6 +76,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     overlay: Option<PathBuf>,
 
+    /// When serving has ended, store the disk with what was written to it as a new snapshot of its VM
+    ///
+    /// The VM's other disks are in it as they are in the snapshot that was served. The next backup of the VM itself reads
+    /// its disks in full, since nothing tells what changed on them since then. Without this nothing is written to the
+    /// repository, and the overlay can be gone on with either way.
+    #[arg(long, requires = "overlay")]
+    commit: bool,
+
     /// What is kept in memory of the disk, as in 1GiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     cache: u64,
@@ -102,6 +112,9 @@ struct Report {
     snapshot: String,
     disk: String,
     served: ServerReport,
+    /// The snapshot that what was written is in now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    committed: Option<BackupReport>,
     cache: ViewStats,
     #[serde(flatten)]
     figures: Figures,
@@ -112,8 +125,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let place = Place::parse(settings, arguments)?;
     // What a command still reads after it was told to end is tried again as before.
-    let interrupt =
-        if arguments.command.is_empty() { settings.interrupt.clone() } else { Interrupt::default() };
+    let ends_with_serving = arguments.command.is_empty() && !arguments.commit;
+    let interrupt = if ends_with_serving { settings.interrupt.clone() } else { Interrupt::default() };
     interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
@@ -157,15 +170,28 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         overlay.flush()?;
     }
     drop(opened);
+    let served = outcome?;
+    let ended = command.as_ref().map_or(Ok(()), Running::outcome);
+    let committed = match &overlay {
+        Some(overlay) if arguments.commit && served.damaged == 0 && ended.is_ok() => {
+            Some(commit::commit(settings, &snapshot, disk, overlay)?)
+        }
+        _ => None,
+    };
+    if arguments.commit && committed.is_none() {
+        warn(
+            "nothing was stored, since not all that was wanted could be served; the overlay has what was written",
+        );
+    }
     let report = Report {
         snapshot: snapshot.session().to_string(),
         disk: disk.key.clone(),
-        served: outcome?,
+        served,
+        committed,
         cache: view.stats(),
         figures: Figures::take(stopwatch, &store),
     };
     settings.console.reporting_on_stderr().report(&report, text)?;
-    let ended = command.as_ref().map_or(Ok(()), Running::outcome);
     if report.served.damaged == 0 {
         return ended.map(|()| Exit::Done);
     }
@@ -243,6 +269,13 @@ fn text(report: &Report) -> String {
             "  FAILED: {}, {} of them since something stored is damaged or missing",
             count(served.failed, "request"),
             served.damaged
+        ));
+    }
+    if let Some(BackupReport { snapshot, vm, stored_bytes, .. }) = &report.committed {
+        text.push(format!(
+            "  stored as snapshot {snapshot} of {}, {}; the next backup of the VM itself reads in full",
+            one_line(vm),
+            size(*stored_bytes)
         ));
     }
     text.push(format!("  {}", report.figures.line(served.read_bytes)));

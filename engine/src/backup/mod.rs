@@ -110,6 +110,8 @@ pub enum CountedFrom {
     ChangeId,
     /// A snapshot, as whoever keeps count says. It must be the parent, or one that the parent was built on.
     Snapshot(DecisionName),
+    /// This snapshot and no other: what came after it is not among the changes.
+    Exactly(DecisionName),
     /// The VM's newest snapshot, if every later session is one too: a session that failed, or that another writer began
     /// and did not end, may have reset the count.
     Newest,
@@ -224,7 +226,10 @@ fn not_counted(
         CountedFrom::ChangeId => recorded.change_id.is_none().then_some(FullReason::NoChangeTracking),
         CountedFrom::Newest => later.map(|session| FullReason::LaterSession { session }),
         CountedFrom::Snapshot(since) if snapshots::descends(repository, parent, since)? => None,
-        CountedFrom::Snapshot(since) => Some(FullReason::NotAncestor { since: since.session }),
+        CountedFrom::Exactly(since) if parent.name == *since => None,
+        CountedFrom::Snapshot(since) | CountedFrom::Exactly(since) => {
+            Some(FullReason::NotAncestor { since: since.session })
+        }
     })
 }
 

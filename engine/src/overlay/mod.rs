@@ -11,10 +11,12 @@
 //! Some 2 KiB for each part of 32 MiB that has changes: 64 MiB for each TiB of disk that is changed all over; and for each
 //! write that does not begin and end at blocks, once more what it writes.
 
+mod changed;
 mod medium;
 mod record;
 mod recovery;
 
+pub use changed::ChangedDisk;
 pub use medium::Medium;
 
 use crate::error::EngineError;
