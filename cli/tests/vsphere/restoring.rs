@@ -261,9 +261,12 @@ fn replace(path: &std::path::Path, bytes: &[u8]) {
 #[test]
 fn in_place_only_what_differs_is_written_and_what_was_begun_is_gone_on_with() {
     let restoring = Restoring::new();
-    let command =
-        |option| Ended::of(restoring.scene.command(&RESTORE, &[&HOTADD[..], &[option]].concat()).output());
-    let ended = command("--in-place");
+    let command = |options: &[&str]| {
+        Ended::of(restoring.scene.command(&RESTORE, &[&HOTADD[..], options].concat()).output())
+    };
+    // Nothing tells that a restore to this disk was begun.
+    assert_eq!(command(&["--resume"]).code, Some(2));
+    let ended = command(&["--in-place"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     restoring.is_back();
     let report = ended.json();
@@ -273,12 +276,12 @@ fn in_place_only_what_differs_is_written_and_what_was_begun_is_gone_on_with() {
     // As a restore leaves it that ended in the middle.
     let disk = restoring.scene.vm.disk(0);
     disk.write_untracked(0, &vec![0; 1 << 20]);
-    let ended = command("--resume");
+    let ended = command(&["--resume", "--overwrite"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     restoring.is_back();
     assert!(ended.json()["writtenBytes"].as_u64().unwrap() < MIB + MIB / 2, "{ended:?}");
     // Nothing differs, so nothing is written, and the beginning is never away.
-    let ended = command("--in-place");
+    let ended = command(&["--in-place"]);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert_eq!(ended.json()["writtenBytes"], 0, "{ended:?}");
     restoring.is_back();

@@ -155,7 +155,10 @@ impl Scene {
         tell.send(Pid::from_child(&child)).expect("the hook is there");
         let ended = Ended::of(child.wait_with_output());
         over.store(true, Ordering::Relaxed);
-        (ended, done.try_recv().is_ok())
+        let was = done.try_recv().is_ok();
+        // Its last call may still be going on.
+        self.vcenter.carried_out();
+        (ended, was)
     }
 
     /// The methods that a backup calls, each with how often.

@@ -184,6 +184,13 @@ impl VCenter {
         lock(&self.state).script.hook(method, nth, Box::new(act));
     }
 
+    /// Waits until every call at which a closure was run has been carried out: its client may be gone by then.
+    pub fn carried_out(&self) {
+        while lock(&self.state).script.acting > 0 {
+            std::thread::yield_now();
+        }
+    }
+
     /// Ends every session, as time does.
     pub fn expire_sessions(&self) {
         lock(&self.state).sessions.clear();
@@ -294,7 +301,8 @@ fn answer(state: &Mutex<State>, request: &Request) -> Option<Answer> {
     let is_file = request.target.starts_with("/folder/") && matches!(request.method.as_str(), "GET" | "HEAD");
     if is_file {
         let name = format!("{} /folder", request.method);
-        return match happen(state, &name, &folder::path(&request.target)) {
+        let (failure, _acting) = happen(state, &name, &folder::path(&request.target));
+        return match failure {
             Some(Failure::Dropped | Failure::AnswerLost) => None,
             Some(Failure::Status(status)) => Some(Answer::status(status)),
             Some(Failure::Fault(_) | Failure::Task(_)) => Some(Answer::status(500)),
@@ -317,18 +325,29 @@ fn called(body: &str) -> Option<Element> {
     envelope.child("Body")?.children.first().cloned()
 }
 
+/// A call at which closures are run, until it has been carried out.
+struct Acting<'a>(&'a Mutex<State>);
+
+impl Drop for Acting<'_> {
+    fn drop(&mut self) {
+        lock(self.0).script.acting -= 1;
+    }
+}
+
 /// Records a call, runs what the test planned for it, and returns how it is to fail.
-fn happen(state: &Mutex<State>, method: &str, object: &str) -> Option<Failure> {
+fn happen<'a>(state: &'a Mutex<State>, method: &str, object: &str) -> (Option<Failure>, Option<Acting<'a>>) {
     let (hooks, failure) = lock(state).script.record(method, object);
+    let acting = (!hooks.is_empty()).then(|| Acting(state));
     for hook in hooks {
         hook();
     }
-    failure
+    (failure, acting)
 }
 
 fn soap(state: &Mutex<State>, call: &Element, cookie: Option<&str>) -> Option<Answer> {
     let mut caller = Caller { call, cookie, new_cookie: None };
-    let failure = happen(state, &call.name, caller.object());
+    // It is dropped after the state that is locked below.
+    let (failure, _acting) = happen(state, &call.name, caller.object());
     let mut state = lock(state);
     let returned = match failure {
         Some(Failure::Dropped) => return None,

@@ -46,6 +46,8 @@ pub(super) struct Script {
     failures: Vec<(String, u64, Failure)>,
     every: BTreeMap<String, Failure>,
     hooks: Vec<(String, u64, Hook)>,
+    /// Calls with closures that are not carried out yet.
+    pub(super) acting: usize,
     /// For how many polls the tasks of a method run on.
     pub(super) slow: BTreeMap<String, u64>,
 }
@@ -87,7 +89,8 @@ impl Script {
         let count = *count;
         let due = |planned: &str, at: u64| planned == method && at == count;
         let hooks = self.hooks.extract_if(.., |(planned, at, _)| due(planned, *at)).map(|(_, _, hook)| hook);
-        let hooks = hooks.collect();
+        let hooks: Vec<Hook> = hooks.collect();
+        self.acting += usize::from(!hooks.is_empty());
         let failure = self.failures.iter().position(|(planned, at, _)| due(planned, *at));
         let failure = failure.map(|position| self.failures.remove(position).2);
         (hooks, failure.or_else(|| self.every.get(method).cloned()))
