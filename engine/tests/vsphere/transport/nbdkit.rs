@@ -94,8 +94,8 @@ fn nbdkit_is_told_which_disk_it_is_and_the_password_in_a_file_only() {
     let sha1 = digest(&SHA1_FOR_LEGACY_USE_ONLY, &certificate);
     let sha1: Vec<String> = sha1.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     let expected = [
-        "--foreground".to_owned(),
         "--readonly".to_owned(),
+        "--foreground".to_owned(),
         "--exit-with-parent".to_owned(),
         "--pidfile".to_owned(),
         run.join("pid").display().to_string(),
@@ -109,10 +109,10 @@ fn nbdkit_is_told_which_disk_it_is_and_the_password_in_a_file_only() {
         format!("password=+{}", run.join("password").display()),
         format!("thumbprint={}", sha1.join(":")),
         format!("vm=moref={}", world.vm.id()),
-        format!("snapshot={}", frozen.snapshot.snapshot.id),
         "transports=nbdssl:nbd".to_owned(),
         "single-link=false".to_owned(),
         "file=[datastore1] web/web.vmdk".to_owned(),
+        format!("snapshot={}", frozen.snapshot.snapshot.id),
     ];
     assert_eq!(library.told("arguments").lines().collect::<Vec<_>>(), expected);
     assert_eq!((library.told("password").as_str(), library.told("mode").as_str()), (PASSWORD, "600\n"));
