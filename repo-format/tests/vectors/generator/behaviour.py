@@ -308,7 +308,7 @@ def behaviour():
         (
             "R-1",
             "damaged-chunk",
-            ENGINE + "restore.rs::a_damaged_chunk_ends_a_restore_of_many_windows_and_is_named",
+            ENGINE + "restore/main.rs::a_damaged_chunk_ends_a_restore_of_many_windows_and_is_named",
             "a chunk is checked before it is used",
             "refused",
         ),
