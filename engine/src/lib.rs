@@ -16,6 +16,7 @@ pub mod extent;
 mod frames;
 pub mod guest;
 pub mod index;
+mod listing;
 mod map;
 pub mod nbd;
 pub mod observer;

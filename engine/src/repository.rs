@@ -2,8 +2,9 @@
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+pub(crate) use crate::listing::{list, list_all};
 use crate::snapshots::UnreadableBlob;
-use crate::store::{BlobInfo, BlobStore, Foreign, Put, StoreError};
+use crate::store::{BlobInfo, BlobStore, Put, StoreError};
 use repo_format::limits::{
     CONFIG_LEN_MAX, KEY_SLOTS_MAX, SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, SLOT_LEN_MAX,
 };
@@ -18,8 +19,6 @@ pub(crate) const SEALED_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX + SEAL_HEADER_LEN 
 /// Blobs in the place of key slots that are read: what cannot be tried does not count towards SLOT-5, but thousands
 /// of them are nobody's slots.
 const SLOTS_READ_MAX: usize = 1024;
-/// Names in one page of a listing that is walked to its end.
-const LIST_PAGE: usize = 5000;
 
 /// An open repository.
 pub struct Repository<'s> {
@@ -334,29 +333,6 @@ pub(crate) fn get_limited(
 /// Reads the blob of a sealed object.
 pub(crate) fn get_sealed(store: &dyn BlobStore, name: &BlobName) -> Result<Vec<u8>, EngineError> {
     get_limited(store, name, SEALED_LEN_MAX)
-}
-
-/// Walks a listing to its end.
-pub(crate) fn list(store: &dyn BlobStore, prefix: &str) -> Result<Vec<BlobInfo>, StoreError> {
-    Ok(list_all(store, prefix)?.0)
-}
-
-/// Walks a listing to its end, and keeps what is no blob too.
-pub(crate) fn list_all(
-    store: &dyn BlobStore,
-    prefix: &str,
-) -> Result<(Vec<BlobInfo>, Vec<Foreign>), StoreError> {
-    let (mut blobs, mut foreign) = (Vec::new(), Vec::new());
-    let mut from = None;
-    loop {
-        let page = store.list(prefix, from.as_ref(), LIST_PAGE)?;
-        blobs.extend(page.blobs);
-        foreign.extend(page.foreign);
-        match page.next {
-            Some(next) => from = Some(next),
-            None => return Ok((blobs, foreign)),
-        }
-    }
 }
 
 /// Looks up one name by listing it: what a writer without the right to read packs can do.

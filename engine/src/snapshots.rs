@@ -12,8 +12,14 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Decisions that are read at the same time.
-const READ_THREADS: usize = 8;
+/// Decisions that are read at the same time: each is a round trip to a far store.
+const READ_THREADS: usize = 32;
+/// Decisions that are read before what they say is handed over: some MiB of them.
+const READ_AT_ONCE: usize = 4096;
+/// Decisions of one VM that are read in one go on the way back to a time.
+const READ_BACK: usize = 16;
+/// How far the clocks of the writers of one VM may be apart: a snapshot that is older by so much was made before.
+const CLOCKS_APART: u64 = 24 * 60 * 60 * 1000;
 
 /// A committed session that was not forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,17 +84,55 @@ pub enum Selector {
     AtTime(String, u64),
 }
 
+/// Which snapshots are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Query<'a> {
+    /// Those of this VM; nothing for all VMs.
+    pub vm: Option<&'a str>,
+    /// At most so many of each VM, the newest (SPEC W-3).
+    pub newest: Option<usize>,
+    /// Those that are not older than this time, milliseconds since 1970. It is taken for granted that the clocks of the
+    /// writers of one VM are less than a day apart.
+    pub since: Option<u64>,
+}
+
 /// Lists the snapshots of one VM, or of all.
 ///
 /// # Errors
 /// A failing store; damaged decisions are no error but reported in the result.
 pub fn list(repository: &Repository<'_>, vm: Option<&str>) -> Result<Snapshots, EngineError> {
-    let tag = vm.map(|vm| repository.keys().vm_tag(vm));
+    matching(repository, &Query { vm, ..Query::default() })
+}
+
+/// Lists the snapshots that are wanted. What is unreadable or aborted is told of the decisions that were looked at.
+///
+/// # Errors
+/// As [`list`].
+pub fn matching(repository: &Repository<'_>, query: &Query<'_>) -> Result<Snapshots, EngineError> {
+    let mut snapshots = Vec::new();
+    let mut result = each(repository, query, &mut |snapshot| snapshots.push(snapshot))?;
+    snapshots.sort_by_key(|snapshot| (snapshot.commit.time, snapshot.session()));
+    result.snapshots = snapshots;
+    Ok(result)
+}
+
+/// Hands over the snapshots that are wanted, in no order, and returns everything else that was found. Only
+/// decisions that may be wanted are read: the newest of a VM takes one. Some thousand snapshots are in memory at a time,
+/// however many there are.
+///
+/// # Errors
+/// As [`list`].
+pub fn each(
+    repository: &Repository<'_>,
+    query: &Query<'_>,
+    take: &mut dyn FnMut(Snapshot),
+) -> Result<Snapshots, EngineError> {
+    let tag = query.vm.map(|vm| repository.keys().vm_tag(vm));
     let (decisions, tombstones) = match tag {
         Some(tag) => (decisions_prefix(tag), tombstones_prefix(tag)),
         None => (PREFIX_DECISIONS.to_owned(), PREFIX_TOMBSTONES.to_owned()),
     };
-    let names: Vec<DecisionName> = repository
+    let mut names: Vec<DecisionName> = repository
         .list(&decisions)?
         .iter()
         .filter_map(|info| match info.name.kind() {
@@ -98,19 +142,99 @@ pub fn list(repository: &Repository<'_>, vm: Option<&str>) -> Result<Snapshots, 
         .collect();
     let mut result = Snapshots::default();
     result.forgotten = tombstoned(repository, &tombstones, &names, &mut result.unreadable)?;
-    for (name, decision) in read_all(repository, &names)? {
-        match decision {
-            Ok(Some(Decision::Commit(commit))) if !result.forgotten.contains(&name.session) => {
-                result.snapshots.push(Snapshot { name, commit: *commit });
-            }
-            Ok(Some(Decision::Abort(_))) => drop(result.aborted.insert(name.session)),
-            // Removed between the listing and the reading: it had a tombstone.
-            Ok(Some(Decision::Commit(_)) | None) => {}
-            Err(error) => result.unreadable.push((name.blob(), error)),
+    // The newest of each VM first.
+    names.sort_by(|a, b| (a.vm, b.seq, b.session).cmp(&(b.vm, a.seq, a.session)));
+    let mut left: Vec<Backwards<'_>> = names.chunk_by(|a, b| a.vm == b.vm).map(Backwards::new).collect();
+    left.reverse();
+    while !left.is_empty() {
+        // As many VMs as make a batch, each to its end or to where it is known what is wanted of it.
+        let mut batch: Vec<DecisionName> = Vec::new();
+        let mut asked: Vec<Backwards<'_>> = Vec::new();
+        while batch.len() < READ_AT_ONCE
+            && let Some(mut of_vm) = left.pop()
+        {
+            let next = of_vm.take(query, READ_AT_ONCE - batch.len());
+            batch.extend(next.iter().filter(|name| !result.forgotten.contains(&name.session)).cloned());
+            asked.push(of_vm);
         }
+        let mut read = read_all(repository, &batch)?.into_iter().peekable();
+        let mut unfinished = Vec::new();
+        for mut of_vm in asked {
+            let mut found = Vec::new();
+            while let Some((name, decision)) = read.next_if(|(name, _)| name.vm == of_vm.vm()) {
+                match decision {
+                    Ok(Some(Decision::Commit(commit))) => found.push(Snapshot { name, commit: *commit }),
+                    Ok(Some(Decision::Abort(_))) => drop(result.aborted.insert(name.session)),
+                    // Removed between the listing and the reading: it had a tombstone.
+                    Ok(None) => {}
+                    Err(error) => result.unreadable.push((name.blob(), error)),
+                }
+            }
+            of_vm.note(query, found, take);
+            if !of_vm.is_done() {
+                unfinished.push(of_vm);
+            }
+        }
+        left.extend(unfinished.into_iter().rev());
     }
-    result.snapshots.sort_by_key(|snapshot| (snapshot.commit.time, snapshot.session()));
     Ok(result)
+}
+
+/// The decisions of one VM, from the newest backwards, as far as they are wanted.
+struct Backwards<'n> {
+    names: &'n [DecisionName],
+    /// Those that were read.
+    next: usize,
+    /// Snapshots that were handed over.
+    found: usize,
+    /// Everything that is wanted was found.
+    is_enough: bool,
+}
+
+impl<'n> Backwards<'n> {
+    fn new(names: &'n [DecisionName]) -> Self {
+        Self { names, next: 0, found: 0, is_enough: false }
+    }
+
+    fn vm(&self) -> VmTag {
+        self.names[0].vm
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_enough || self.next == self.names.len()
+    }
+
+    /// The next decisions to read, at most `room` but at least one. Those with the same number stay together.
+    fn take(&mut self, query: &Query<'_>, room: usize) -> &'n [DecisionName] {
+        let left = &self.names[self.next..];
+        let wanted = match (query.newest, query.since) {
+            (Some(newest), None) => newest.saturating_sub(self.found),
+            (Some(newest), Some(_)) => newest.saturating_sub(self.found).min(READ_BACK),
+            (None, Some(_)) => READ_BACK,
+            (None, None) => left.len(),
+        };
+        let mut end = wanted.min(room).clamp(1, left.len());
+        while query.newest.is_some() && left.get(end).is_some_and(|next| next.seq == left[end - 1].seq) {
+            end += 1;
+        }
+        self.next += end;
+        &left[..end]
+    }
+
+    /// Hands over what is wanted of the snapshots that were found among the decisions read last.
+    fn note(&mut self, query: &Query<'_>, mut found: Vec<Snapshot>, take: &mut dyn FnMut(Snapshot)) {
+        found.sort_by_key(|snapshot| Reverse((snapshot.name.seq, snapshot.commit.time, snapshot.session())));
+        for snapshot in found {
+            let time = snapshot.commit.time;
+            if query.since.is_some_and(|since| time < since) {
+                self.is_enough |= query.since.is_some_and(|since| since - time >= CLOCKS_APART);
+            } else if query.newest.is_none_or(|newest| self.found < newest) {
+                self.found += 1;
+                take(snapshot);
+            }
+        }
+        self.is_enough |= query.newest.is_some_and(|newest| self.found >= newest);
+    }
 }
 
 /// Finds the one snapshot that a selector means.
@@ -126,8 +250,10 @@ pub fn find(repository: &Repository<'_>, selector: &Selector) -> Result<Snapshot
     };
     let mut found = match selector {
         Selector::Id(id) => find_by_id(repository, id)?,
-        Selector::Latest(_) => not_later(list(repository, vm)?, u64::MAX)?,
-        Selector::AtTime(_, time) => not_later(list(repository, vm)?, *time)?,
+        Selector::Latest(_) => {
+            not_later(matching(repository, &Query { vm, newest: Some(1), since: None })?, u64::MAX)?
+        }
+        Selector::AtTime(_, time) => not_later(back_to(repository, vm, *time)?, *time)?,
     };
     match (selector, found.len()) {
         (Selector::Id(_), 2..) => Err(EngineError::AmbiguousSnapshot {
@@ -135,6 +261,19 @@ pub fn find(repository: &Repository<'_>, selector: &Selector) -> Result<Snapshot
             found: found.iter().map(Snapshot::session).collect(),
         }),
         _ => found.pop().ok_or(EngineError::NoSuchSnapshot { wanted }),
+    }
+}
+
+/// The snapshots of one VM from the newest one back to the last that is not later than a time.
+fn back_to(repository: &Repository<'_>, vm: Option<&str>, time: u64) -> Result<Snapshots, EngineError> {
+    let mut since = time.saturating_sub(CLOCKS_APART);
+    loop {
+        let found = matching(repository, &Query { vm, newest: None, since: Some(since) })?;
+        if since == 0 || found.snapshots.iter().any(|snapshot| snapshot.commit.time <= time) {
+            return Ok(found);
+        }
+        // The VM was not backed up for a while: twice as far back.
+        since = time.saturating_sub((time - since).saturating_mul(2));
     }
 }
 

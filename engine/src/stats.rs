@@ -106,14 +106,7 @@ pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
     let needed = needed_packs(repository, &found.snapshots)?;
     let lengths = needed.iter().filter_map(|name| packs.get(name));
     let (present, referenced_bytes) = lengths.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
-    let totals = found.snapshots.iter().map(|snapshot| &snapshot.commit.totals);
-    // What decisions say of themselves may be anything.
-    let sum = |sum: u64, bytes: u64| sum.saturating_add(bytes);
-    let new_bytes = totals.clone().map(|totals| totals.new_bytes).fold(0, sum);
-    let data_bytes =
-        totals.map(|totals| totals.stored_bytes.saturating_sub(totals.metadata_bytes)).fold(0, sum);
-    let disks = found.snapshots.iter().flat_map(|snapshot| &snapshot.commit.disks);
-    let logical_bytes = disks.fold(0u64, |sum, disk| sum.saturating_add(disk.size));
+    let Sums { logical_bytes, new_bytes, data_bytes, .. } = Sums::of(&found.snapshots);
     let vms: BTreeSet<&str> = found.snapshots.iter().map(|snapshot| snapshot.commit.vm.as_str()).collect();
     Ok(StatsReport {
         snapshots: found.snapshots.len() as u64,
@@ -130,6 +123,79 @@ pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
         deduplication_ratio: ratio(logical_bytes, new_bytes),
         compression_ratio: ratio(new_bytes, data_bytes),
     })
+}
+
+/// What the snapshots of one VM are; sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VmStatsReport {
+    /// The VM.
+    pub vm: String,
+    /// Its snapshots that are there and not forgotten.
+    pub snapshots: u64,
+    /// Decisions and tombstones that could not be read, and are left out of all that follows.
+    pub unreadable: u64,
+    /// The sizes of all disks of all of them together.
+    pub logical_bytes: u64,
+    /// Packs that they need, others' included.
+    pub referenced_packs: u64,
+    /// Plain bytes of the chunks that their sessions stored.
+    pub new_bytes: u64,
+    /// Bytes that their sessions stored, maps and indexes included.
+    pub stored_bytes: u64,
+    /// Logical bytes for each plain byte of new chunks; nothing if none was stored.
+    pub deduplication_ratio: Option<f64>,
+    /// Plain bytes of new chunks for each byte that was stored of them; nothing if none was stored.
+    pub compression_ratio: Option<f64>,
+}
+
+/// Counts what the snapshots of one VM are. Reads its decisions and the nodes of their maps, and lists nothing of other
+/// VMs.
+///
+/// # Errors
+/// As [`stats`].
+pub fn stats_of(repository: &Repository<'_>, vm: &str) -> Result<VmStatsReport, EngineError> {
+    let found = snapshots::list(repository, Some(vm))?;
+    let needed = needed_packs(repository, &found.snapshots)?;
+    let Sums { logical_bytes, new_bytes, stored_bytes, data_bytes } = Sums::of(&found.snapshots);
+    Ok(VmStatsReport {
+        vm: vm.to_owned(),
+        snapshots: found.snapshots.len() as u64,
+        unreadable: found.unreadable.len() as u64,
+        logical_bytes,
+        referenced_packs: needed.len() as u64,
+        new_bytes,
+        stored_bytes,
+        deduplication_ratio: ratio(logical_bytes, new_bytes),
+        compression_ratio: ratio(new_bytes, data_bytes),
+    })
+}
+
+/// What snapshots say of themselves, added up.
+#[expect(clippy::struct_field_names, reason = "reports call them so")]
+struct Sums {
+    logical_bytes: u64,
+    new_bytes: u64,
+    stored_bytes: u64,
+    /// Without metadata.
+    data_bytes: u64,
+}
+
+impl Sums {
+    fn of(snapshots: &[Snapshot]) -> Self {
+        let totals = snapshots.iter().map(|snapshot| &snapshot.commit.totals);
+        let disks = snapshots.iter().flat_map(|snapshot| &snapshot.commit.disks);
+        // What decisions say of themselves may be anything.
+        let sum = |sum: u64, bytes: u64| sum.saturating_add(bytes);
+        Self {
+            logical_bytes: disks.map(|disk| disk.size).fold(0, sum),
+            new_bytes: totals.clone().map(|totals| totals.new_bytes).fold(0, sum),
+            stored_bytes: totals.clone().map(|totals| totals.stored_bytes).fold(0, sum),
+            data_bytes: totals
+                .map(|totals| totals.stored_bytes.saturating_sub(totals.metadata_bytes))
+                .fold(0, sum),
+        }
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]

@@ -17,7 +17,7 @@
 //! with `1 - C(N - m, k) / C(N, k)`, which is about `1 - (1 - k / N)^m`.
 //!
 //! # Memory
-//! At most `threads x region length` of buffers, pages of three times [`REGIONS_READ`] regions, some 100 bytes for each
+//! At most `READERS x region length` of buffers, which is less than what a backup holds afterwards, pages of three times [`REGIONS_READ`] regions, some 100 bytes for each
 //! audited region, and 16 bytes for each range that differs: [`RANGES_MAX`], and one more for each region.
 
 use super::feed::{REGIONS_READ, stored_pieces};
@@ -28,16 +28,20 @@ use crate::Extent;
 use crate::chunker::is_zero;
 use crate::error::EngineError;
 use crate::extent::normalized;
+use crate::frames::lock;
 use crate::map::reader::MapReader;
 use crate::map::sequence::StoredPiece;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::region::{REQUEST_LEN, RegionBuffer, RegionPool};
-use rayon::prelude::*;
 use repo_format::{ChunkId, Keys};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Holes are compared with zeros in pieces of so many bytes, about those of an average chunk.
 const HOLE_PIECE_LEN: u32 = 64 << 10;
+/// Regions that are read at a time, by threads that may wait: those of the pool have the chunks of other backups to do.
+const READERS: usize = 4;
 /// Ranges of a disk that are told apart; of what differs in a region beyond that, one range is made.
 const RANGES_MAX: usize = 1 << 20;
 
@@ -162,17 +166,46 @@ impl DiskAudit<'_, '_, '_, '_> {
             let (send, batches) = sync_channel(1);
             threads.spawn(move || self.read_pages(plan, regions, &send));
             for (batch, stored) in regions.chunks(REGIONS_READ).zip(batches) {
-                let compared: Vec<Compared> = batch
-                    .par_iter()
-                    .zip(stored?)
-                    .map(|(region, stored)| self.compare(plan, pool, *region, &stored))
-                    .collect::<Result<_, _>>()?;
-                for (region, compared) in batch.iter().zip(compared) {
-                    done(*region, compared);
+                for (region, compared) in batch.iter().zip(self.compare_batch(plan, pool, batch, &stored?)) {
+                    done(*region, compared?);
                 }
             }
             Ok(())
         })
+    }
+
+    /// Compares some regions, several at a time; the results are in their order, up to the first failure.
+    fn compare_batch(
+        &self,
+        plan: &DiskPlan<'_>,
+        pool: &RegionPool,
+        regions: &[u64],
+        stored: &[Vec<StoredPiece>],
+    ) -> Vec<Result<Compared, EngineError>> {
+        let next = AtomicUsize::new(0);
+        let results: Mutex<Vec<(usize, Result<Compared, EngineError>)>> = Mutex::default();
+        let read = || {
+            loop {
+                let position = next.fetch_add(1, Ordering::Relaxed);
+                let (Some(region), Some(stored)) = (regions.get(position), stored.get(position)) else {
+                    return;
+                };
+                let compared = self.compare(plan, pool, *region, stored);
+                if compared.is_err() {
+                    // Nothing more is begun.
+                    next.store(regions.len(), Ordering::Relaxed);
+                }
+                lock(&results).push((position, compared));
+            }
+        };
+        std::thread::scope(|threads| {
+            for _ in 0..READERS.min(regions.len()) {
+                threads.spawn(read);
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        results.sort_by_key(|(position, _)| *position);
+        results.into_iter().map(|(_, compared)| compared).collect()
     }
 
     /// Reads what the parent has of regions, a batch ahead, until nobody listens any more.
@@ -209,23 +242,29 @@ impl DiskAudit<'_, '_, '_, '_> {
         let mut compared =
             Compared { met: met.into_iter().filter_map(on_disk).collect(), ..Compared::default() };
         let mut buffer = pool.region(plan.source, Extent { start, length });
-        let mut differing: Vec<(u32, u32)> = Vec::new();
         for (position, piece) in expected.iter().enumerate() {
             load(&mut buffer, &expected[position..]).map_err(|source| EngineError::SourceAt {
                 disk: plan.key.to_owned(),
                 offset: start + u64::from(piece.start),
                 source,
             })?;
-            let bytes = buffer.bytes(piece.start, piece.end);
-            let is_same = piece.id.map_or_else(|| is_zero(bytes), |id| self.keys.chunk_id(bytes) == id);
-            if !is_same {
-                differing.push((piece.start, piece.end));
-            }
-            compared.bytes += bytes.len() as u64;
         }
+        // In the pool, while this thread waits.
+        let differing = rayon::scope(|_| self.differing(&buffer, &expected));
+        compared.bytes = expected.iter().map(|piece| u64::from(piece.end - piece.start)).sum();
         compared.differing = normalized(differing.into_iter().filter_map(on_disk).collect());
         tell(self.observer, Event::Progress(length))?;
         Ok(compared)
+    }
+
+    /// The pieces of a loaded region that are not what was expected.
+    fn differing(&self, buffer: &RegionBuffer<'_>, expected: &[Expected]) -> Vec<(u32, u32)> {
+        let is_same = |piece: &&Expected| {
+            let bytes = buffer.bytes(piece.start, piece.end);
+            piece.id.map_or_else(|| is_zero(bytes), |id| self.keys.chunk_id(bytes) == id)
+        };
+        let differing = expected.iter().filter(|piece| !is_same(piece));
+        differing.map(|piece| (piece.start, piece.end)).collect()
     }
 }
 

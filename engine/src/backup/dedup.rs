@@ -1,7 +1,8 @@
 //! Finding chunks that are stored already (PROTOCOL W5). One owner asks, in the order of the disks.
 
+use super::together::IndexAccess;
 use crate::error::EngineError;
-use crate::index::{IndexError, LocalIndex, Verdict};
+use crate::index::{IndexError, Verdict};
 use crate::repository::Repository;
 use crate::session::Session;
 use crate::snapshots;
@@ -22,7 +23,7 @@ pub(super) enum Found {
 pub(super) struct Dedup<'a, 's> {
     repository: &'a Repository<'s>,
     session: &'a Session,
-    index: &'a mut LocalIndex,
+    index: IndexAccess<'a>,
     /// New chunks since the last index checkpoint.
     recent: HashMap<ChunkId, u64>,
     next_new: u64,
@@ -35,11 +36,7 @@ pub(super) struct Dedup<'a, 's> {
 }
 
 impl<'a, 's> Dedup<'a, 's> {
-    pub(super) fn new(
-        repository: &'a Repository<'s>,
-        session: &'a Session,
-        index: &'a mut LocalIndex,
-    ) -> Self {
+    pub(super) fn new(repository: &'a Repository<'s>, session: &'a Session, index: IndexAccess<'a>) -> Self {
         Self {
             repository,
             session,
@@ -131,7 +128,7 @@ impl<'a, 's> Dedup<'a, 's> {
         if let Some(&usable) = self.undecided.get(&pack.session) {
             return Ok(usable);
         }
-        let Some(decision) = self.index.decision_of(pack.session).cloned() else { return Ok(false) };
+        let Some(decision) = self.index.decision_of(pack.session) else { return Ok(false) };
         match snapshots::read(self.repository, &decision) {
             Ok(Some(Decision::Commit(_))) => {
                 self.remember(pack.session, Verdict::Commit);

@@ -7,9 +7,11 @@
 //! `(PACKS_IN_FLIGHT + 3) x pack length` (packs being sealed or put, the one that the last region filled, the open
 //! data pack and the open map pack), plus the session's entries since the last index checkpoint, pages that wait
 //! (`ENTRIES_WAITING`) and at most the map reader's cached nodes. With the defaults and 2 threads:
-//! 5 x 32 MiB + 7 x 32 MiB = 384 MiB and some 60 MiB of small things, for any disk and any repository.
+//! 5 x 32 MiB + 7 x 32 MiB = 384 MiB and some 60 MiB of small things, for any disk and any repository. Backups that run
+//! together have less each: see `budget`.
 
 mod audit;
+mod budget;
 mod dedup;
 mod feed;
 mod indexing;
@@ -22,10 +24,12 @@ mod reading;
 mod report;
 pub(crate) mod sample;
 mod stages;
+mod together;
 mod unfinished;
 
 pub use audit::Audit;
 pub use report::{AuditReport, BackupReport, DiskReport};
+pub use together::Together;
 pub use unfinished::Unfinished;
 
 use crate::condemned;
@@ -49,6 +53,7 @@ use repo_format::{
     check_vm_name,
 };
 use std::collections::BTreeSet;
+use together::{IndexAccess, Resources};
 
 /// Sessions that are begun because the one before was aborted by a pruner.
 const ATTEMPTS: u64 = 3;
@@ -138,6 +143,29 @@ pub fn backup(
     job: &BackupJob<'_>,
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
+    let resources = Resources::alone(&repository.config().geometry);
+    back_up(repository, (IndexAccess::Own(index), &resources), job, observer)
+}
+
+/// As [`backup`], while others back up other VMs with the same [`Together`], each in a thread of its own.
+///
+/// # Errors
+/// As [`backup`].
+pub fn backup_together(
+    repository: &Repository<'_>,
+    together: &Together,
+    job: &BackupJob<'_>,
+    observer: &dyn Observer,
+) -> Result<BackupReport, EngineError> {
+    back_up(repository, (together.index(), &together.resources), job, observer)
+}
+
+fn back_up(
+    repository: &Repository<'_>,
+    (mut index, resources): (IndexAccess<'_>, &Resources),
+    job: &BackupJob<'_>,
+    observer: &dyn Observer,
+) -> Result<BackupReport, EngineError> {
     check(job)?;
     let mut attempts = 0;
     loop {
@@ -154,8 +182,8 @@ pub fn backup(
             leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
             Ok(plans)
         });
-        let attempt = Attempt { repository, job, session: &session, entropy: &entropy };
-        match planned.and_then(|plans| attempt.run(plans, index, observer)) {
+        let attempt = Attempt { repository, job, session: &session, entropy: &entropy, resources };
+        match planned.and_then(|plans| attempt.run(plans, index.reborrow(), observer)) {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => {}
             Err(error) => {
@@ -309,6 +337,7 @@ struct Attempt<'a, 'r, 's> {
     job: &'a BackupJob<'a>,
     session: &'a Session,
     entropy: &'a Entropy,
+    resources: &'a Resources,
 }
 
 impl Attempt<'_, '_, '_> {
@@ -316,9 +345,11 @@ impl Attempt<'_, '_, '_> {
     fn run(
         &self,
         mut plans: Vec<DiskPlan<'_>>,
-        index: &mut LocalIndex,
+        index: IndexAccess<'_>,
         observer: &dyn Observer,
     ) -> Result<Option<BackupReport>, EngineError> {
+        // From here on it holds regions and packs.
+        let share = self.resources.budget.enter();
         let frames = FrameReader::new(self.repository);
         let parent = self.session.parent.as_ref();
         let records = parent.map(|parent| self.session.condemned.applying_to(parent)).unwrap_or_default();
@@ -345,8 +376,9 @@ impl Attempt<'_, '_, '_> {
             plans: &plans,
             bases: &bases,
             usable: &usable,
+            resources: self.resources,
         };
-        let stored = pipeline::run(&context, index, observer)?;
+        let stored = pipeline::run(&context, index, share, observer)?;
         self.commit(&frames, &plans, &stored, observer)
     }
 

@@ -1,5 +1,6 @@
 //! Everything of a backup that is done in order, by one thread: looking chunks up, packing, maps, indexes.
 
+use super::budget::{MAP_PACK_PART, Share};
 use super::dedup::{Dedup, Found};
 use super::indexing::Indexing;
 use super::paging::Paging;
@@ -51,6 +52,10 @@ pub(super) struct Owner<'o, 'a, 'f, 'r, 's, 't> {
     tasks: Tasks<'o, 't>,
     channels: Channels<'t>,
     dedup: Dedup<'o, 's>,
+    /// What it may hold in memory.
+    share: Share<'o>,
+    /// Regions that have entered.
+    granted: u64,
     observer: &'o dyn Observer,
     /// Chunked regions that wait for earlier ones, and the next one to look up.
     chunked: BTreeMap<u64, ChunkedRegion<'t>>,
@@ -75,14 +80,18 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         context: &'o Context<'a, 'f, 'r, 's>,
         stages: &'t Stages<'t>,
         (tasks, channels): (Tasks<'o, 't>, Channels<'t>),
-        dedup: Dedup<'o, 's>,
+        (dedup, share): (Dedup<'o, 's>, Share<'o>),
         observer: &'o dyn Observer,
     ) -> Result<Self, EngineError> {
         let session = context.session;
         let pack_len = context.repository.config().geometry.pack_len;
-        let builder = |kind| {
-            let of = (session.writer.clone(), session.id);
-            PackBuilder::new(kind, of, pack_len, Arc::clone(&stages.bodies))
+        let of = || (session.writer.clone(), session.id);
+        let data = PackBuilder::new(PackKind::Data, of(), pack_len, Arc::clone(&stages.bodies));
+        // Long allocations of data packs are not for short map packs.
+        let map = if context.resources.budget.is_shared() {
+            PackBuilder::new(PackKind::Map, of(), pack_len / MAP_PACK_PART, Arc::default())
+        } else {
+            PackBuilder::new(PackKind::Map, of(), pack_len, Arc::clone(&stages.bodies))
         };
         Ok(Self {
             context,
@@ -90,16 +99,18 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             tasks,
             channels,
             dedup,
+            share,
+            granted: 0,
             observer,
             chunked: BTreeMap::new(),
             next_lookup: 0,
             decided: VecDeque::new(),
             next_pack: 0,
-            data: builder(PackKind::Data),
+            data,
             first_in_pack: 0,
             places: VecDeque::new(),
             first_place: 0,
-            paging: Paging::begin(context, builder(PackKind::Map))?,
+            paging: Paging::begin(context, map)?,
             indexing: Indexing::default(),
             packs_in_flight: 0,
             totals: Totals::default(),
@@ -124,16 +135,19 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         let total = self.context.plans.iter().map(|plan| total_length(&plan.areas)).sum();
         let disk = self.context.plans.iter().map(|plan| plan.key).collect::<Vec<_>>().join(", ");
         begin(self.observer, Phase::Backup { disk }, total)?;
-        for _ in 0..parallelism() + REGIONS_AHEAD {
-            self.grant();
-        }
+        self.grant();
         let mut regions = None;
         while regions != Some(self.next_pack) {
             match self.receive()? {
                 Event::Loaded(region) => {
                     self.spawn(move |stages| stages.chunk(region).map(Event::Chunked));
                 }
-                Event::Fed(count) => regions = Some(count),
+                Event::Fed(count) => {
+                    regions = Some(count);
+                    // What is not needed any more.
+                    (count..self.granted).for_each(|_| self.share.give_region());
+                    self.granted = u64::MAX;
+                }
                 Event::Chunked(region) => self.look_up_ready(region)?,
                 Event::Encoded(encoded) => {
                     let position =
@@ -143,6 +157,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
                 other => self.note_stored(other)?,
             }
             self.pack_ready()?;
+            self.grant();
             self.tell_index_failure()?;
         }
         Ok(())
@@ -166,9 +181,13 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
         }
     }
 
-    fn grant(&self) {
-        // The feed may have ended already.
-        let _ended = self.channels.credits.send(());
+    /// Lets regions in, as many as there is room for.
+    fn grant(&mut self) {
+        while self.granted < u64::MAX && self.share.take_region(parallelism() + REGIONS_AHEAD) {
+            self.granted += 1;
+            // The feed may have ended already.
+            let _ended = self.channels.credits.send(());
+        }
     }
 
     /// Has something done by the pool; what comes of it reaches the owner as an event.
@@ -236,13 +255,13 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
 
     /// Packs the regions whose turn it is, while few packs are on their way.
     fn pack_ready(&mut self) -> Result<(), EngineError> {
-        while self.packs_in_flight < packs_in_flight()
-            && self.decided.front().is_some_and(|region| region.encoded.is_some())
+        while self.decided.front().is_some_and(|region| region.encoded.is_some())
+            && self.share.has_room_for_pack(self.packs_in_flight, packs_in_flight())
         {
             let region = self.decided.pop_front().expect("there is a first one");
             self.next_pack += 1;
             self.pack(region)?;
-            self.grant();
+            self.share.give_region();
         }
         Ok(())
     }
@@ -334,6 +353,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
 
     fn note_pack(&mut self, pack: PackRef) -> Result<(), EngineError> {
         self.packs_in_flight -= 1;
+        self.share.packs_left(self.packs_in_flight);
         let len = u64::from(pack.len);
         if pack.name.kind == PackKind::Map {
             self.totals.map_packs += 1;

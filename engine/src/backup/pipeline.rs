@@ -7,20 +7,19 @@
 //! is no circle to wait in. The first failure stops all stages.
 
 use super::StoredDisk;
+use super::budget::Share;
 use super::dedup::Dedup;
 use super::feed::feed;
 use super::owner::{Owner, packs_in_flight};
 use super::plan::DiskPlan;
 use super::reading::{LoadedRegion, READERS, read_regions};
 use super::stages::{ChunkedRegion, EncodedRegion, Stages};
-use crate::buffers::BufferPool;
+use super::together::{IndexAccess, Resources};
 use crate::chunker::Chunker;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
-use crate::index::LocalIndex;
 use crate::map::reader::MapReader;
 use crate::observer::Observer;
-use crate::region::RegionPool;
 use crate::repository::Repository;
 use crate::session::{Session, create};
 use crate::threads::{AtomicBool, Mutex, Receiver, Sender, channel, lock, scope, tasks};
@@ -38,6 +37,7 @@ pub(super) struct Context<'a, 'f, 'r, 's> {
     pub(super) plans: &'a [DiskPlan<'a>],
     pub(super) bases: &'a [MapReader<'f, 'r, 's>],
     pub(super) usable: &'a (dyn Fn(&PackName) -> bool + Sync),
+    pub(super) resources: &'a Resources,
 }
 
 /// What a run has put into the store.
@@ -78,7 +78,8 @@ pub(super) struct Channels<'a> {
 /// Runs the pipeline over all touched regions of all disks.
 pub(super) fn run(
     context: &Context<'_, '_, '_, '_>,
-    index: &mut LocalIndex,
+    index: IndexAccess<'_>,
+    share: Share<'_>,
     observer: &dyn Observer,
 ) -> Result<Stored, EngineError> {
     let config = context.repository.config();
@@ -99,12 +100,12 @@ pub(super) fn run(
         entropy: context.entropy,
         compression: context.compression,
         chunker: Chunker::new(&config.geometry.chunker, keys.chunker_seed()),
-        pool: RegionPool::new(config.geometry.region_len),
+        pool: &context.resources.regions,
         session_key,
         sealed_session_key,
         encoders: std::sync::Mutex::default(),
-        outputs: BufferPool::default(),
-        bodies: Arc::default(),
+        outputs: &context.resources.outputs,
+        bodies: Arc::clone(&context.resources.bodies),
         stopped: AtomicBool::new(false),
     };
     let (events, received) = channel();
@@ -137,7 +138,7 @@ pub(super) fn run(
         tasks(|tasks| {
             let channels = Channels { events, received, credits, puts };
             let dedup = Dedup::new(context.repository, context.session, index);
-            let owner = Owner::new(context, stages, (tasks, channels), dedup, observer);
+            let owner = Owner::new(context, stages, (tasks, channels), (dedup, share), observer);
             owner.inspect_err(|_| stages.stop())?.run()
         })
     })

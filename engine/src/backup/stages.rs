@@ -32,12 +32,12 @@ pub(super) struct Stages<'a> {
     pub(super) entropy: &'a Entropy,
     pub(super) compression: i32,
     pub(super) chunker: Chunker,
-    pub(super) pool: RegionPool,
+    pub(super) pool: &'a RegionPool,
     pub(super) session_key: SessionKey,
     pub(super) sealed_session_key: SealedSessionKey,
     pub(super) encoders: Mutex<Vec<Encoder>>,
     /// For encoded regions.
-    pub(super) outputs: BufferPool,
+    pub(super) outputs: &'a BufferPool,
     /// For packs.
     pub(super) bodies: Arc<BufferPool>,
     /// Set by the first failure: nobody begins anything new.

@@ -14,6 +14,7 @@ mod order;
 mod pruner;
 mod repack;
 mod scale;
+mod together;
 mod watched;
 
 use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};

@@ -1,0 +1,268 @@
+//! How much memory backups that run at the same time may hold, and how they share it.
+//!
+//! What a backup holds is counted in two units, as in [`super`]: a *region* on its way through the pipeline (its bytes and
+//! their encoded form), and a *pack* that is sealed or put. There are *places*: for each, the least that a backup gets
+//! along with is set aside, which is one region, one pack on its way, the open data pack, the open map pack, and a map pack
+//! that becomes full together with a data pack. As many places are kept as there are backups still to come or running, and
+//! as the memory has room for. What is left over is lent, in equal parts to those that have a place: no backup gets more
+//! than its part, however much is free.
+//!
+//! # Nobody waits in a circle
+//! A backup waits here in one place only, before it begins to read: for a place. There it holds nothing of the budget.
+//! Inside it never waits: what it asks for beyond its least it gets or does not get, and with its least alone it comes to
+//! its end. Places are set aside before anything is lent, so a loan never keeps another one from its least: a source that
+//! is slow, or stands still, holds the least of one place and its own part of the rest.
+
+use repo_format::Geometry;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A map pack of a backup that shares its memory is full at this part of a pack: maps are about a hundredth of the data, so
+/// that is a request for each few GiB.
+pub(super) const MAP_PACK_PART: u32 = 4;
+
+/// The memory that backups may hold together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    units: Units,
+    state: Mutex<State>,
+    /// When somebody has left a place.
+    left: Condvar,
+}
+
+/// What is counted, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Units {
+    total: u64,
+    /// What one place sets aside.
+    least: u64,
+    region: u64,
+    pack: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Backups that run or may still come.
+    expected: usize,
+    inside: usize,
+    /// Lent to those inside.
+    lent: u64,
+    /// The most that was ever set aside for those inside and lent.
+    peak: u64,
+}
+
+impl Budget {
+    /// One backup has all that it can use.
+    pub(super) fn unlimited() -> Self {
+        let units = Units { total: u64::MAX, least: 0, region: 0, pack: 0 };
+        Self::new(units, 1)
+    }
+
+    /// For so many backups of a repository, which hold at most about `memory_bytes` together, or what one needs at least if that is
+    /// more.
+    pub(super) fn shared(geometry: &Geometry, memory_bytes: u64, backups: usize) -> Self {
+        let (region, pack) = (2 * u64::from(geometry.region_len), u64::from(geometry.pack_len));
+        let least = region + 2 * pack + 2 * (pack / u64::from(MAP_PACK_PART));
+        Self::new(Units { total: memory_bytes.max(least), least, region, pack }, backups)
+    }
+
+    fn new(units: Units, backups: usize) -> Self {
+        let state = State { expected: backups, inside: 0, lent: 0, peak: 0 };
+        Self { units, state: Mutex::new(state), left: Condvar::new() }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.units.least > 0
+    }
+
+    /// Waits for a place.
+    pub(super) fn enter(&self) -> Share<'_> {
+        let mut state = self.state();
+        while state.inside > 0 && state.inside >= self.places(&state) {
+            state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.inside += 1;
+        self.note_peak(&mut state);
+        Share { budget: self, regions: 0, packs: 1 }
+    }
+
+    /// Notes that one of the backups has ended, or will not come.
+    pub(super) fn one_ended(&self) {
+        let mut state = self.state();
+        state.expected = state.expected.saturating_sub(1);
+    }
+
+    /// The most bytes that were ever held, as they are counted here.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.state().peak
+    }
+
+    /// How many backups can have a place at a time, of those that are expected.
+    fn places(&self, state: &State) -> usize {
+        let room = self.units.total.checked_div(self.units.least).unwrap_or(u64::MAX);
+        state.expected.max(state.inside).min(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    /// Lends `bytes` to a backup that has borrowed `borrowed` of the same kind: regions or packs, each up to half of its part.
+    fn lend(&self, bytes: u64, borrowed: u64) -> bool {
+        let mut state = self.state();
+        let set_aside = self.units.least.saturating_mul(self.places(&state) as u64);
+        let rest = self.units.total.saturating_sub(set_aside);
+        let part = rest / state.inside.max(1) as u64;
+        let is_there = borrowed + bytes <= part / 2 && state.lent + bytes <= rest;
+        if is_there {
+            state.lent += bytes;
+            self.note_peak(&mut state);
+        }
+        is_there
+    }
+
+    fn take_back(&self, bytes: u64) {
+        self.state().lent -= bytes;
+    }
+
+    fn note_peak(&self, state: &mut State) {
+        state.peak = state.peak.max(self.units.least * state.inside as u64 + state.lent);
+    }
+
+    // A panic elsewhere cannot leave the counts half changed.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one running backup has of a budget. All of it goes back when it is dropped.
+pub(super) struct Share<'b> {
+    budget: &'b Budget,
+    /// Regions on their way; the first one is its own.
+    regions: usize,
+    /// Packs that may be on their way; the first one is its own.
+    packs: usize,
+}
+
+impl Share<'_> {
+    /// Whether there is room for one more region, which is taken then; never for more than `most`.
+    pub(super) fn take_region(&mut self, most: usize) -> bool {
+        let is_there = self.regions < most
+            && (self.regions == 0 || self.borrow(self.budget.units.region, self.regions - 1));
+        self.regions += usize::from(is_there);
+        is_there
+    }
+
+    /// Gives back what a region took.
+    pub(super) fn give_region(&mut self) {
+        self.regions -= 1;
+        if self.regions > 0 {
+            self.budget.take_back(self.budget.units.region);
+        }
+    }
+
+    /// Whether, with so many packs on their way, there is room for one more; never for more than `most`.
+    pub(super) fn has_room_for_pack(&mut self, in_flight: usize, most: usize) -> bool {
+        if in_flight < self.packs {
+            return true;
+        }
+        let is_there = in_flight < most && self.borrow(self.budget.units.pack, self.packs - 1);
+        self.packs += usize::from(is_there);
+        in_flight < self.packs
+    }
+
+    /// Gives back what packs took that have arrived, when so many are still on their way.
+    pub(super) fn packs_left(&mut self, in_flight: usize) {
+        while self.packs > in_flight.max(1) {
+            self.packs -= 1;
+            self.budget.take_back(self.budget.units.pack);
+        }
+    }
+
+    fn borrow(&self, unit: u64, borrowed: usize) -> bool {
+        self.budget.lend(unit, unit * borrowed as u64)
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.packs_left(0);
+        while self.regions > 0 {
+            self.give_region();
+        }
+        self.budget.state().inside -= 1;
+        self.budget.left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regions of 2 and packs of 4 bytes, so the least is 12.
+    fn budget(total: u64, backups: usize) -> Budget {
+        Budget::new(Units { total, least: 12, region: 2, pack: 4 }, backups)
+    }
+
+    fn regions(share: &mut Share<'_>) -> usize {
+        (0..9).take_while(|_| share.take_region(5)).count()
+    }
+
+    #[test]
+    fn the_least_is_a_region_and_the_packs_that_it_may_fill() {
+        let geometry = Geometry::default();
+        let mib = |count: u64| count << 20;
+        let (region, pack, map) = (mib(32), mib(32), mib(8));
+        assert_eq!(Budget::shared(&geometry, 0, 1).units.total, region + 2 * pack + 2 * map);
+    }
+
+    #[test]
+    fn one_backup_alone_has_all_that_it_wants() {
+        for budget in [Budget::unlimited(), budget(100, 1)] {
+            let mut share = budget.enter();
+            assert_eq!(regions(&mut share), 5);
+            let packs: Vec<bool> = (0..5).map(|in_flight| share.has_room_for_pack(in_flight, 4)).collect();
+            assert_eq!(packs, [true, true, true, true, false]);
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_for_others_is_not_lent() {
+        let budget = budget(3 * 12 + 7, 3);
+        let mut share = budget.enter();
+        // Half of 7 for each kind.
+        assert_eq!((regions(&mut share), share.has_room_for_pack(1, 4)), (2, false));
+        budget.one_ended();
+        // Half of 19.
+        assert_eq!((regions(&mut share), share.has_room_for_pack(1, 4)), (3, true));
+        assert!(share.has_room_for_pack(2, 4) && !share.has_room_for_pack(3, 4));
+        assert_eq!(budget.peak_bytes(), 12 + 4 * 2 + 2 * 4);
+    }
+
+    #[test]
+    fn the_rest_is_lent_in_equal_parts_and_comes_back() {
+        let budget = budget(2 * 12 + 16, 2);
+        let mut first = budget.enter();
+        assert_eq!(regions(&mut first), 5);
+        let mut second = budget.enter();
+        assert_eq!(regions(&mut second), 3);
+        first.give_region();
+        assert!(!first.take_region(5), "it has more than its part");
+        (0..2).for_each(|_| first.give_region());
+        assert!(first.take_region(5));
+        drop(first);
+        assert_eq!(budget.state().lent, 2 * 2);
+        assert_eq!(regions(&mut second), 2);
+        drop(second);
+        let state = budget.state();
+        assert_eq!((state.lent, state.inside), (0, 0));
+    }
+
+    #[test]
+    fn packs_that_have_arrived_give_back_what_they_took() {
+        let budget = budget(12 + 24, 1);
+        let mut share = budget.enter();
+        assert!((0..4).all(|in_flight| share.has_room_for_pack(in_flight, 8)));
+        assert!(!share.has_room_for_pack(4, 8));
+        share.packs_left(3);
+        assert_eq!(budget.state().lent, 2 * 4);
+        share.packs_left(0);
+        assert_eq!(budget.state().lent, 0);
+        assert!(share.has_room_for_pack(0, 8), "its own");
+    }
+}

@@ -1,0 +1,127 @@
+//! What backups share that run at the same time in one process: the local index, memory, and buffers.
+
+use super::budget::Budget;
+use crate::buffers::BufferPool;
+use crate::index::{Hits, IndexError, LocalIndex, Verdict};
+use crate::region::RegionPool;
+use repo_format::{BlobName, ChunkId, DecisionName, Geometry, Index, SessionId};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Several backups of one repository, of different VMs, in threads of their own: what they have together.
+///
+/// However many there are, the memory of their regions and packs has one bound, and the others do not wait for one whose
+/// source is slow: ARCHITECTURE.md has the rules. The index is one: what a backup has stored and indexed is known to those
+/// that come after it, and is used once it is committed. While a large table is merged, those that look something up wait.
+pub struct Together {
+    index: RwLock<LocalIndex>,
+    pub(super) resources: Resources,
+}
+
+impl Together {
+    /// For `backups` backups of a repository of that geometry. Their regions and packs take at most about `memory_bytes`,
+    /// or what one backup cannot do without, if that is more.
+    #[must_use]
+    pub fn new(index: LocalIndex, geometry: &Geometry, memory_bytes: u64, backups: usize) -> Self {
+        let budget = Budget::shared(geometry, memory_bytes, backups);
+        Self { index: RwLock::new(index), resources: Resources::new(geometry, budget) }
+    }
+
+    /// Notes that one of the backups has ended, however it did, or will not be begun: nothing is kept for it any more.
+    pub fn one_ended(&self) {
+        self.resources.budget.one_ended();
+    }
+
+    /// The most bytes that regions and packs of all backups took at one time, as they are counted beforehand.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.resources.budget.peak_bytes()
+    }
+
+    pub(super) fn index(&self) -> IndexAccess<'_> {
+        IndexAccess::Shared(&self.index)
+    }
+}
+
+/// Memory, and allocations that are used again.
+pub(super) struct Resources {
+    pub(super) budget: Budget,
+    pub(super) regions: RegionPool,
+    /// For encoded regions.
+    pub(super) outputs: BufferPool,
+    /// For packs.
+    pub(super) bodies: Arc<BufferPool>,
+}
+
+impl Resources {
+    /// For one backup, which has all that it can use.
+    pub(super) fn alone(geometry: &Geometry) -> Self {
+        Self::new(geometry, Budget::unlimited())
+    }
+
+    fn new(geometry: &Geometry, budget: Budget) -> Self {
+        let regions = RegionPool::new(geometry.region_len);
+        Self { budget, regions, outputs: BufferPool::default(), bodies: Arc::default() }
+    }
+}
+
+/// The local index, as one backup has it.
+pub(super) enum IndexAccess<'a> {
+    Own(&'a mut LocalIndex),
+    Shared(&'a RwLock<LocalIndex>),
+}
+
+impl IndexAccess<'_> {
+    pub(super) fn reborrow(&mut self) -> IndexAccess<'_> {
+        match self {
+            Self::Own(index) => IndexAccess::Own(index),
+            Self::Shared(index) => IndexAccess::Shared(index),
+        }
+    }
+
+    pub(super) fn lookup(&self, id: &ChunkId) -> Hits {
+        self.read(|index| index.lookup(id))
+    }
+
+    pub(super) fn decision_of(&self, session: SessionId) -> Option<DecisionName> {
+        self.read(|index| index.decision_of(session).cloned())
+    }
+
+    pub(super) fn verdict(&self, session: SessionId) -> Option<Verdict> {
+        self.read(|index| index.verdict(session))
+    }
+
+    pub(super) fn add(&mut self, covered: &[BlobName], added: &Index) -> Result<(), IndexError> {
+        self.write(|index| index.add(covered, added))
+    }
+
+    pub(super) fn remember_verdict(
+        &mut self,
+        session: SessionId,
+        verdict: Verdict,
+    ) -> Result<(), IndexError> {
+        self.write(|index| index.remember_verdict(session, verdict))
+    }
+
+    fn read<T>(&self, action: impl FnOnce(&LocalIndex) -> T) -> T {
+        match self {
+            Self::Own(index) => action(index),
+            Self::Shared(index) => action(&read(index)),
+        }
+    }
+
+    fn write<T>(&mut self, action: impl FnOnce(&mut LocalIndex) -> T) -> T {
+        match self {
+            Self::Own(index) => action(index),
+            Self::Shared(index) => action(&mut write(index)),
+        }
+    }
+}
+
+// A backup that panicked ends the others as well.
+fn read(index: &RwLock<LocalIndex>) -> RwLockReadGuard<'_, LocalIndex> {
+    index.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(index: &RwLock<LocalIndex>) -> RwLockWriteGuard<'_, LocalIndex> {
+    index.write().unwrap_or_else(PoisonError::into_inner)
+}
