@@ -302,7 +302,7 @@ impl<'r, 's> FrameReader<'r, 's> {
     /// Opens and decodes one frame out of fetched bytes, in place, and checks its id. One that does not open is read
     /// again, and the pack's header with it: bytes may be changed on their way as well as where they are kept.
     ///
-    /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. `plain` becomes the payload.
+    /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. The scratch's plain bytes become the payload.
     pub(crate) fn open(
         &self,
         opener: &PackOpener,
@@ -360,9 +360,9 @@ impl<'r, 's> FrameReader<'r, 's> {
         let keys = self.repository.keys();
         let frame = FrameEntry::at(location, kind);
         let result = opener.open_frame(location.offset, &frame, sealed).and_then(|encoded| {
-            scratch.plain.resize(location.plain_len as usize, 0);
-            scratch.decoder.decode_into(location.codec, encoded, &mut scratch.plain)?;
-            keys.check_payload(kind, location.id, &scratch.plain)
+            let (decoder, plain) = scratch.parts(location.plain_len as usize);
+            decoder.decode_into(location.codec, encoded, plain)?;
+            keys.check_payload(kind, location.id, plain)
         });
         result.map_err(|source| EngineError::Damaged { name: location.pack.name.blob(), source })
     }
@@ -441,7 +441,7 @@ impl<'r, 's> FrameReader<'r, 's> {
             let sealed = fetch.frame(&mut bytes, location).map(|sealed| sealed.to_vec());
             let payload = sealed.and_then(|mut sealed| {
                 self.open(&opener, kind, location, &mut sealed, scratch)?;
-                Ok(scratch.plain.clone())
+                Ok(scratch.plain().to_vec())
             });
             lock(results)[member] = Some(payload);
         }
@@ -483,8 +483,26 @@ pub(crate) type Payload = Result<Vec<u8>, EngineError>;
 /// What a thread needs to open frames, used again and again.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    pub(crate) plain: Vec<u8>,
+    /// As long as the longest payload so far, so that it is not filled with zeros for each.
+    memory: Vec<u8>,
+    plain_len: usize,
     decoder: Decoder,
+}
+
+impl Scratch {
+    /// The payload that was opened last.
+    pub(crate) fn plain(&self) -> &[u8] {
+        &self.memory[..self.plain_len]
+    }
+
+    /// What decodes, and room for a payload.
+    fn parts(&mut self, plain_len: usize) -> (&mut Decoder, &mut [u8]) {
+        if self.memory.len() < plain_len {
+            self.memory.resize(plain_len, 0);
+        }
+        self.plain_len = plain_len;
+        (&mut self.decoder, &mut self.memory[..plain_len])
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

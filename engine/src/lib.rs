@@ -9,6 +9,7 @@ pub mod chunker;
 mod condemned;
 pub mod contents;
 pub mod diff;
+mod direct;
 mod directory;
 pub mod entropy;
 pub mod error;

@@ -195,7 +195,7 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
                 continue;
             }
             for offset in places.iter().map(|member| chunk(member).offset) {
-                let (target, plain) = (self.job.target, scratch.plain.as_slice());
+                let (target, plain) = (self.job.target, scratch.plain());
                 let len = plain.len() as u64;
                 written += match self.existing {
                     Some(existing) => existing.write(target, offset, plain, there)?,

@@ -12,8 +12,10 @@ mod suitable;
 mod temporary;
 
 use super::{BlobStore, Page, Put, StoreError};
+use crate::direct::AlignedPool;
 use repo_format::BlobName;
 use root::{Root, is_hidden};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -34,6 +36,8 @@ const COMPARE_LEN: usize = 1 << 20;
 #[derive(Debug)]
 pub struct LocalStore {
     root: Root,
+    /// What packs go through to the disk.
+    pool: AlignedPool,
 }
 
 impl LocalStore {
@@ -66,7 +70,7 @@ impl LocalStore {
         let root = Root::open(path).map_err(|source| failed("open", path, source))?;
         suitable::check(&root)?;
         temporary::remove_leftovers(&root);
-        Ok(Self { root })
+        Ok(Self { root, pool: AlignedPool::default() })
     }
 
     /// Makes and removes a hard link, to learn whether that works before anything is stored.
@@ -90,7 +94,7 @@ impl LocalStore {
             result => result?,
         };
         let temporary = Temporary::create(&self.root)?;
-        temporary.write(bytes)?;
+        temporary.write(bytes, &self.pool)?;
         match temporary.link_to(&dir, leaf)? {
             Linked::Done => {}
             // Another creator was faster: the next attempt compares.
@@ -215,8 +219,15 @@ fn read_range(file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // The length is a file's, which anyone may have put there: it must not end the process.
     bytes.try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    bytes.resize(length, 0);
-    file.read_exact_at(&mut bytes, start)?;
+    while bytes.len() < length {
+        let at = start + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(length);
     Ok(bytes)
 }
 

@@ -1,7 +1,8 @@
 //! Restoring into a new file.
 
+use super::blocks::BlockWriter;
 use super::partial::{Existing, PartialFile};
-use super::{DiskTarget, checked_end, len_of};
+use super::{DiskTarget, TargetError, checked_end, len_of};
 use std::io;
 use std::path::Path;
 
@@ -12,8 +13,9 @@ pub struct FileTarget {
     partial: PartialFile,
     size: u64,
     incomplete: Incomplete,
-    /// What is in it was not made by this restore: zeros have to be made where they are wanted.
-    goes_on: bool,
+    /// What writes it; nothing if what is in it was not made by this restore: then zeros have to be made where they are
+    /// wanted, and little is written.
+    blocks: Option<BlockWriter>,
 }
 
 /// What becomes of a file that is not complete when its restore has ended.
@@ -35,7 +37,8 @@ impl FileTarget {
     pub fn create(path: &Path, size: u64, existing: Existing, incomplete: Incomplete) -> io::Result<Self> {
         let partial = PartialFile::open(path, existing)?;
         partial.begin(size)?;
-        Ok(Self { partial, size, incomplete, goes_on: false })
+        let blocks = Some(partial.in_blocks(size)?);
+        Ok(Self { partial, size, incomplete, blocks })
     }
 
     /// Goes on with what an interrupted restore of a disk of `size` bytes left; what it holds is to be compared. It is kept
@@ -47,7 +50,27 @@ impl FileTarget {
         let partial = PartialFile::open(path, existing)?;
         partial.keep();
         partial.go_on(size)?;
-        Ok(Self { partial, size, incomplete: Incomplete::Kept, goes_on: true })
+        Ok(Self { partial, size, incomplete: Incomplete::Kept, blocks: None })
+    }
+}
+
+impl FileTarget {
+    /// Writes what waits for more.
+    fn write_out(&self) -> Result<(), TargetError> {
+        self.blocks.as_ref().map_or(Ok(()), |blocks| self.written(blocks.write_out()))
+    }
+
+    fn written(&self, result: io::Result<()>) -> Result<(), TargetError> {
+        result.map_err(|source| self.partial.failed("write", source))
+    }
+}
+
+impl Drop for FileTarget {
+    fn drop(&mut self) {
+        if self.incomplete == Incomplete::Kept {
+            // What does not get there is restored again.
+            let _ = self.write_out();
+        }
     }
 }
 
@@ -57,23 +80,28 @@ impl DiskTarget for FileTarget {
         if self.incomplete == Incomplete::Kept {
             self.partial.keep();
         }
-        Ok(self.partial.write_at(offset, data)?)
+        match &self.blocks {
+            Some(blocks) => Ok(self.written(blocks.write_at(offset, data))?),
+            None => Ok(self.partial.write_at(offset, data)?),
+        }
     }
 
     fn zero_at(&self, offset: u64, length: u64) -> io::Result<()> {
         let end = checked_end(offset, length, self.size)?;
-        // Else a hole from the start, and no range is written twice.
-        if self.goes_on {
-            self.partial.zero_at(offset, end)?;
+        match &self.blocks {
+            // It is a hole from the start, and no range is written twice.
+            Some(blocks) => Ok(self.written(blocks.leave_hole(offset, end))?),
+            None => Ok(self.partial.zero_at(offset, end)?),
         }
-        Ok(())
     }
 
     fn flush(&self) -> io::Result<()> {
+        self.write_out()?;
         Ok(self.partial.flush()?)
     }
 
     fn finish(&self) -> io::Result<()> {
+        self.write_out()?;
         Ok(self.partial.finish(self.size)?)
     }
 }

@@ -1,5 +1,6 @@
 //! Where a restore writes a disk to.
 
+mod blocks;
 mod device;
 mod file;
 mod identity;

@@ -1,5 +1,6 @@
 //! A file that appears under its name only when it is complete.
 
+use super::blocks::BlockWriter;
 use super::device::zero_range;
 use super::{TargetError, failed, len_of, shown};
 use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
@@ -89,6 +90,18 @@ impl PartialFile {
     /// Says that it is to stay if it is not complete.
     pub(super) fn keep(&self) {
         self.is_kept.store(true, SeqCst);
+    }
+
+    /// Lets a file that has just begun be written in whole blocks; it is to have `size` bytes.
+    pub(super) fn in_blocks(&self, size: u64) -> Result<BlockWriter, TargetError> {
+        let file = self.file.try_clone().map_err(|source| self.failed("create", source))?;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::DIRECT;
+        let direct =
+            OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(&self.partial);
+        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        // Without it, or if somebody put another file there, the page cache will do.
+        let direct = direct.ok().filter(|direct| identity(direct).ok() == identity(&file).ok());
+        Ok(BlockWriter::new(file, direct, size))
     }
 
     /// Begins a file that is written from front to back.

@@ -148,7 +148,7 @@ impl DiskView<'_, '_> {
             let place = claim.key();
             let chunk = fetch.frame(&mut bytes, place).and_then(|sealed| {
                 frames.open(opener, FrameKind::Chunk, place, sealed, &mut scratch)?;
-                Ok(Chunk::from(scratch.plain.as_slice()))
+                Ok(Chunk::from(scratch.plain()))
             });
             let weight = u64::from(place.plain_len) + CHUNK_BESIDE;
             claim.settle(chunk.map_err(Arc::new), Some(weight));

@@ -5,10 +5,11 @@
 //! shared lock on `.tmp` and removed under an exclusive one.
 
 use super::root::{Root, TEMPORARY_DIR};
+use crate::direct::{AlignedPool, write_new};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -68,8 +69,8 @@ impl Temporary {
     }
 
     /// Writes the whole content, durably.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        (&self.file).write_all(bytes)?;
+    pub(super) fn write(&self, bytes: &[u8], pool: &AlignedPool) -> io::Result<()> {
+        write_new(&self.file, bytes, pool)?;
         self.file.sync_all()
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::direct::AlignedPool;
 use crate::store::{BlobInfo, Foreign, conformance};
 use std::ffi::OsStr;
 use std::fs;
@@ -112,7 +113,7 @@ fn opening_removes_the_leftovers_of_dead_processes_only() {
     LocalStore::open(dir.path()).unwrap();
     assert_eq!(leftovers(&dir), [live.name()]);
     let blobs = store.root.make_dir("d").unwrap();
-    live.write(b"1").unwrap();
+    live.write(b"1", &AlignedPool::default()).unwrap();
     assert_eq!(live.link_to(&blobs, "x").unwrap(), Linked::Done);
     assert_eq!(store.get(&name("d/x"), None).unwrap(), b"1");
 }
