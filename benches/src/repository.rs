@@ -1,6 +1,8 @@
 //! Repositories and backups with everything at its default, and all randomness from fixed seeds.
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
@@ -84,7 +86,7 @@ pub fn back_up(
         disks: vec![JobDisk::new(DISK, run.source)],
         reading: Reading::Changes,
         audit: Audit::Off,
-        compression: run.level,
+        compression: Compression::Level(run.level),
         tags: Vec::new(),
         properties: Vec::new(),
         time: EPOCH + u64::from(run.number),

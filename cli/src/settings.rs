@@ -10,6 +10,7 @@ use crate::password::Origin;
 use crate::profile::Profile;
 use crate::progress::Screen;
 use crate::vsphere::VSphereArguments;
+use keepstone_engine::backup;
 use repo_format::WriterId;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -20,11 +21,13 @@ pub(crate) const PASSWORD_VARIABLE: &str = "KEEPSTONE_PASSWORD";
 const DEFAULT_WRITER: &str = "default";
 /// What the local index may take on disk: the entries of some 150 million chunks.
 const DEFAULT_INDEX_BUDGET: u64 = 8 << 30;
-/// zstd's level for a local repository: level 3 saves 2 % of space and costs 20 % of the speed, and a local disk is
-/// faster than either.
+/// zstd's level to begin with for a local repository: level 3 saves 2 % of space and costs 20 % of the speed, and most
+/// local disks are faster than either.
 const LOCAL_LEVEL: i32 = 1;
-/// zstd's level for a repository that a network is in front of: most networks are slower than level 3.
+/// zstd's level to begin with for a repository that a network is in front of: most networks are slower than level 3.
 const REMOTE_LEVEL: i32 = 3;
+/// What `auto` keeps to: above, a processor compresses less than 50 MB/s, and gains a per cent or two.
+const AUTO_LEVELS: std::ops::RangeInclusive<i32> = 1..=9;
 const LEVELS: std::ops::RangeInclusive<i32> = 1..=19;
 
 /// How much is said on standard error.
@@ -41,19 +44,20 @@ pub(crate) enum Verbosity {
 /// How hard new chunks are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
-    /// As fits the repository.
+    /// As fits the repository and how fast it takes packs.
     Auto,
     /// zstd's level, 1 to 19.
     Level(i32),
 }
 
 impl Compression {
-    /// zstd's level for a repository there.
-    pub(crate) fn level(self, location: &Location<'_>) -> i32 {
+    /// What that means for a repository there.
+    pub(crate) fn of(self, location: &Location<'_>) -> backup::Compression {
+        let auto = |first| backup::Compression::Auto { first, bounds: AUTO_LEVELS };
         match (self, location) {
-            (Self::Auto, Location::Directory(_)) => LOCAL_LEVEL,
-            (Self::Auto, Location::Azure(_)) => REMOTE_LEVEL,
-            (Self::Level(level), _) => level,
+            (Self::Auto, Location::Directory(_)) => auto(LOCAL_LEVEL),
+            (Self::Auto, Location::Azure(_)) => auto(REMOTE_LEVEL),
+            (Self::Level(level), _) => backup::Compression::Level(level),
         }
     }
 }

@@ -5,7 +5,8 @@
 mod world;
 
 use keepstone_engine::backup::{
-    Audit, AuditReport, BackupJob, BackupReport, DiskReport, JobDisk, Reading, Unfinished, backup,
+    Audit, AuditReport, BackupJob, BackupReport, Compression, DiskReport, JobDisk, Reading, Unfinished,
+    backup,
 };
 use keepstone_engine::contents::{ContentPiece, contents};
 use keepstone_engine::extent::{normalized, total_length};
@@ -60,7 +61,7 @@ impl Run {
             disks: disks.iter().map(|(key, source)| JobDisk::new(key, *source)).collect(),
             reading: self.reading,
             audit: self.audit,
-            compression: 1,
+            compression: Compression::Level(1),
             tags: Vec::new(),
             properties: Vec::new(),
             time: NOW + u64::from(self.number),

@@ -11,7 +11,9 @@
 
 mod world;
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::observer::{Event, Quiet};
 use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since, read_each};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
@@ -217,7 +219,7 @@ fn back_up(
         disks: vec![JobDisk::new("a", disks[0]), JobDisk::new("b", disks[1])],
         reading: Reading::Changes,
         audit: Audit::Off,
-        compression: 1,
+        compression: Compression::Level(1),
         tags: Vec::new(),
         properties: Vec::new(),
         time: NOW + u64::from(run),

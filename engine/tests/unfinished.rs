@@ -4,7 +4,9 @@
 
 mod world;
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::{Notice, Phase, Quiet};
 use keepstone_engine::snapshots;
@@ -51,7 +53,7 @@ impl Run<'_> {
             disks: vec![JobDisk::new("disk0", disk)],
             reading: Reading::Changes,
             audit: Audit::Off,
-            compression: 1,
+            compression: Compression::Level(1),
             tags: Vec::new(),
             properties: Vec::new(),
             time: NOW + self.after,

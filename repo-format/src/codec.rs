@@ -17,6 +17,7 @@ const WINDOW_LEN_MAX: u64 = 8 << 20;
 /// Encodes payloads, one after the other, in one reused zstd context.
 pub struct Encoder {
     zstd: Compressor<'static>,
+    level: i32,
     scratch: Vec<u8>,
 }
 
@@ -24,8 +25,18 @@ impl Encoder {
     /// Makes an encoder for a zstd level from 1 to 19; other levels are moved into that range.
     #[must_use]
     pub fn new(level: i32) -> Self {
-        let zstd = Compressor::new(level.clamp(1, 19)).expect("zstd takes its own levels");
-        Self { zstd, scratch: Vec::new() }
+        let level = level.clamp(1, 19);
+        let zstd = Compressor::new(level).expect("zstd takes its own levels");
+        Self { zstd, level, scratch: Vec::new() }
+    }
+
+    /// Encodes what follows at another level, as [`Encoder::new`] takes it.
+    pub fn set_level(&mut self, level: i32) {
+        let level = level.clamp(1, 19);
+        if level != self.level {
+            self.zstd.set_compression_level(level).expect("zstd takes its own levels");
+            self.level = level;
+        }
     }
 
     /// Appends the encoded payload to `out` and tells how it is encoded: raw when zstd saves under 3 %.

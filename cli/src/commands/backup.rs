@@ -98,7 +98,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     take_over: bool,
 
-    /// zstd's level for new chunks, 1 to 19, or auto: 1 in a directory, 3 in Azure [default: auto]
+    /// zstd's level for new chunks, 1 to 19, or auto: as high as the repository's speed allows, up to 9 [default: auto]
     #[arg(long, value_name = "LEVEL")]
     compression: Option<Compression>,
 
@@ -273,7 +273,7 @@ impl Run<'_> {
             disks,
             reading: if arguments.full { Reading::Everything } else { Reading::Changes },
             audit: audit(arguments, is_tracked),
-            compression: settings.compression(arguments.compression).level(&settings.location()?),
+            compression: settings.compression(arguments.compression).of(&settings.location()?),
             tags: arguments.tag.clone(),
             properties,
             time: clock::now_millis(),

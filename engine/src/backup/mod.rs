@@ -15,6 +15,7 @@ mod budget;
 mod dedup;
 mod feed;
 mod indexing;
+mod level;
 mod lost;
 mod owner;
 mod paging;
@@ -28,6 +29,7 @@ mod together;
 mod unfinished;
 
 pub use audit::Audit;
+pub use level::Compression;
 pub use report::{AuditReport, BackupReport, DiskReport};
 pub use together::Together;
 pub use unfinished::Unfinished;
@@ -70,8 +72,8 @@ pub struct BackupJob<'a> {
     pub reading: Reading,
     /// How much of what was said to be unchanged is checked, on disks that are not read in full.
     pub audit: Audit,
-    /// zstd's level, 1 to 19.
-    pub compression: i32,
+    /// How hard new chunks are compressed.
+    pub compression: Compression,
     /// Tags of the snapshot.
     pub tags: Vec<String>,
     /// Free properties of the snapshot; those that begin with `audit.` tell what audits found.
@@ -371,7 +373,7 @@ impl Attempt<'_, '_, '_> {
             repository: self.repository,
             session: self.session,
             entropy: self.entropy,
-            compression: self.job.compression,
+            compression: &self.job.compression,
             checkpoint_due: self.job.checkpoint_due,
             plans: &plans,
             bases: &bases,

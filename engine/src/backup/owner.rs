@@ -3,6 +3,7 @@
 use super::budget::{MAP_PACK_PART, Share};
 use super::dedup::{Dedup, Found};
 use super::indexing::Indexing;
+use super::level::{Seen, Slower};
 use super::paging::Paging;
 use super::pipeline::{Channels, Context, Event, PutJob, Stored, reporting_panic};
 use super::reading::READERS;
@@ -72,6 +73,9 @@ pub(super) struct Owner<'o, 'a, 'f, 'r, 's, 't> {
     paging: Paging<'o, 'f, 'r, 's>,
     indexing: Indexing,
     packs_in_flight: usize,
+    /// The first of the decided regions was encoded and had to wait for the store.
+    waits_for_store: bool,
+    seen: Seen,
     totals: Totals,
 }
 
@@ -113,6 +117,8 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             paging: Paging::begin(context, map)?,
             indexing: Indexing::default(),
             packs_in_flight: 0,
+            waits_for_store: false,
+            seen: Seen::default(),
             totals: Totals::default(),
         })
     }
@@ -259,11 +265,25 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             && self.share.has_room_for_pack(self.packs_in_flight, packs_in_flight())
         {
             let region = self.decided.pop_front().expect("there is a first one");
+            if !region.new.is_empty() {
+                self.note_slower();
+            }
             self.next_pack += 1;
             self.pack(region)?;
             self.share.give_region();
         }
+        self.waits_for_store |= self.decided.front().is_some_and(|region| region.encoded.is_some());
         Ok(())
+    }
+
+    /// Lets the level of compression follow whatever is slower, the store or the processors.
+    fn note_slower(&mut self) {
+        let slower = match (std::mem::take(&mut self.waits_for_store), self.packs_in_flight) {
+            (true, _) => Slower::Store,
+            (false, 0) => Slower::Processors,
+            (false, _) => Slower::Neither,
+        };
+        self.stages.level.note(&mut self.seen, slower);
     }
 
     fn pack(&mut self, region: DecidedRegion) -> Result<(), EngineError> {

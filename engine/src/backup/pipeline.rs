@@ -10,6 +10,7 @@ use super::StoredDisk;
 use super::budget::Share;
 use super::dedup::Dedup;
 use super::feed::feed;
+use super::level::{Compression, Level};
 use super::owner::{Owner, packs_in_flight};
 use super::plan::DiskPlan;
 use super::reading::{LoadedRegion, READERS, read_regions};
@@ -32,7 +33,7 @@ pub(super) struct Context<'a, 'f, 'r, 's> {
     pub(super) repository: &'r Repository<'s>,
     pub(super) session: &'a Session,
     pub(super) entropy: &'a Entropy,
-    pub(super) compression: i32,
+    pub(super) compression: &'a Compression,
     pub(super) checkpoint_due: &'a (dyn Fn() -> bool + Sync),
     pub(super) plans: &'a [DiskPlan<'a>],
     pub(super) bases: &'a [MapReader<'f, 'r, 's>],
@@ -98,7 +99,7 @@ pub(super) fn run(
         plans: context.plans,
         condemned: &context.session.condemned,
         entropy: context.entropy,
-        compression: context.compression,
+        level: Level::new(context.compression),
         chunker: Chunker::new(&config.geometry.chunker, keys.chunker_seed()),
         pool: &context.resources.regions,
         session_key,

@@ -2,6 +2,7 @@
 //! sealed. Each is a function of its input, so the order in which they finish does not show in the result.
 
 use super::feed::RegionJob;
+use super::level::Level;
 use super::plan::DiskPlan;
 use super::reading::LoadedRegion;
 use crate::Extent;
@@ -30,7 +31,7 @@ pub(super) struct Stages<'a> {
     pub(super) plans: &'a [DiskPlan<'a>],
     pub(super) condemned: &'a Condemned,
     pub(super) entropy: &'a Entropy,
-    pub(super) compression: i32,
+    pub(super) level: Level,
     pub(super) chunker: Chunker,
     pub(super) pool: &'a RegionPool,
     pub(super) session_key: SessionKey,
@@ -188,8 +189,9 @@ impl<'a> Stages<'a> {
 
     /// Encodes the new chunks of a region.
     pub(super) fn encode(&self, seq: u64, buffer: &RegionBuffer<'_>, chunks: &[NewChunk]) -> EncodedRegion {
-        let encoder = lock(&self.encoders).pop();
-        let mut encoder = encoder.unwrap_or_else(|| Encoder::new(self.compression));
+        let (encoder, level) = (lock(&self.encoders).pop(), self.level.current());
+        let mut encoder = encoder.unwrap_or_else(|| Encoder::new(level));
+        encoder.set_level(level);
         let mut bytes = self.outputs.take();
         // Nothing is encoded to more than it was, so the buffer never grows beyond a region.
         bytes.reserve_exact(chunks.iter().map(|chunk| chunk.len as usize).sum());

@@ -4,7 +4,7 @@ use crate::faults::{azurite, through};
 use crate::rights::read_create_list;
 use crate::service::{container, key, open, settings, settings_at};
 use crate::world;
-use keepstone_engine::backup::{Audit, BackupJob, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{Audit, BackupJob, Compression, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::source::{ChangesFile, MemoryDisk, WithChanges};
@@ -170,7 +170,7 @@ fn back_up(
         disks: vec![JobDisk::new("disk", source)],
         reading: Reading::Changes,
         audit: Audit::Off,
-        compression: 1,
+        compression: Compression::Level(1),
         tags: Vec::new(),
         properties: Vec::new(),
         time: world::NOW + u64::from(run),

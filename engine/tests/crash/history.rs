@@ -1,7 +1,9 @@
 //! Two VMs over some days, their sources, and what must hold of a repository whatever happened to it.
 
 use crate::world::{NOW, PASSWORD, memory_index, mixed, noise, restored, small_geometry};
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::source::{ChangedAreas, FullReason, Outside, ReadPart, Since, read_each};
@@ -163,7 +165,7 @@ impl Run<'_> {
             disks: disks.collect(),
             reading: step.reading,
             audit: Audit::Off,
-            compression: 1,
+            compression: Compression::Level(1),
             tags: Vec::new(),
             properties: Vec::new(),
             // Tells which step a snapshot is of.

@@ -3,7 +3,7 @@
 use crate::pruner::forget;
 use crate::world::{NOW, create, memory_index, mixed, restored, small_geometry};
 use keepstone_engine::backup::{
-    Audit, BackupJob, BackupReport, CountedFrom, JobDisk, Reading, Unfinished, backup,
+    Audit, BackupJob, BackupReport, Compression, CountedFrom, JobDisk, Reading, Unfinished, backup,
 };
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
@@ -75,7 +75,7 @@ fn back_up(
         disks: vec![JobDisk { key: "disk0", source: disk, counted }],
         reading: Reading::Changes,
         audit: Audit::Off,
-        compression: 1,
+        compression: Compression::Level(1),
         tags: Vec::new(),
         properties: Vec::new(),
         time: NOW + u64::from(run),

@@ -17,7 +17,9 @@ mod scale;
 mod together;
 mod watched;
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
@@ -64,7 +66,7 @@ impl Run<'_> {
             disks: vec![JobDisk::new("disk0", disk)],
             reading: self.reading,
             audit: self.audit,
-            compression: 1,
+            compression: Compression::Level(1),
             tags: Vec::new(),
             properties: Vec::new(),
             time: NOW + u64::from(self.seed),

@@ -2,7 +2,7 @@
 
 use crate::world::{NOW, create, memory_index, mixed, open, restored, small_geometry, undamaged, writer};
 use keepstone_engine::backup::{
-    Audit, BackupJob, BackupReport, JobDisk, Reading, Together, Unfinished, backup_together,
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Together, Unfinished, backup_together,
 };
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::source::{ChangedAreas, MemoryDisk, Outside, ReadPart, Since};
@@ -156,7 +156,7 @@ fn back_up_all(
                         disks: vec![JobDisk::new("disk0", disk)],
                         reading: Reading::Changes,
                         audit,
-                        compression: 1,
+                        compression: Compression::Level(1),
                         tags: Vec::new(),
                         properties: Vec::new(),
                         time: NOW + u64::from(seed),

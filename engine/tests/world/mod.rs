@@ -3,7 +3,9 @@
 
 pub mod golden;
 
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repository::NewSlot;
@@ -88,7 +90,7 @@ pub fn back_up_reading(
         disks: disks.iter().map(|(key, source)| JobDisk::new(key, *source)).collect(),
         reading,
         audit: Audit::Off,
-        compression: 1,
+        compression: Compression::Level(1),
         tags: Vec::new(),
         properties: Vec::new(),
         time: NOW + u64::from(run),

@@ -60,7 +60,7 @@ pub(super) fn commit(
         reading: Reading::Changes,
         // What was written is known by whoever wrote it.
         audit: Audit::Off,
-        compression: settings.compression(None).level(&settings.location()?),
+        compression: settings.compression(None).of(&settings.location()?),
         tags: Vec::new(),
         properties: Vec::new(),
         time: clock::now_millis(),

@@ -2,7 +2,9 @@
 
 use super::disks::{Disk, Tracked, Version};
 use crate::fields::Fields;
-use keepstone_engine::backup::{Audit, BackupJob, BackupReport, JobDisk, Reading, Unfinished, backup};
+use keepstone_engine::backup::{
+    Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
+};
 use keepstone_engine::diff::diff;
 use keepstone_engine::index::{LocalIndex, Preference, sync};
 use keepstone_engine::observer::Quiet;
@@ -172,7 +174,7 @@ impl World {
             disks: sources.iter().map(|source| JobDisk::new(source.key, source)).collect(),
             reading: if choice.full { Reading::Everything } else { Reading::Changes },
             audit: Audit::Off,
-            compression: 1,
+            compression: Compression::Level(1),
             tags: Vec::new(),
             properties: Vec::new(),
             time,
