@@ -72,6 +72,22 @@ pub fn is_same(a: &RawImage, b: &RawImage) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Reads all files below a directory, so that they are in the page cache: what a local repository stores is not.
+///
+/// # Errors
+/// A file or directory that cannot be read.
+pub fn cache_files(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            cache_files(&entry.path())?;
+        } else {
+            io::copy(&mut std::fs::File::open(entry.path())?, &mut io::sink())?;
+        }
+    }
+    Ok(())
+}
+
 /// Tells the user what is being done.
 ///
 /// # Errors

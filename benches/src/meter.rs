@@ -46,6 +46,8 @@ pub struct Cost {
     pub wall_seconds: f64,
     /// Of all threads, user and system.
     pub cpu_seconds: f64,
+    /// Of the calling thread alone: a backup's does all that has to be done in order.
+    pub caller_seconds: f64,
     /// The system's part, in ticks of mostly 10 ms: copies from the page cache, page faults, writing.
     pub system_seconds: f64,
     /// The most memory that was resident since the process began.
@@ -63,9 +65,11 @@ pub fn measure<T, E: From<io::Error>>(
     rustix::fs::syncfs(File::open(directory)?).map_err(io::Error::from)?;
     let wall = Instant::now();
     let cpu = cpu_time(ClockId::ProcessCPUTime);
+    let caller = cpu_time(ClockId::ThreadCPUTime);
     let system = system_time()?;
     let result = action()?;
     let cost = Cost {
+        caller_seconds: cpu_time(ClockId::ThreadCPUTime).saturating_sub(caller).as_secs_f64(),
         wall_seconds: wall.elapsed().as_secs_f64(),
         cpu_seconds: cpu_time(ClockId::ProcessCPUTime).saturating_sub(cpu).as_secs_f64(),
         system_seconds: system_time()?.saturating_sub(system).as_secs_f64(),

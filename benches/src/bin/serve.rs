@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use keepstone_benches::files::{Nothing, say, temporary_directory};
+use keepstone_benches::files::{Nothing, cache_files, say, temporary_directory};
 use keepstone_benches::random::Random;
 use keepstone_benches::repository::{self, Run};
 use keepstone_benches::table::{float, median, mib, new_table};
@@ -92,6 +92,7 @@ fn main() -> anyhow::Result<()> {
         &mut index,
         &Run { vm: "huge", source: &Huge, level: LEVEL, number: 1 },
     )?;
+    cache_files(&path)?;
     let mut table = new_table(&["what", "s", "rate", "of restore"]);
     let mut row = |what: &str, seconds: f64, rate: String, ratio: String| {
         table.add_row(vec![what.to_owned(), format!("{seconds:.4}"), rate, ratio]);

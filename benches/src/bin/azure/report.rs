@@ -213,6 +213,7 @@ fn typical(outcomes: &[&Outcome]) -> Outcome {
         cost: Cost {
             wall_seconds: time(|each| each.cost.wall_seconds),
             cpu_seconds: time(|each| each.cost.cpu_seconds),
+            caller_seconds: time(|each| each.cost.caller_seconds),
             system_seconds: time(|each| each.cost.system_seconds),
             peak_rss_bytes: outcomes.iter().map(|each| each.cost.peak_rss_bytes).max().unwrap_or_default(),
         },

@@ -2,6 +2,7 @@
 
 use crate::job::{Counts, Job, Place};
 use anyhow::Context as _;
+use keepstone_benches::files::cache_files;
 use keepstone_engine::BlobStore;
 use keepstone_engine::Entropy;
 use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Credential, Secret};
@@ -65,6 +66,9 @@ impl JobStore {
         let (inner, azure): (Box<dyn BlobStore>, _) = match &job.place {
             Place::Local => {
                 let path = local_directory(job);
+                if !is_new {
+                    cache_files(&path)?;
+                }
                 let store = if is_new { LocalStore::create(&path) } else { LocalStore::open(&path) };
                 (Box::new(store?), None)
             }

@@ -5,7 +5,7 @@
 use crate::Setting;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use keepstone_benches::files::{Nothing, is_same};
+use keepstone_benches::files::{Nothing, cache_files, is_same};
 use keepstone_benches::meter::{self, Cost};
 use keepstone_benches::repository::{self, DISK, Run, back_up, create, open, open_index};
 use keepstone_benches::tracked::TrackedDisk;
@@ -201,6 +201,7 @@ impl Running<'_> {
         let first = snapshots.first().context("there is no backup")?;
         let disk = first.disk(Some(DISK))?;
         let job = RestoreJob::new(first.session(), disk, target);
+        cache_files(&store_directory(self.setting))?;
         let before = self.store.requests();
         let (report, cost) = meter::measure(self.setting.directory, || {
             restore(self.repository, &job, &Quiet).map_err(anyhow::Error::from)

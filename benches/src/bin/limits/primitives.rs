@@ -14,13 +14,15 @@ use keepstone_engine::extent::normalized;
 use keepstone_engine::source::RawImage;
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{DiskSource, Extent};
+use memmap2::MmapMut;
 use repo_format::{Geometry, TAG_LEN};
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::hint::black_box;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -29,6 +31,8 @@ use zstd::zstd_safe::compress_bound;
 
 /// Files are read and written in pieces of this length.
 const PIECE_LEN: usize = 1 << 20;
+/// What direct writes are multiples of.
+const PAGE_LEN: u64 = 4096;
 const HASH_KEY: [u8; 32] = [1; 32];
 
 /// All parts of one round.
@@ -49,6 +53,8 @@ pub(crate) struct Primitives {
     pub(crate) open: Work,
     /// All threads write a new sparse file with the image's chunks that are not zero, and sync it.
     pub(crate) write: Work,
+    /// The same past the page cache, in whole pieces.
+    pub(crate) write_directly: Work,
 }
 
 /// Measures all parts once.
@@ -56,7 +62,9 @@ pub(crate) fn measure(setting: &Setting<'_>) -> anyhow::Result<Primitives> {
     let sequential_read = sequential_read(setting)?;
     let (mut primitives, data) = regions(setting)?;
     primitives.sequential_read = sequential_read;
-    primitives.write = write_file(setting, &data)?;
+    primitives.write = write_file(setting, &data, OFlags::empty())?;
+    let all_of_it: Vec<Extent> = data.iter().map(|area| whole_pieces(*area)).collect();
+    primitives.write_directly = write_file(setting, &normalized(all_of_it), OFlags::DIRECT)?;
     Ok(primitives)
 }
 
@@ -326,12 +334,14 @@ fn nonce(frame: &Frame) -> Nonce {
 }
 
 /// Writes a new file with all threads and syncs it, as a restore does.
-fn write_file(setting: &Setting<'_>, data: &[Extent]) -> anyhow::Result<Work> {
+fn write_file(setting: &Setting<'_>, data: &[Extent], flags: OFlags) -> anyhow::Result<Work> {
     let path = setting.directory.join("written");
-    let file = File::create_new(&path)?;
+    let flags = flags.bits().cast_signed();
+    let file = OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(&path)?;
     file.set_len(setting.image.size())?;
     let pieces: Vec<Extent> = pieces(data).collect();
-    let content = keepstone_benches::synthetic::disk(2, PIECE_LEN);
+    let mut content = MmapMut::map_anon(PIECE_LEN)?;
+    content.copy_from_slice(&keepstone_benches::synthetic::disk(2, PIECE_LEN));
     let next = AtomicUsize::new(0);
     let work = || -> io::Result<()> {
         while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -348,6 +358,12 @@ fn write_file(setting: &Setting<'_>, data: &[Extent]) -> anyhow::Result<Work> {
     let wall = start.elapsed();
     fs::remove_file(&path)?;
     Ok(Work { bytes: data.iter().map(|area| area.length).sum(), wall, cpu: std::time::Duration::ZERO })
+}
+
+/// The pages that an area is in.
+fn whole_pieces(area: Extent) -> Extent {
+    let start = area.start / PAGE_LEN * PAGE_LEN;
+    Extent { start, length: area.end().next_multiple_of(PAGE_LEN) - start }
 }
 
 /// Divides areas into pieces of at most [`PIECE_LEN`].

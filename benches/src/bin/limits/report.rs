@@ -112,7 +112,7 @@ impl Report {
 
 type Part<'a> = (&'static str, &'a Work, Timing);
 
-fn parts(all: &Primitives) -> [Part<'_>; 8] {
+fn parts(all: &Primitives) -> [Part<'_>; 9] {
     use Timing::{Threads, Whole};
     [
         ("read in order", &all.sequential_read, Whole),
@@ -123,13 +123,14 @@ fn parts(all: &Primitives) -> [Part<'_>; 8] {
         ("AES-256-GCM, what that left", &all.seal, Threads),
         ("open + decompress + hash", &all.open, Threads),
         ("write a new file and sync", &all.write, Whole),
+        ("write it past the page cache", &all.write_directly, Whole),
     ]
 }
 
 fn phases_table(phases: &[Phase]) -> Table {
     let mut table = new_table(&[
-        "phase", "wall", "CPU", "sys", "peak mem", "changed", "read", "new", "GB/s", "stored", "metadata",
-        "put", "get", "list",
+        "phase", "wall", "CPU", "caller", "sys", "peak mem", "changed", "read", "new", "GB/s", "stored",
+        "metadata", "put", "get", "list",
     ]);
     for phase in phases {
         let cost = &phase.cost;
@@ -139,6 +140,7 @@ fn phases_table(phases: &[Phase]) -> Table {
             phase.name.as_str().to_owned(),
             format!("{:.2}", cost.wall_seconds),
             format!("{:.2}", cost.cpu_seconds),
+            format!("{:.2}", cost.caller_seconds),
             format!("{:.2}", cost.system_seconds),
             mib(cost.peak_rss_bytes),
             mib(phase.changed_bytes),

@@ -71,6 +71,7 @@ impl Summary {
             seal: works(|all| &all.seal),
             open: works(|all| &all.open),
             write: works(|all| &all.write),
+            write_directly: works(|all| &all.write_directly),
         };
         let places = 0..rounds.first().map_or(0, |round| round.phases.len());
         let phases = places.map(|place| {
@@ -96,6 +97,7 @@ fn median_phase(rounds: &[&Phase]) -> Phase {
         cost: Cost {
             wall_seconds: time(|cost| cost.wall_seconds),
             cpu_seconds: time(|cost| cost.cpu_seconds),
+            caller_seconds: time(|cost| cost.caller_seconds),
             system_seconds: time(|cost| cost.system_seconds),
             peak_rss_bytes: peak(rounds.iter().copied()),
         },
@@ -124,7 +126,8 @@ fn ratios(round: &Round, threads: usize) -> Vec<Ratio> {
     let (changed, large) = (phase(Name::Changed), phase(Name::NothingChangedLarge));
     let other = phase(Name::OtherVm);
     let (to_file, to_nothing) = (phase(Name::RestoreToFile), phase(Name::RestoreToNothing));
-    let Primitives { compress, chunk_hash, open, write, .. } = &round.primitives;
+    let Primitives { compress, chunk_hash, open, write, write_directly, .. } = &round.primitives;
+    let write = if all_threads(write, 1) > all_threads(write_directly, 1) { write } else { write_directly };
     // A chunk that a disk has several times is written more often than it is opened: only what is distinct counts.
     let opened = first.new_bytes;
     let requests = large.requests.put + large.requests.get + large.requests.delete;
@@ -151,6 +154,21 @@ fn ratios(round: &Round, threads: usize) -> Vec<Ratio> {
             Bar::None,
         ),
         Ratio::new(
+            "first backup: GB/s of the thread that keeps order, of bytes read",
+            in_order(first),
+            Bar::AtLeast(3.0),
+        ),
+        Ratio::new(
+            "again, changes not known: GB/s of the thread that keeps order",
+            in_order(again),
+            Bar::AtLeast(3.0),
+        ),
+        Ratio::new(
+            "another VM, same data: GB/s of the thread that keeps order",
+            in_order(other),
+            Bar::AtLeast(3.0),
+        ),
+        Ratio::new(
             "1 % changed: bytes read, of bytes changed",
             float(changed.read_bytes) / float(changed.changed_bytes),
             Bar::AtMost(3.0),
@@ -173,7 +191,7 @@ fn ratios(round: &Round, threads: usize) -> Vec<Ratio> {
             Bar::None,
         ),
         Ratio::new(
-            "restore to a file: the better of that and of bytes written/s, of writing the file",
+            "restore to a file: the better of that and of bytes written/s, of writing one",
             (rate(opened, to_file) / all_threads(open, threads))
                 .max(rate(to_file.new_bytes, to_file) / all_threads(write, 1)),
             OF_PRIMITIVE,
@@ -189,6 +207,12 @@ fn ratios(round: &Round, threads: usize) -> Vec<Ratio> {
             Bar::None,
         ),
     ]
+}
+
+/// What the thread that does things in order could do alone if all others were infinitely many, in GB/s: no number of
+/// processors makes a backup faster than that.
+fn in_order(phase: &Phase) -> f64 {
+    float(phase.read_bytes) / phase.cost.caller_seconds / 1e9
 }
 
 /// Bytes per second of a phase.

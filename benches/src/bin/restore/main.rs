@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use bare::Bare;
 use chain::Chain;
 use clap::{Parser, ValueEnum};
-use keepstone_benches::files::{say, temporary_directory};
+use keepstone_benches::files::{cache_files, say, temporary_directory};
 use keepstone_benches::repository::{Run, back_up, create, open_index};
 use keepstone_benches::table::{float, median, mib, new_table};
 use keepstone_engine::DiskSource as _;
@@ -72,6 +72,7 @@ fn main() -> anyhow::Result<()> {
     let directory =
         temporary_directory("keepstone-restores-", arguments.scratch.as_deref(), Some(&arguments.image))?;
     make_repository(directory.path(), &chain, arguments.incrementals.get())?;
+    cache_files(directory.path())?;
     let mut rounds = Vec::new();
     for number in 1..=arguments.rounds.get() {
         say(&format!("round {number} of {}", arguments.rounds))?;
