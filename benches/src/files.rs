@@ -1,35 +1,14 @@
 //! What benchmarks write to, and whether it is what it should be.
 
 use anyhow::Context as _;
+use keepstone_engine::DiskSource;
+pub use keepstone_engine::bench::Nothing;
 use keepstone_engine::source::RawImage;
-use keepstone_engine::{DiskSource, DiskTarget};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const COMPARE_LEN: usize = 1 << 20;
-
-/// A target that takes everything and keeps nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Nothing;
-
-impl DiskTarget for Nothing {
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn zero_at(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Makes a directory that is removed at the end: below `parent`, else beside the image.
 ///

@@ -3,11 +3,9 @@
 //! Everything follows from seeds, so that two runs measure the same work. README.md beside this crate tells how to
 //! run them and what their numbers mean.
 
-pub mod changes;
 pub mod files;
 pub mod meter;
-pub mod random;
 pub mod repository;
-pub mod synthetic;
 pub mod table;
-pub mod tracked;
+
+pub use keepstone_engine::bench::{changes, random, synthetic, tracked};

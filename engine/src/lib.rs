@@ -4,6 +4,7 @@
 //! [`Observer`]. It prints nothing and reads no clock, environment or randomness: times and seeds are arguments.
 
 pub mod backup;
+pub mod bench;
 mod buffers;
 pub mod chunker;
 mod condemned;

@@ -1,8 +1,8 @@
 //! A disk with change tracking, over one without.
 
-use crate::changes::ChangedBlocks;
-use keepstone_engine::source::{ChangedAreas, Outside, ReadPart, Since, read_each};
-use keepstone_engine::{DiskSource, Extent};
+use super::changes::ChangedBlocks;
+use crate::source::{ChangedAreas, Outside, ReadPart, Since, read_each};
+use crate::{DiskSource, Extent};
 use std::io;
 
 /// A point in the life of a disk whose changes are tracked.

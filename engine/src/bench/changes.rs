@@ -3,9 +3,9 @@
 //!
 //! So the changed disk compresses as the disk does, its chunks end elsewhere, and none of the new ones is a duplicate.
 
-use crate::random::Random;
-use keepstone_engine::Extent;
-use keepstone_engine::extent::total_length;
+use super::random::Random;
+use crate::Extent;
+use crate::extent::total_length;
 use std::collections::BTreeMap;
 use std::io;
 
@@ -112,7 +112,7 @@ fn len_in_memory(len: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic;
+    use crate::bench::synthetic;
 
     fn read(disk: &[u8], offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let part = disk.get(len_in_memory(offset)..).and_then(|rest| rest.get(..buffer.len()));
