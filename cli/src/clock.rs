@@ -21,6 +21,11 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
+    /// Returns the time since the start.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
     /// Returns the milliseconds since the start.
     pub(crate) fn elapsed_millis(self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)

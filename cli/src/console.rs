@@ -143,9 +143,18 @@ pub(crate) fn table<const N: usize>(
     right: &[usize],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
+    wide_table(&headings, right, rows.into_iter().map(Vec::from))
+}
+
+/// As [`table`], where the number of columns is known only when it is made.
+pub(crate) fn wide_table(
+    headings: &[impl AsRef<str>],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headings.map(str::to_uppercase));
+    table.set_header(headings.iter().map(|heading| heading.as_ref().to_uppercase()));
     for row in rows {
         table.add_row(row);
     }

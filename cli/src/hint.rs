@@ -6,6 +6,7 @@ mod vsphere;
 
 pub(crate) use vsphere::finding;
 
+use crate::commands::CannotDelete;
 use crate::exit::Usage;
 use crate::running::AlreadyRunning;
 use keepstone_engine::EngineError;
@@ -47,6 +48,13 @@ fn advice(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = cause.downcast_ref::<CredentialError>() {
         return credential(error).map(str::to_owned);
+    }
+    if cause.is::<CannotDelete>() {
+        return Some(
+            "use credentials that may delete too, for a container of its own perhaps, or measure this machine alone with \
+             --no-repository"
+                .to_owned(),
+        );
     }
     if cause.is::<AlreadyRunning>() {
         return Some("wait until it is done".to_owned());

@@ -138,6 +138,11 @@ impl Settings {
         })
     }
 
+    /// Whether a repository was named.
+    pub(crate) fn names_repository(&self) -> bool {
+        self.repository.is_some()
+    }
+
     /// The repository that was named.
     ///
     /// # Errors

@@ -58,6 +58,11 @@ pub enum Phase {
     VerifyData,
     /// Packs that no index lists are being looked at; packs.
     RepairIndex,
+    /// Something is being measured; measurements.
+    Measure {
+        /// What.
+        what: &'static str,
+    },
 }
 
 /// Something worth telling that is no failure.

@@ -96,6 +96,12 @@ impl UncheckedConfig {
         self.config.repository
     }
 
+    /// Returns the parameters that the config claims disks to be cut by.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.config.geometry
+    }
+
     /// Checks the config against the repository's keys.
     ///
     /// # Errors

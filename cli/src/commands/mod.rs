@@ -1,6 +1,7 @@
 //! The commands: one file each, with its arguments and what it does.
 
 mod backup;
+mod bench;
 mod completions;
 mod cp;
 mod diff;
@@ -17,6 +18,8 @@ mod snapshots;
 mod stats;
 mod verify;
 mod vsphere;
+
+pub(crate) use bench::CannotDelete;
 
 use crate::arguments::Arguments;
 use crate::exit::Exit;
@@ -57,6 +60,8 @@ pub(crate) enum Command {
     Verify(verify::Arguments),
     /// Look at a VM in vSphere, and tell what stands against a backup of it
     Vsphere(vsphere::Arguments),
+    /// Measure this machine, and predict how long the backups of a fleet take
+    Bench(bench::Arguments),
     /// Make again what can be made from the rest of the repository
     Repair(repair::Arguments),
     /// List, add and remove the passwords of the repository
@@ -109,6 +114,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Serve(arguments) => serve::run(settings, &arguments),
         Command::Verify(arguments) => verify::run(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
+        Command::Bench(arguments) => bench::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),
         Command::Key(arguments) => key::run(settings, &arguments),
         Command::Completions(arguments) => completions::run(settings, &arguments),

@@ -200,6 +200,12 @@ fn back_up(
     }
 }
 
+/// How many packs a backup on this machine puts at a time at most.
+#[must_use]
+pub fn puts_at_once() -> usize {
+    owner::packs_in_flight()
+}
+
 /// Asks all sources what changed.
 fn plan<'a>(
     repository: &Repository<'_>,
