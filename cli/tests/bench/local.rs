@@ -158,8 +158,13 @@ fn an_interrupted_run_removes_what_it_wrote() {
     let mut command =
         world.command(&["bench", "--rounds=100", "--millis=20", "--size=8MiB", "--scratch=scratch"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
-    // Wait for the first pack of a measurement.
-    while !files(&world.path("repo")).keys().any(|name| name.contains("/requests-")) {
+    // Until it has stored something of a measurement.
+    let own = world.path("repo/bench/default");
+    let has_stored = || {
+        let runs = std::fs::read_dir(&own).into_iter().flatten().flatten();
+        runs.into_iter().any(|run| run.path().join("requests-0").exists())
+    };
+    while !has_stored() {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before it stored anything");
     }
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
