@@ -1,24 +1,28 @@
 //! Making tables: a streaming merge of index blobs and older tables.
 //!
-//! Memory: one block for each table that is merged, the output buffers, the fence and the meta (packs, sessions
-//! and names, not entries).
+//! Memory: [`BLOCKS_READ`] for each table that is merged, the output buffers, and the meta (packs, sessions and names, not
+//! entries). Inputs are read and outputs written, not mapped, so that nothing else stays in this process.
 
 use super::MAX_HITS;
 use super::layout::{
-    BLOCK_CHECK_LEN, BLOCK_LEN, Check, Checks, Damaged, PREAMBLE_LEN, PREFIX_LEN, Preamble, RECORD_LEN,
-    RECORDS_PER_BLOCK, Record, len_u64,
+    BLOCK_CHECK_LEN, BLOCK_LEN, BlockChecks, Check, Checks, Damaged, PREAMBLE_LEN, Preamble, RECORD_LEN,
+    RECORDS_PER_BLOCK, Record, bucket_and_tag, len_u64,
 };
 use super::meta::Meta;
-use super::table::{Block, Table};
+use super::table::{Table, record_of};
 use repo_format::IndexEntry;
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Bytes that are collected before they are written: large enough that system calls do not count.
 const BUFFER_LEN: usize = 256 << 10;
+
+/// Blocks that are read at once of a table that is merged: 64 KiB, large enough that system calls do not count.
+const BLOCKS_READ: usize = 16;
 
 /// Why a table was not made.
 #[derive(Debug)]
@@ -127,44 +131,68 @@ pub(super) fn build(
 /// The records of all inputs in the order of their ids; of one id those of earlier inputs first.
 struct Merge<'a> {
     cursors: Vec<Cursor<'a>>,
-    /// The next id of each input that has one.
-    heads: BinaryHeap<Reverse<([u8; 32], usize)>>,
+    /// The next record of each input that has one.
+    heads: BinaryHeap<Head>,
+}
+
+/// The next record of an input.
+struct Head {
+    record: Record,
+    input: usize,
 }
 
 impl<'a> Merge<'a> {
     fn new(inputs: &'a [Input<'a>], numbers: &'a [Vec<u32>]) -> Result<Self, BuildError> {
         let mut merge = Self { cursors: Vec::with_capacity(inputs.len()), heads: BinaryHeap::new() };
         for (at, (input, numbers)) in inputs.iter().zip(numbers).enumerate() {
-            merge.cursors.push(Cursor { input, numbers, entry: 0, block: None, head: None });
-            merge.advance(at)?;
+            let mut cursor = Cursor { input, numbers, entry: 0, blocks: Vec::new() };
+            if let Some(record) = cursor.read().map_err(|Damaged| BuildError::Damaged(at))? {
+                merge.heads.push(Head { record, input: at });
+            }
+            merge.cursors.push(cursor);
         }
         Ok(merge)
     }
 
     fn next(&mut self) -> Result<Option<Record>, BuildError> {
-        let Some(Reverse((_, at))) = self.heads.pop() else { return Ok(None) };
-        let record = self.cursors[at].head.take();
-        self.advance(at)?;
-        Ok(record)
-    }
-
-    fn advance(&mut self, at: usize) -> Result<(), BuildError> {
-        let cursor = &mut self.cursors[at];
-        cursor.head = cursor.read().map_err(|Damaged| BuildError::Damaged(at))?;
-        if let Some(record) = &cursor.head {
-            self.heads.push(Reverse((record.id, at)));
-        }
-        Ok(())
+        let Some(mut head) = self.heads.peek_mut() else { return Ok(None) };
+        let input = head.input;
+        let following = self.cursors[input].read().map_err(|Damaged| BuildError::Damaged(input))?;
+        Ok(Some(match following {
+            Some(following) => std::mem::replace(&mut head.record, following),
+            None => PeekMut::pop(head).record,
+        }))
     }
 }
+
+/// The greatest is what comes first: the lowest id, of one id that of the first input.
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.record.id, other.input).cmp(&(self.record.id, self.input))
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Head {}
 
 /// A place in one input.
 struct Cursor<'a> {
     input: &'a Input<'a>,
     numbers: &'a [u32],
     entry: usize,
-    block: Option<Box<Block>>,
-    head: Option<Record>,
+    /// The blocks of a table around `entry`, from a multiple of [`BLOCKS_READ`] on.
+    blocks: Vec<u8>,
 }
 
 impl Cursor<'_> {
@@ -196,27 +224,32 @@ impl Cursor<'_> {
                 if len_u64(at) >= table.entries() {
                     return Ok(None);
                 }
-                if at.is_multiple_of(RECORDS_PER_BLOCK) {
-                    self.block = Some(Box::new(Block::read(table, at / RECORDS_PER_BLOCK)?));
+                let block = at / RECORDS_PER_BLOCK;
+                let within = block % BLOCKS_READ * BLOCK_LEN;
+                if within == 0 && at.is_multiple_of(RECORDS_PER_BLOCK) {
+                    self.blocks.resize((table.blocks() - block).min(BLOCKS_READ) * BLOCK_LEN, 0);
+                    table.read_blocks(block, &mut self.blocks)?;
                 }
-                let record = self.block.as_ref().and_then(|block| block.record(at % RECORDS_PER_BLOCK));
-                record.map(Some).ok_or(Damaged)
+                record_of(&self.blocks[within..], at % RECORDS_PER_BLOCK).map(Some)
             }
         }
     }
 }
 
-/// Writes prefixes and blocks side by side, and the fence and the preamble at the end.
+/// Writes fence, tags and blocks side by side, and the preamble at the end.
 struct TableWriter<'a, 'b> {
     sink: &'a mut Sink<'b>,
     checks: &'a Checks,
+    block_checks: BlockChecks,
     preamble: Preamble,
-    fence: Vec<u32>,
     content: blake3::Hasher,
-    /// The block that is being filled: its prefixes and its bytes.
-    block_prefixes: Vec<u8>,
-    block: Vec<u8>,
-    prefixes: Stream,
+    /// The block that is being filled, and how many bytes of it are.
+    block: [u8; BLOCK_LEN],
+    filled: usize,
+    /// How many entries the fence has so far.
+    fence_entries: usize,
+    fence: Stream,
+    tags: Stream,
     blocks: Stream,
 }
 
@@ -246,65 +279,61 @@ impl Stream {
 
 impl<'a, 'b> TableWriter<'a, 'b> {
     fn new(sink: &'a mut Sink<'b>, checks: &'a Checks, preamble: Preamble) -> Self {
-        let (prefixes, blocks) = (Stream::new(preamble.prefixes_offset), Stream::new(preamble.blocks_offset));
         Self {
             sink,
             checks,
-            preamble,
-            fence: Vec::new(),
+            block_checks: checks.of_blocks(&preamble.binding),
             content: blake3::Hasher::new(),
-            block_prefixes: Vec::with_capacity(RECORDS_PER_BLOCK * PREFIX_LEN),
-            block: vec![0; BLOCK_CHECK_LEN],
-            prefixes,
-            blocks,
+            block: [0; BLOCK_LEN],
+            filled: BLOCK_CHECK_LEN,
+            fence_entries: 0,
+            fence: Stream::new(preamble.fence_offset()),
+            tags: Stream::new(preamble.tags_offset),
+            blocks: Stream::new(preamble.blocks_offset),
+            preamble,
         }
     }
 
     fn push(&mut self, record: &Record) -> io::Result<()> {
-        let prefix = record.prefix();
-        let bucket = u64::from_be_bytes(prefix) >> (64 - self.preamble.fence_bits);
-        self.fence_up_to(usize::try_from(bucket).expect("a fence has at most 2^25 buckets") + 1);
+        let (bucket, tag) = bucket_and_tag(&record.id, self.preamble.fence_bits);
+        self.fence_up_to(bucket + 1)?;
         self.preamble.entries += 1;
-        self.block_prefixes.extend_from_slice(&prefix);
-        let start = self.block.len();
-        self.block.resize(start + RECORD_LEN, 0);
-        record.encode(&mut self.block[start..]);
-        if self.block_prefixes.len() == RECORDS_PER_BLOCK * PREFIX_LEN { self.close_block() } else { Ok(()) }
+        self.tags.push(&tag.to_le_bytes(), self.sink)?;
+        record.encode(&mut self.block[self.filled..]);
+        self.filled += RECORD_LEN;
+        if self.filled + RECORD_LEN > BLOCK_LEN { self.close_block() } else { Ok(()) }
     }
 
     /// Lets the next entry be the first one of every bucket before `len` that has none yet.
-    fn fence_up_to(&mut self, len: usize) {
+    fn fence_up_to(&mut self, len: usize) -> io::Result<()> {
         let next =
             u32::try_from(self.preamble.entries).expect("tables of more than 2^32 entries are not planned");
-        if self.fence.len() < len {
-            self.fence.resize(len, next);
+        while self.fence_entries < len {
+            self.fence.push(&next.to_le_bytes(), self.sink)?;
+            self.fence_entries += 1;
         }
+        Ok(())
     }
 
     fn close_block(&mut self) -> io::Result<()> {
-        self.block.resize(BLOCK_LEN, 0);
+        self.block[self.filled..].fill(0);
         let number = (self.preamble.entries - 1) / len_u64(RECORDS_PER_BLOCK);
-        let records = &self.block[BLOCK_CHECK_LEN..];
-        let check = self.checks.block(&self.preamble.binding, number, &self.block_prefixes, records);
+        let check = self.block_checks.check(number, &mut self.block);
         self.block[..BLOCK_CHECK_LEN].copy_from_slice(&check);
         self.content.update(&check);
-        self.prefixes.push(&self.block_prefixes, self.sink)?;
         self.blocks.push(&self.block, self.sink)?;
-        self.block_prefixes.clear();
-        self.block.truncate(BLOCK_CHECK_LEN);
+        self.filled = BLOCK_CHECK_LEN;
         Ok(())
     }
 
     fn finish(mut self) -> io::Result<Check> {
-        if !self.block_prefixes.is_empty() {
+        if self.filled > BLOCK_CHECK_LEN {
             self.close_block()?;
         }
-        self.prefixes.flush(self.sink)?;
+        self.fence_up_to((1 << self.preamble.fence_bits) + 1)?;
+        self.fence.flush(self.sink)?;
+        self.tags.flush(self.sink)?;
         self.blocks.flush(self.sink)?;
-        self.fence_up_to((1 << self.preamble.fence_bits) + 1);
-        let fence: Vec<u8> = self.fence.iter().flat_map(|first| first.to_le_bytes()).collect();
-        self.sink.write_at(self.preamble.fence_offset(), &fence)?;
-        self.preamble.fence_check = self.checks.check(*b"idxfence", &[&fence]);
         self.preamble.content = *self.content.finalize().as_bytes();
         self.preamble.file_len = self.preamble.blocks_offset + self.preamble.blocks() * len_u64(BLOCK_LEN);
         self.sink.set_len(self.preamble.file_len)?;

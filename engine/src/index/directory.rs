@@ -2,7 +2,8 @@
 //!
 //! Files appear complete, under a name that follows from their content, and are never changed afterwards; they may
 //! disappear at any time, which running processes do not notice. So any number of runs can share the directory
-//! without locks. Files of other versions have other names and are left alone.
+//! without locks. Tables of other versions have other names: those of earlier ones are removed, as nothing would ever
+//! use them again, and those of later ones are left alone.
 
 use super::layout::VERSION;
 use super::{IndexError, remove_file};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// What the names of unfinished files begin with.
 const TEMPORARY: &str = "tmp-";
+/// What follows a table's own name, and precedes its version.
+const TABLE: &str = ".table-";
 /// How many names an unfinished file tries: as many runs as could reasonably write at once.
 const TEMPORARIES_MAX: u32 = 4096;
 
@@ -25,10 +28,11 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// Creates the directory of `repository` below `root` if it does not exist, tries whether it can be written
-    /// to, and removes what crashed runs left unfinished.
+    /// to, and removes what crashed runs left unfinished and what earlier versions left.
     pub(crate) fn open(root: &Path, repository: RepositoryId) -> Result<Self, IndexError> {
         let directory = Self { path: root.join(repository.to_string()) };
         let trial = directory.temporary().and_then(|_| directory.remove_abandoned());
+        let trial = trial.and_then(|()| directory.remove_outdated());
         trial.map_err(|source| IndexError::Directory { path: directory.path.clone(), source })?;
         Ok(directory)
     }
@@ -39,15 +43,22 @@ impl Directory {
 
     /// The table files, in no particular order.
     pub(super) fn tables(&self) -> io::Result<Vec<PathBuf>> {
-        let suffix = format!(".table-{VERSION}");
+        self.tables_of(|version| version == VERSION)
+    }
+
+    fn tables_of(&self, wanted: impl Fn(u32) -> bool) -> io::Result<Vec<PathBuf>> {
         let names = self.names()?;
-        Ok(names.iter().filter(|name| name.ends_with(&suffix)).map(|name| self.path.join(name)).collect())
+        let is_wanted = |name: &&String| {
+            let version = name.rsplit_once(TABLE).and_then(|(_, version)| version.parse().ok());
+            version.is_some_and(&wanted)
+        };
+        Ok(names.iter().filter(is_wanted).map(|name| self.path.join(name)).collect())
     }
 
     /// The name of the table whose preamble has the checksum `check`.
     pub(super) fn table_name(check: &[u8; 32]) -> String {
         let (name, _) = check.split_first_chunk().expect("a checksum has 32 bytes");
-        format!("{:032x}.table-{VERSION}", u128::from_be_bytes(*name))
+        format!("{:032x}{TABLE}{VERSION}", u128::from_be_bytes(*name))
     }
 
     /// Creates an unfinished file, and the directory if somebody deleted it.
@@ -89,6 +100,13 @@ impl Directory {
             if file.try_lock().is_ok() && is_at(&file, &path)? {
                 remove_file(&path);
             }
+        }
+        Ok(())
+    }
+
+    fn remove_outdated(&self) -> io::Result<()> {
+        for path in self.tables_of(|version| version < VERSION)? {
+            remove_file(&path);
         }
         Ok(())
     }

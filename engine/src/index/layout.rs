@@ -1,14 +1,17 @@
 //! The bytes of a table: sizes, the preamble, and the keyed checksums.
 //!
 //! ```text
-//! preamble    208 bytes, with a checksum of its own
+//! preamble    176 bytes, with a checksum of its own
 //! meta        covered index blobs, sessions, packs (meta.rs)
 //! fence       for each value of the top `fence_bits` bits of an id: the first entry not below it, u32
-//! prefixes    for each entry, sorted: the first 8 bytes of its id, big-endian
-//! blocks      4 KiB each: a 16-byte check, then 99 records of 41 bytes
+//! tags        for each entry, sorted by id: the 16 bits of the id below those of the fence, u16
+//! blocks      4 KiB each: a 16-byte check, then 83 records of 49 bytes
 //! ```
-//! Meta and fence are checked when a table is opened; a block, together with the prefixes of its entries, whenever
-//! one of its records is used. The prefixes alone are not checked: damage there makes misses, never a wrong record.
+//! Fence and tags are all that a lookup needs to know that a chunk is not there, and take 2.1 bytes an entry: they are
+//! mapped and stay in memory, while blocks are read from the file. One miss in some thousand reads a block in vain.
+//!
+//! The meta is checked when a table is opened, and a block whenever one of its records is used. Fence and tags are
+//! not: damage there makes misses, never a wrong record, and each merge makes them anew from records.
 
 use blake3::Hasher;
 use repo_format::{Codec, RepositoryId};
@@ -16,27 +19,27 @@ use repo_format::{Codec, RepositoryId};
 /// The first bytes of a table.
 const MAGIC: [u8; 8] = *b"KEEPTABL";
 /// The version of this layout; part of the files' names too, so that versions do not see each other's files.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Bytes of the preamble.
-pub(super) const PREAMBLE_LEN: usize = 208;
+pub(super) const PREAMBLE_LEN: usize = 176;
 /// Bytes of the preamble before its checksum.
-const PREAMBLE_BODY_LEN: usize = 176;
-/// Bytes of a prefix: enough that a miss almost never touches a block.
-pub(super) const PREFIX_LEN: usize = 8;
+const PREAMBLE_BODY_LEN: usize = 144;
+/// Bytes of a tag: among the entries of one fence entry, few enough that a miss almost never reads a block.
+pub(super) const TAG_LEN: usize = 2;
 /// Bytes of a fence entry.
 pub(super) const FENCE_ENTRY_LEN: usize = 4;
 /// Bytes of a block: one page, so that a hit costs one page of records.
 pub(super) const BLOCK_LEN: usize = 4096;
 /// Bytes of a block's check.
 pub(super) const BLOCK_CHECK_LEN: usize = 16;
-/// Bytes of a record: 24 of the id, then entry number, offset, stored length, plain length, codec.
-pub(super) const RECORD_LEN: usize = 41;
+/// Bytes of a record: the id, then pack number, offset, stored length, plain length, codec.
+pub(super) const RECORD_LEN: usize = 49;
 /// Records in a full block.
 pub(super) const RECORDS_PER_BLOCK: usize = (BLOCK_LEN - BLOCK_CHECK_LEN) / RECORD_LEN;
-/// Entries for each fence entry, on average: 1 KiB of prefixes, within which interpolation is a cache line off.
-const ENTRIES_PER_FENCE: u64 = 128;
-/// The most bits of a fence: 128 MiB of it, for 4 billion entries.
-const FENCE_BITS_MAX: u32 = 25;
+/// Entries for each fence entry, at least; nearly always fewer than twice as many: two cache lines of tags.
+const ENTRIES_PER_FENCE: u64 = 32;
+/// The most bits of a fence: 512 MiB of it, for 4 billion entries.
+const FENCE_BITS_MAX: u32 = 27;
 
 /// A keyed checksum of everything that a table says.
 pub(crate) type Check = [u8; 32];
@@ -67,20 +70,24 @@ impl Checks {
         *hasher.finalize().as_bytes()
     }
 
-    /// The check of block `number` of the table whose meta has the checksum `binding`.
-    pub(super) fn block(
-        &self,
-        binding: &Check,
-        number: u64,
-        prefixes: &[u8],
-        records: &[u8],
-    ) -> [u8; BLOCK_CHECK_LEN] {
-        let length = u64::try_from(prefixes.len()).expect("a block has few prefixes");
-        let check = self
-            .check(*b"idxblock", &[binding, &number.to_le_bytes(), &length.to_le_bytes(), prefixes, records]);
-        let mut short = [0; BLOCK_CHECK_LEN];
-        short.copy_from_slice(&check[..BLOCK_CHECK_LEN]);
-        short
+    /// The checks of the blocks of the table whose meta has the checksum `binding`.
+    pub(super) fn of_blocks(&self, binding: &Check) -> BlockChecks {
+        BlockChecks { key: self.check(*b"idxblock", &[binding]) }
+    }
+}
+
+/// Makes the checks of one table's blocks.
+pub(super) struct BlockChecks {
+    key: Check,
+}
+
+impl BlockChecks {
+    /// The check of block `number`. The first [`BLOCK_CHECK_LEN`] bytes of `block`, where it belongs, are overwritten:
+    /// what is hashed is four whole chunks of BLAKE3, side by side.
+    pub(super) fn check(&self, number: u64, block: &mut [u8; BLOCK_LEN]) -> [u8; BLOCK_CHECK_LEN] {
+        block[..BLOCK_CHECK_LEN].fill(0);
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        array(blake3::keyed_hash(&self.key, block).as_bytes(), 0)
     }
 }
 
@@ -92,12 +99,11 @@ pub(super) struct Preamble {
     pub(super) sequence: u64,
     pub(super) entries: u64,
     pub(super) meta_len: u64,
-    pub(super) prefixes_offset: u64,
+    pub(super) tags_offset: u64,
     pub(super) blocks_offset: u64,
     pub(super) file_len: u64,
     /// The checksum of the meta; binds blocks to the packs that their records name by number.
     pub(super) binding: Check,
-    pub(super) fence_check: Check,
     /// A hash of the blocks' checks: makes the file's name depend on all of its content.
     pub(super) content: Check,
 }
@@ -111,18 +117,17 @@ impl Preamble {
             sequence,
             entries: 0,
             meta_len,
-            prefixes_offset: 0,
+            tags_offset: 0,
             blocks_offset: 0,
             file_len: 0,
             binding,
-            fence_check: [0; 32],
             content: [0; 32],
         };
         let block = len_u64(BLOCK_LEN);
         let fence_end = preamble.fence_offset() + preamble.fence_len();
-        preamble.prefixes_offset = fence_end.next_multiple_of(block);
+        preamble.tags_offset = fence_end.next_multiple_of(block);
         preamble.blocks_offset =
-            (preamble.prefixes_offset + entries_max * len_u64(PREFIX_LEN)).next_multiple_of(block);
+            (preamble.tags_offset + entries_max * len_u64(TAG_LEN)).next_multiple_of(block);
         preamble
     }
 
@@ -144,17 +149,12 @@ impl Preamble {
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&self.fence_bits.to_le_bytes());
         bytes.extend_from_slice(&checks.repository().0);
-        for number in [
-            self.sequence,
-            self.entries,
-            self.meta_len,
-            self.prefixes_offset,
-            self.blocks_offset,
-            self.file_len,
-        ] {
+        for number in
+            [self.sequence, self.entries, self.meta_len, self.tags_offset, self.blocks_offset, self.file_len]
+        {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        for check in [&self.binding, &self.fence_check, &self.content] {
+        for check in [&self.binding, &self.content] {
             bytes.extend_from_slice(check);
         }
         let check = checks.check(*b"idxpream", &[&bytes]);
@@ -177,12 +177,11 @@ impl Preamble {
             sequence: number(32),
             entries: number(40),
             meta_len: number(48),
-            prefixes_offset: number(56),
+            tags_offset: number(56),
             blocks_offset: number(64),
             file_len: number(72),
             binding: array(body, 80),
-            fence_check: array(body, 112),
-            content: array(body, 144),
+            content: array(body, 112),
         };
         if parsed.file_len == file_len && parsed.is_consistent() { Ok(parsed) } else { Err(Damaged) }
     }
@@ -190,13 +189,13 @@ impl Preamble {
     /// Whether the parts follow each other within the file; the file's length is a real one, so nothing overflows
     /// once each field is below it.
     fn is_consistent(&self) -> bool {
-        let fields = [self.meta_len, self.prefixes_offset, self.blocks_offset];
+        let fields = [self.meta_len, self.tags_offset, self.blocks_offset];
         (1..=FENCE_BITS_MAX).contains(&self.fence_bits)
             && self.file_len < 1 << 60
             && u32::try_from(self.entries).is_ok()
             && fields.iter().all(|&field| field <= self.file_len)
-            && self.fence_offset() + self.fence_len() <= self.prefixes_offset
-            && self.prefixes_offset + self.entries * len_u64(PREFIX_LEN) <= self.blocks_offset
+            && self.fence_offset() + self.fence_len() <= self.tags_offset
+            && self.tags_offset + self.entries * len_u64(TAG_LEN) <= self.blocks_offset
             && self.blocks_offset + self.blocks() * len_u64(BLOCK_LEN) == self.file_len
     }
 }
@@ -218,29 +217,30 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn prefix(&self) -> [u8; PREFIX_LEN] {
-        array(&self.id, 0)
-    }
-
     pub(super) fn encode(&self, out: &mut [u8]) {
-        out[..24].copy_from_slice(&self.id[PREFIX_LEN..]);
-        for (at, number) in [(24, self.pack), (28, self.offset), (32, self.stored_len), (36, self.plain_len)]
+        out[..32].copy_from_slice(&self.id);
+        for (at, number) in [(32, self.pack), (36, self.offset), (40, self.stored_len), (44, self.plain_len)]
         {
             out[at..at + 4].copy_from_slice(&number.to_le_bytes());
         }
-        out[40] = self.codec as u8;
+        out[48] = self.codec as u8;
     }
 
-    /// The record of `RECORD_LEN` bytes behind `prefix`; nothing if its codec is none.
-    pub(super) fn decode(prefix: &[u8], bytes: &[u8]) -> Option<Self> {
-        let codec = Codec::from_number(*bytes.get(40)?).ok()?;
-        let mut id = [0; 32];
-        id[..PREFIX_LEN].copy_from_slice(prefix.get(..PREFIX_LEN)?);
-        id[PREFIX_LEN..].copy_from_slice(bytes.get(..24)?);
+    /// The record of `RECORD_LEN` bytes; nothing if its codec is none.
+    pub(super) fn decode(bytes: &[u8; RECORD_LEN]) -> Option<Self> {
+        let codec = Codec::from_number(bytes[48]).ok()?;
         let word = |at: usize| u32::from_le_bytes(array(bytes, at));
-        let (pack, offset, stored_len, plain_len) = (word(24), word(28), word(32), word(36));
-        Some(Self { id, pack, offset, stored_len, plain_len, codec })
+        let (pack, offset, stored_len, plain_len) = (word(32), word(36), word(40), word(44));
+        Some(Self { id: array(bytes, 0), pack, offset, stored_len, plain_len, codec })
     }
+}
+
+/// Where an id belongs in a table: the number of its fence entry, and its tag.
+pub(super) fn bucket_and_tag(id: &[u8; 32], fence_bits: u32) -> (usize, u16) {
+    let prefix = u64::from_be_bytes(array(id, 0));
+    let bucket = usize::try_from(prefix >> (64 - fence_bits)).expect("a fence has at most 2^27 buckets");
+    let [high, low, ..] = (prefix << fence_bits).to_be_bytes();
+    (bucket, u16::from_be_bytes([high, low]))
 }
 
 /// `N` bytes at `at`, which the caller knows to be there.

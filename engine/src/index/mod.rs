@@ -5,9 +5,12 @@
 //! it is confirmed (PROTOCOL W5). A *wrong* entry would be worse than none, so every record is checked against a
 //! keyed checksum when it is used, and a table that fails is dropped and synchronised again.
 //!
-//! Tables are merged in tiers of four, so that n entries make about log4(n) tables. A lookup that misses reads two
-//! cache lines of each table. Resident memory is what the kernel keeps of the mapped files, and for each table its
-//! list of packs, sessions and index blobs (under 100 bytes for each of them).
+//! Tables are merged in tiers of four, so that n entries make about log4(n) tables. A lookup that misses reads about
+//! three cache lines of each table; one that finds its chunk also reads and checks a block of 4 KiB.
+//!
+//! Memory: what is mapped, 2.1 bytes an entry ([`LocalIndex::resident_max`]), of which the kernel keeps what was
+//! touched; and for each table its list of packs, sessions and index blobs (under 100 bytes for each of them). Merging
+//! takes [`MERGED_MAX`] read buffers besides.
 
 mod build;
 pub(crate) mod directory;
@@ -25,8 +28,7 @@ pub use verdicts::Verdict;
 
 use build::{BuildError, Input, Sink};
 use directory::Directory;
-use layout::{Checks, Damaged, PREAMBLE_LEN, len_u64};
-use map::Mapping;
+use layout::{Checks, Damaged};
 use meta::Meta;
 use repo_format::{BlobName, ChunkId, DecisionName, Index, Location, RepositoryId, SessionId};
 use std::cmp::Reverse;
@@ -34,14 +36,16 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use table::{Bytes, Table};
+use table::Table;
 use verdicts::Verdicts;
 
 /// How many places a lookup returns: more than one only matters when the first ones cannot be confirmed.
 pub const MAX_HITS: usize = 4;
 /// So many tables of one size class are merged into one.
 const TABLES_PER_CLASS: usize = 4;
-/// Tables below so many bits of entries (256 Ki entries, 15 MB) are one size class; each next class is four times
+/// So many tables at most are merged at once, and no more are left unmerged by a synchronisation: each is an open file.
+const MERGED_MAX: usize = 128;
+/// Tables below so many bits of entries (256 Ki entries, 13 MB) are one size class; each next class is four times
 /// as large.
 const SMALLEST_CLASS_BITS: u32 = 18;
 /// How often the directory is listed again because a table went away between listing and opening it.
@@ -193,6 +197,13 @@ impl LocalIndex {
         self.tables.iter().map(Table::len).sum()
     }
 
+    /// Returns how many bytes of the tables are mapped or in memory: the most that any number of lookups keeps
+    /// resident, besides the lists of each table.
+    #[must_use]
+    pub fn resident_max(&self) -> u64 {
+        self.tables.iter().map(Table::resident_max).sum()
+    }
+
     /// Returns how many entries the tables have; a chunk with several places counts for each.
     #[must_use]
     pub fn entries(&self) -> u64 {
@@ -233,7 +244,8 @@ impl LocalIndex {
             self.tables.clear();
             let mut vanished = false;
             for path in directory.tables().map_err(failed)? {
-                match open_file(&path, &self.checks) {
+                let file = File::open(&path);
+                match file.and_then(|file| Table::open_file(file, path.clone(), &self.checks)) {
                     Ok(Ok(table)) => self.tables.push(table),
                     Ok(Err(Damaged)) => {
                         remove_file(&path);
@@ -306,7 +318,7 @@ impl LocalIndex {
     }
 
     /// Merges tables until no size class has [`TABLES_PER_CLASS`] of them. Each merge takes all tables of a class
-    /// at once, so that a first synchronisation copies its entries once.
+    /// at once, up to [`MERGED_MAX`], so that a first synchronisation copies its entries once or twice.
     fn compact(&mut self) -> Result<(), IndexError> {
         self.drop_damaged();
         while let Some(group) = self.full_class() {
@@ -327,7 +339,8 @@ impl LocalIndex {
         let classes: BTreeSet<u32> = self.tables.iter().map(size_class).collect();
         classes.into_iter().find_map(|class| {
             let of_class = |at: &usize| size_class(&self.tables[*at]) == class;
-            let group: Vec<usize> = (0..self.tables.len()).filter(of_class).collect();
+            let mut group: Vec<usize> = (0..self.tables.len()).filter(of_class).collect();
+            group.drain(..group.len().saturating_sub(MERGED_MAX));
             let entries: u64 = group.iter().map(|&at| self.tables[at].entries()).sum();
             (group.len() >= TABLES_PER_CLASS && u32::try_from(entries).is_ok()).then_some(group)
         })
@@ -338,15 +351,7 @@ impl LocalIndex {
         let (meta, numbers) = Meta::union(&tables.iter().map(|table| table.meta()).collect::<Vec<_>>());
         let inputs: Vec<Input<'_>> = tables.iter().map(|table| Input::Table(table)).collect();
         let sequence = tables.iter().map(|table| table.sequence()).max().unwrap_or_default();
-        let mappings: Vec<&Mapping> = tables.iter().filter_map(|table| table.mapping()).collect();
-        for mapping in &mappings {
-            mapping.expect_sequential();
-        }
-        let merged = self.build(&inputs, &numbers, &meta, sequence);
-        for mapping in &mappings {
-            mapping.expect_random();
-        }
-        merged
+        self.build(&inputs, &numbers, &meta, sequence)
     }
 
     /// Puts a merged table in the place of its inputs and removes their files; runs that have them mapped keep them.
@@ -373,14 +378,14 @@ impl LocalIndex {
             let mut sink = Sink::Memory(Vec::new());
             build::build(inputs, numbers, meta, sequence, &self.checks, &mut sink)?;
             let Sink::Memory(bytes) = sink else { unreachable!("the sink is memory") };
-            return open_built(Bytes::Memory(bytes), &self.checks);
+            return as_built(Table::open_memory(bytes, &self.checks));
         };
         let mut temporary = directory.temporary()?;
         let check =
             build::build(inputs, numbers, meta, sequence, &self.checks, &mut Sink::File(temporary.file()))?;
         let path = directory.path().join(Directory::table_name(&check));
-        let mapping = Mapping::new(temporary.file())?;
-        let table = open_built(Bytes::Mapped { mapping, path: path.clone() }, &self.checks)?;
+        let file = temporary.file().try_clone()?;
+        let table = as_built(Table::open_file(file, path.clone(), &self.checks)?)?;
         temporary.publish(&path)?;
         Ok(table)
     }
@@ -401,18 +406,9 @@ fn size_class(table: &Table) -> u32 {
     table.entries().checked_ilog2().map_or(0, |bits| (bits + 2).saturating_sub(SMALLEST_CLASS_BITS) / 2)
 }
 
-fn open_built(bytes: Bytes, checks: &Checks) -> Result<Table, BuildError> {
+fn as_built(opened: Result<Table, Damaged>) -> Result<Table, BuildError> {
     // What was written a moment ago reads back differently only if the disk or the memory is broken.
-    Table::open(bytes, checks).map_err(|_| BuildError::Io(ErrorKind::InvalidData.into()))
-}
-
-fn open_file(path: &Path, checks: &Checks) -> io::Result<Result<Table, Damaged>> {
-    let file = File::open(path)?;
-    if file.metadata()?.len() < len_u64(PREAMBLE_LEN) {
-        return Ok(Err(Damaged));
-    }
-    let mapping = Mapping::new(&file)?;
-    Ok(Table::open(Bytes::Mapped { mapping, path: path.to_owned() }, checks))
+    opened.map_err(|Damaged| BuildError::Io(ErrorKind::InvalidData.into()))
 }
 
 /// Removes a file of the cache. A file that stays costs space until the next run removes it; nothing relies on it.

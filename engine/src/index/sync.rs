@@ -3,7 +3,7 @@
 //! Memory: one batch of index blobs, sealed, opened and parsed: about three times [`BATCH_LEN`], or three times the
 //! longest index blob if that is more.
 
-use super::{IndexError, LocalIndex};
+use super::{IndexError, LocalIndex, MERGED_MAX};
 use crate::error::{EngineError, chain};
 use crate::observer::{Event, Notice, Observer, Phase, notify, tell};
 use crate::repository::{SEALED_LEN_MAX, list};
@@ -115,6 +115,9 @@ pub fn sync(
     }
     for batch in batches(&plan.fetch) {
         add_batch(index, batch, &Fetch { store, keys, observer }, &mut report)?;
+        if index.tables.len() >= MERGED_MAX {
+            index.compact()?;
+        }
     }
     index.compact()?;
     Ok(report)

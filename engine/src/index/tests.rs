@@ -1,8 +1,8 @@
 //! Tests of tables, merges, damage and sharing.
 
-use super::layout::{BLOCK_LEN, Checks, PREFIX_LEN, Preamble, RECORDS_PER_BLOCK, VERSION};
-use super::table::{Bytes, Table};
-use super::{IndexError, LocalIndex, MAX_HITS, Verdict};
+use super::layout::{BLOCK_LEN, Checks, Preamble, RECORDS_PER_BLOCK, VERSION};
+use super::table::Table;
+use super::{IndexError, LocalIndex, MAX_HITS, MERGED_MAX, Verdict};
 use proptest::prelude::*;
 use repo_format::{
     BlobName, ChunkId, Codec, DecisionName, Index, IndexEntry, Location, PackKind, PackName, PackRef,
@@ -214,7 +214,7 @@ fn merges_keep_few_tables_and_remove_their_inputs() {
 
 #[test]
 fn ids_that_are_not_uniform_are_found_too() {
-    let counted: Vec<ChunkId> = (0..20_000_u32)
+    let counted: Vec<ChunkId> = (0..5000_u32)
         .map(|number| {
             let mut id = [0; 32];
             id[..4].copy_from_slice(&[1; 4]);
@@ -259,21 +259,64 @@ fn a_million_entries_are_found() {
 }
 
 #[test]
+fn lookups_keep_little_more_than_two_bytes_an_entry_resident() {
+    let root = TempDir::new().unwrap();
+    let mut index = in_directory(&root);
+    for number in 0..10_u8 {
+        let first = u64::from(number) * 20_000;
+        index.add(&[blob(number)], &index_of(number, &ids(first, first + 20_000))).unwrap();
+    }
+    for index in [index, in_directory(&root)] {
+        assert_eq!(index.entries(), 200_000);
+        // Each of the few tables has lists, and parts that are padded to 4 KiB.
+        let lists = u64::try_from(index.tables.len()).unwrap() * 16_384;
+        assert!(index.resident_max() < 200_000 * 22 / 10 + lists, "{} bytes", index.resident_max());
+        assert!(index.len_bytes() > 200_000 * 49);
+    }
+}
+
+#[test]
+fn hardly_any_miss_reads_a_block() {
+    let mut index = in_memory();
+    index.add(&[blob(1)], &index_of(1, &ids(0, 200_000))).unwrap();
+    let candidates = |id: &ChunkId| index.tables[0].candidates(id).len();
+    assert!(ids(0, 1000).iter().all(|id| candidates(id) >= 1));
+    let read = ids(200_000, 300_000).iter().filter(|id| candidates(id) > 0).count();
+    assert!((1..400).contains(&read), "{read} of 100,000 misses read a block");
+}
+
+#[test]
+fn a_merge_takes_a_bounded_number_of_tables() {
+    let mut index = in_memory();
+    let parts: Vec<Index> =
+        (0..200).map(|n| index_of(n, &ids(u64::from(n) * 10, u64::from(n) * 10 + 10))).collect();
+    for (number, part) in (0..).zip(&parts) {
+        index.add_uncompacted(&[blob(number)], &[part]).unwrap();
+    }
+    let oldest: Vec<usize> = (200 - MERGED_MAX..200).collect();
+    assert_eq!(index.full_class(), Some(oldest));
+    index.compact().unwrap();
+    assert_eq!(index.tables.len(), 1);
+    for part in &parts {
+        assert_has(&index, part);
+    }
+}
+
+#[test]
 fn no_changed_byte_of_a_table_gives_a_wrong_place() {
     let known = index_of(1, &ids(0, 150));
     let expected = locations(&known);
     let (bytes, preamble) = table_bytes(&known);
     let size = |number: u64| usize::try_from(number).unwrap();
-    let head = size(preamble.prefixes_offset);
-    let prefixes = head..head + 150 * PREFIX_LEN;
+    let unchecked = size(preamble.fence_offset())..size(preamble.blocks_offset);
     let blocks = size(preamble.blocks_offset)..bytes.len();
     assert_eq!(blocks.len(), 2 * BLOCK_LEN);
-    for at in (0..head).chain(prefixes.clone()).chain(blocks.clone().step_by(5)) {
+    for at in (0..unchecked.end).chain(blocks.clone().step_by(5)) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << (at % 8);
         let mut index = in_memory();
-        let Ok(table) = Table::open(Bytes::Memory(damaged), &index.checks) else { continue };
-        assert!(at >= size(preamble.fence_offset()) - 8, "byte {at} of the header was not checked");
+        let Ok(table) = Table::open_memory(damaged, &index.checks) else { continue };
+        assert!(at + 8 >= unchecked.start, "byte {at} of the header was not checked");
         index.tables.push(table);
         let right = expected.iter().filter(|location| {
             let found = found(&index, &location.id);
@@ -281,15 +324,9 @@ fn no_changed_byte_of_a_table_gives_a_wrong_place() {
             !found.is_empty()
         });
         let right = right.count();
-        if blocks.contains(&at) {
-            // The table goes out of use when the block with the damage is met.
-            assert!(right <= RECORDS_PER_BLOCK && index.tables[0].is_damaged());
-        }
-        if prefixes.contains(&at) {
-            let mut changed = expected[(at - head) / PREFIX_LEN].id;
-            changed.0[(at - head) % PREFIX_LEN] ^= 1 << (at % 8);
-            assert!(index.lookup(&changed).is_empty());
-        }
+        // The table goes out of use when the block with the damage is met.
+        assert_eq!(index.tables[0].is_damaged(), blocks.contains(&at), "byte {at}");
+        assert!(right <= RECORDS_PER_BLOCK || !blocks.contains(&at), "byte {at}");
     }
 }
 
@@ -298,11 +335,11 @@ fn no_shortened_table_is_used() {
     let (bytes, _) = table_bytes(&index_of(1, &ids(0, 150)));
     let checks = Checks::new(KEY, REPOSITORY);
     for len in (0..bytes.len()).step_by(13).chain([bytes.len() - 1]) {
-        assert!(Table::open(Bytes::Memory(bytes[..len].to_vec()), &checks).is_err());
+        assert!(Table::open_memory(bytes[..len].to_vec(), &checks).is_err());
     }
-    assert!(Table::open(Bytes::Memory([&bytes[..], &[0]].concat()), &checks).is_err());
-    assert!(Table::open(Bytes::Memory(bytes.clone()), &checks).is_ok());
-    assert!(Table::open(Bytes::Memory(bytes), &Checks::new([8; 32], REPOSITORY)).is_err());
+    assert!(Table::open_memory([&bytes[..], &[0]].concat(), &checks).is_err());
+    assert!(Table::open_memory(bytes.clone(), &checks).is_ok());
+    assert!(Table::open_memory(bytes, &Checks::new([8; 32], REPOSITORY)).is_err());
 }
 
 #[test]
@@ -428,11 +465,23 @@ fn what_others_put_into_the_directory_is_left_alone() {
     let directory = root.path().join(REPOSITORY.to_string());
     fs::create_dir_all(directory.join(format!("0.table-{VERSION}"))).unwrap();
     fs::write(directory.join(format!("1.table-{}", VERSION + 1)), "newer").unwrap();
+    fs::write(directory.join("1.table-first"), "theirs").unwrap();
     fs::write(directory.join("notes"), "mine").unwrap();
     let before = files(&root);
     let mut index = in_directory(&root);
     assert_eq!(index.take_damaged(), Vec::<PathBuf>::new());
     assert_eq!(files(&root), before);
+}
+
+#[test]
+fn tables_of_earlier_versions_are_removed() {
+    let root = TempDir::new().unwrap();
+    let directory = root.path().join(REPOSITORY.to_string());
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join(format!("1.table-{}", VERSION - 1)), "older").unwrap();
+    let mut index = in_directory(&root);
+    assert_eq!(files(&root), Vec::<PathBuf>::new());
+    assert_eq!(index.take_damaged(), Vec::<PathBuf>::new());
 }
 
 #[test]
