@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-nbd bench-restore bench-serve fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-index bench-nbd bench-restore bench-serve fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -114,6 +114,10 @@ bench: ## measure every stage beside the bare speed of its primitive (IMAGE=a ra
 # Azurite itself is measured too, by a plain client; the image should fit the page cache twice.
 bench-azure: azurite ## measure a repository in Azurite beside a local one, and restores over slow links (IMAGE=a raw disk image)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin azure -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
+
+bench-index: ## measure a local index of SESSIONS=100 sessions of 100,000 chunks (SCRATCH=a directory with 160 bytes for each chunk)
+	cargo run $(LOCKED) --release -p keepstone-benches --bin index -- --sessions $(or $(SESSIONS),100) \
+	  $(if $(SCRATCH),--scratch "$(SCRATCH)")
 
 bench-serve: ## measure a served disk beside a restore (IMAGE=a raw disk image)
 	cli/demo/need.sh nbdcopy:libnbd-bin
