@@ -1048,7 +1048,8 @@ def check_members(value, blob, members):
 
 
 def check_member(value, what, blob, form):
-    """`form` is a dict (an object), a number (of bytes in hex), a range (of numbers), or the value itself."""
+    """`form` is a dict (an object), a number (of bytes in hex), a range (of numbers), a frozenset (of texts), or the
+    value itself."""
     if isinstance(form, dict):
         check_members(value, blob, form)
     elif isinstance(form, range):
@@ -1057,6 +1058,9 @@ def check_member(value, what, blob, form):
     elif type(form) is int:
         if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{2 * form}}}", value):
             raise Damaged(blob, f"{what} is not {form} bytes in hex")
+    elif isinstance(form, frozenset):
+        if not isinstance(value, str) or value not in form:
+            raise Damaged(blob, f"{what} is {value!r}, which is not known")
     elif form is str:
         if not isinstance(value, str) or any(0xD800 <= ord(c) < 0xE000 for c in value):
             raise Damaged(blob, f"{what} is not text")
@@ -1065,9 +1069,10 @@ def check_member(value, what, blob, form):
 
 
 ANY_U32, ANY_U64, ZERO = range(1 << 32), range(1 << 64), range(1)
+CHUNKERS = frozenset({"fastcdc-2020", "mincdc-hash4"})
 CONFIG_MEMBERS = {
     "keepstone": "repository", "format": ZERO, "id": 16, "created": ANY_U64,
-    "chunker": {"name": "fastcdc-2020", "min": ANY_U32, "average": ANY_U32, "max": ANY_U32},
+    "chunker": {"name": CHUNKERS, "min": ANY_U32, "average": ANY_U32, "max": ANY_U32},
     "regionLen": ANY_U32, "cellLen": ANY_U32, "packLen": ANY_U32, "dataPublicKey": 32, "mac": 32,
 }
 SLOT_MEMBERS = {
@@ -1084,14 +1089,17 @@ class Config:
         value = json_object(data, "config", CONFIG_MEMBERS)
         self.repository_id = bytes.fromhex(value["id"])
         self.created = value["created"]
+        self.chunker = value["chunker"]["name"]
         self.min, self.average, self.max = (value["chunker"][name] for name in ("min", "average", "max"))
         self.region_len, self.cell_len, self.pack_len = value["regionLen"], value["cellLen"], value["packLen"]
         self.data_public_key = bytes.fromhex(value["dataPublicKey"])
         self.mac = bytes.fromhex(value["mac"])
         allowed = (
-            not (self.min % 2 or self.average % 2 or self.max % 2)
-            and 64 <= self.min <= self.average <= self.max <= self.cell_len
-            and self.average >= 256 and self.max >= 1024
+            64 <= self.min <= self.average <= self.max <= self.cell_len and self.max >= 1024
+            and (
+                self.average == (self.min + self.max) // 2 if self.chunker == "mincdc-hash4"
+                else not (self.min % 2 or self.average % 2 or self.max % 2) and self.average >= 256
+            )
             and 4 * KIB <= self.cell_len <= MIB and self.cell_len & self.cell_len - 1 == 0
             and self.cell_len <= self.region_len <= 64 * MIB and self.region_len % self.cell_len == 0
             and 64 * KIB <= self.pack_len <= 256 * MIB
@@ -1102,7 +1110,7 @@ class Config:
     def check_mac(self, keys):
         """CONF-3 and KEY-2."""
         body = (b"keepstone config" + struct.pack("<I", 0) + self.repository_id + struct.pack("<Q", self.created)
-                + str8("fastcdc-2020") + struct.pack("<6I", self.min, self.average, self.max, self.region_len,
+                + str8(self.chunker) + struct.pack("<6I", self.min, self.average, self.max, self.region_len,
                                                      self.cell_len, self.pack_len) + self.data_public_key)
         if not hmac.compare_digest(self.mac, keyed(keys.config_mac, body)):
             raise Damaged("config", "its MAC is wrong [CONF-3]")

@@ -1,8 +1,8 @@
 //! The chunks of a region after a change, from the chunks before it and the bytes around the change.
 //!
 //! The result is exactly what chunking the whole region anew gives. It rests on one property of a [`Chunker`]: the
-//! end of the chunk that starts at `s` depends on its *decision range* alone, `[s, e + lookahead)` clipped at the
-//! region's end `E`, and on `E - s`.
+//! end `e` of the chunk that starts at `s` depends on its *decision range* alone, `[s, decided_by(s, e))`, which does
+//! not go beyond the region's end `E`, and on `E - s`.
 //!
 //! **Keeping.** If both the old and the new sequence have a boundary at `s`, and the decision range of the old chunk
 //! there meets no changed area, then the new chunk there is the old one. So re-chunking starts at the first old chunk
@@ -11,31 +11,23 @@
 //! and after: a region whose length changed is chunked as if all of it had changed, see [`resize_areas`].
 //!
 //! **Holes.** The old sequence has all-zero chunks joined into holes `[h, H)`, and their boundaries are needed.
-//! Let `Z(n)` be the cut that the chunker finds in `n` zeros before the region's end ([`Chunker::zero_cut`]), and
-//! `L` the one in unlimited zeros. A candidate is a place `p` behind `s` that the scan tests; the test reads
-//! bytes up to and including `s + p` and hits or not. In zeros none below `L` hits, and `L` does if it is tested
-//! (or is the maximum); with few bytes left it may not be (the scan tests pairs, so it leaves out the last byte if
-//! their number is odd). Hence `Z(n) = n` for `n <= L`, and for `n > L` it is `L`, or `n` where `L` is not tested, which
-//! is possible for `n = L + 1` only.
-//! Claim: an old chunk that starts at `s` in a hole ends at `s + min(Z(E - s), H - s)`. With `r = H - s`:
-//! - `r <= L`: the candidates below `r` have read zeros only, so none of them hit, and the chunk reaches `H` at
-//!   least; as `H` is a boundary, it ends there. `Z(E - s)` is `L` or `E - s`, neither below `r`.
-//! - `r > L`: byte `s + L` is in the hole, thus zero. If `L` is tested, the chunk ends there, and `Z(E - s) = L`.
-//!   If not, then `E - s = L + 1`, the hole reaches the region's end, and the chunk is all the rest: `Z(E - s)`.
-//!
-//! So the boundaries are `h + kL`, but the last chunk may be shorter (what follows the hole cuts it, or the region
-//! ends) or, at the region's end, one byte longer.
+//! Let `Z(n)` be the cut that the chunker finds in `n` zeros before the region's end ([`Chunker::zero_cut`]). An old chunk
+//! that starts at `s` in a hole ends at `s + min(Z(E - s), H - s)`: what follows the hole does not matter, which each
+//! chunker's module proves. So with `L` the cut in unlimited zeros the boundaries are `h + kL`, but for the last chunk.
+//! No chunk of a hole starts behind its last byte, and decision ranges do not fall, so `decided_by(H - 1, H)` is behind
+//! all of theirs.
 //!
 //! **Zeros that are not read.** What lies in an old hole and in no changed area is zero. Chunks whose decision range is
 //! all within such zeros are found by the same formula without bytes. The parent of a full read is one hole and its
-//! changed areas are the allocated ones, so unallocated ranges cost nothing, by the same path.
+//! changed areas are the allocated ones, so unallocated ranges cost nothing, by the same path. The same holds for zeros
+//! that were read; each byte is compared with zero once.
 //!
 //! **Reading.** What is [`foreseen`] can be read before, all at once. Whatever is not there is read as the chunking goes
-//! on: changed areas in requests of [`REQUEST_LEN`], and beyond them half an average chunk at a time until the cut is
-//! decided; on average a chunk or two per area in all.
+//! on: changed areas in requests of [`REQUEST_LEN`], and beyond them what the chunker wants at least
+//! ([`Chunker::least_reach`]), or half an average chunk at a time, until the cut is decided.
 
 use crate::Extent;
-use crate::chunker::{Chunker, is_zero};
+use crate::chunker::{Chunker, leading_zeros};
 use crate::region::{REQUEST_LEN, RegionBuffer};
 use std::io;
 use std::ops::Range;
@@ -101,12 +93,14 @@ pub fn rechunk<T>(
     let areas = areas_within(areas, region.start(), len);
     let zeros = unchanged_holes(old, &areas);
     region.assume_zero(&zeros);
-    let run = Run { chunker, len, areas: &areas, zeros: &zeros, region, fresh, pieces: Vec::new() };
+    let (areas, zeros) = (&areas, &zeros);
+    let run = Run { chunker, len, areas, zeros, zeros_end: 0, region, fresh, pieces: Vec::new() };
     run.pieces(OldChunks { chunker, old, len, index: 0, at: 0 })
 }
 
 /// What [`rechunk`] will read of a region, as far as that can be told before: its changed areas, and around each the old
-/// chunks that it touches. It is sorted and disjoint, and counts from the region's start.
+/// chunks whose decision ranges it touches, with the range of the last one. It is sorted and disjoint, and counts from
+/// the region's start.
 #[must_use]
 pub fn foreseen(
     chunker: &Chunker,
@@ -118,19 +112,42 @@ pub fn foreseen(
         return std::iter::once(0..len).collect();
     }
     let mut ranges: Vec<Range<u32>> = Vec::new();
+    let mut add = |start: u32, end: u32| match ranges.last_mut() {
+        Some(last) if start <= last.end => last.end = last.end.max(end),
+        _ => ranges.push(start..end),
+    };
     for area in areas_within(areas, region_start, len) {
-        let reach = |end: u32| len.min(end + length(chunker.lookahead()));
-        let first = old.partition_point(|piece| reach(piece.end()) <= area.start);
-        let touched = old[first..].iter().take_while(|piece| piece.start < area.end);
-        let chunks = || touched.clone().filter(|piece| !piece.hole);
-        let start = chunks().map(|piece| piece.start).next().unwrap_or(area.start).min(area.start);
-        let end = chunks().map(|piece| piece.end()).last().unwrap_or(area.end).max(area.end);
-        match ranges.last_mut() {
-            Some(last) if start <= last.end => last.end = last.end.max(end),
-            _ => ranges.push(start..end),
+        let first = old.partition_point(|piece| piece_decided_by(chunker, *piece, len) <= area.start);
+        let (mut decided_by, mut area_is_added) = (area.end, false);
+        for piece in &old[first..] {
+            if piece.start >= decided_by {
+                break;
+            }
+            if piece.start > area.start && !area_is_added {
+                add(area.start, area.end);
+                area_is_added = true;
+            }
+            if piece.hole {
+                continue;
+            }
+            if piece.start < area.end {
+                decided_by = decided_by.max(piece_decided_by(chunker, *piece, len));
+            }
+            add(piece.start, piece.end().min(decided_by));
         }
+        add(area.start, area.end);
     }
     ranges
+}
+
+/// The end of what decides where an old chunk ends, or all chunks of a hole.
+fn piece_decided_by(chunker: &Chunker, piece: OldPiece, len: u32) -> u32 {
+    let start = if piece.hole { piece.end() - 1 } else { piece.start };
+    decided_by(chunker, start, piece.end(), len)
+}
+
+fn decided_by(chunker: &Chunker, start: u32, end: u32, len: u32) -> u32 {
+    length(chunker.decided_by(start as usize, end as usize, len as usize))
 }
 
 /// The areas to re-chunk because a disk's size changed: the part that it gained, and all of the last region before
@@ -249,6 +266,8 @@ struct Run<'a, 'b, T, F> {
     areas: &'a [Range<u32>],
     /// What is known to be zero without reading.
     zeros: &'a [Range<u32>],
+    /// Up to where bytes were found to be zero, from the start of the current chunk or from before it on.
+    zeros_end: u32,
     region: &'a mut RegionBuffer<'b>,
     fresh: F,
     pieces: Vec<NewPiece<T>>,
@@ -275,7 +294,7 @@ impl<T, F: FnMut(&[u8]) -> T> Run<'_, '_, T, F> {
     /// either. Returns the end of what was kept.
     fn keep(&mut self, chunk: OldChunk, old: &OldChunks<'_>) -> Option<u32> {
         let OldChunk { start, end, index, hole } = chunk;
-        if self.affected(start, end) {
+        if self.affected(start, self.decided_by(start, end)) {
             return None;
         }
         if !hole {
@@ -283,66 +302,81 @@ impl<T, F: FnMut(&[u8]) -> T> Run<'_, '_, T, F> {
             return Some(end);
         }
         let hole_end = old.hole_end();
-        let end = if self.affected(start, hole_end) { end } else { hole_end };
+        let end = if self.affected(start, self.decided_by(hole_end - 1, hole_end)) { end } else { hole_end };
         self.push_hole(start, end);
         Some(end)
     }
 
-    /// Whether the decision range of the chunk, or chunks, from `start` to `end` meets a changed area.
-    fn affected(&self, start: u32, end: u32) -> bool {
+    /// Whether a decision range meets a changed area.
+    fn affected(&self, start: u32, decided_by: u32) -> bool {
         let next = self.areas.partition_point(|area| area.end <= start);
-        self.areas.get(next).is_some_and(|area| area.start < self.decided_by(end))
+        self.areas.get(next).is_some_and(|area| area.start < decided_by)
     }
 
-    /// The end of the decision range of a chunk that ends at `end`.
-    fn decided_by(&self, end: u32) -> u32 {
-        self.len.min(end + length(self.chunker.lookahead()))
+    /// The end of the decision range of a chunk.
+    fn decided_by(&self, start: u32, end: u32) -> u32 {
+        decided_by(self.chunker, start, end, self.len)
     }
 
     /// Finds the new chunk at `start` and returns its end; if it ends before `reach`, then in or behind a changed
     /// area.
     fn renew(&mut self, start: u32, reach: u32) -> io::Result<u32> {
         let zero_end = start + length(self.chunker.zero_cut((self.len - start) as usize));
-        if range_at(self.zeros, start).is_some_and(|zeros| self.decided_by(zero_end) <= zeros.end) {
+        if range_at(self.zeros, start).is_some_and(|zeros| self.decided_by(start, zero_end) <= zeros.end) {
             self.push_hole(start, zero_end);
             return Ok(zero_end);
         }
-        let end = self.cut(start, reach)?;
-        let bytes = self.region.bytes(start, end);
-        if is_zero(bytes) {
+        let end = self.cut(start, zero_end, reach)?;
+        if end <= self.zeros_end {
             self.push_hole(start, end);
         } else {
-            let content = Content::Fresh((self.fresh)(bytes));
+            let content = Content::Fresh((self.fresh)(self.region.bytes(start, end)));
             self.pieces.push(NewPiece { start, len: end - start, content });
         }
         Ok(end)
     }
 
-    /// Loads what it takes to find the end of the chunk at `start`.
-    fn cut(&mut self, start: u32, reach: u32) -> io::Result<u32> {
-        let longest = length(self.chunker.max_len() + self.chunker.lookahead());
-        let decided = self.len.min(start + longest);
+    /// Loads what it takes to find the end of the chunk at `start`, which is `zero_end` if it is zeros.
+    fn cut(&mut self, start: u32, zero_end: u32, reach: u32) -> io::Result<u32> {
+        let left = self.len - start;
+        let decided = start + left.min(length(self.chunker.reach()));
+        let zeros_decided = self.decided_by(start, zero_end);
         loop {
             let present = self.region.present_until(start).min(decided);
+            self.look_for_zeros(start, present);
+            if zeros_decided <= self.zeros_end {
+                return Ok(zero_end);
+            }
             // Changed bytes are read in any case, so first all that the cut may depend on: then it is found at once.
             let wanted = present < decided && range_at(self.areas, present).is_some();
-            if start < present && !wanted {
-                let cut = start + length(self.chunker.next_cut(self.region.bytes(start, present)));
-                if cut < present || present == decided {
-                    return Ok(cut);
+            if self.zeros_end < present && !wanted {
+                let bytes = self.region.bytes(start, present);
+                if let Some(cut) = self.chunker.cut_within(bytes, left as usize) {
+                    return Ok(start + length(cut));
                 }
+                assert!(present < decided, "a chunker's reach decides");
             }
-            self.region.load(present, self.load_end(present, reach, decided))?;
+            self.region.load(present, self.load_end(start, present, reach, decided))?;
+        }
+    }
+
+    /// Goes on with the zeros that the chunk at `start` begins with, as far as its bytes are present.
+    fn look_for_zeros(&mut self, start: u32, present: u32) {
+        self.zeros_end = self.zeros_end.max(start);
+        if self.zeros_end < present {
+            let bytes = self.region.bytes(self.zeros_end, present);
+            self.zeros_end += length(leading_zeros(bytes));
         }
     }
 
     /// How far to load from `at` on: a changed area is wanted whole with what leads up to it, what is known to be zero
     /// is free, and of anything else as little as possible is wanted.
-    fn load_end(&self, at: u32, reach: u32, decided: u32) -> u32 {
+    fn load_end(&self, start: u32, at: u32, reach: u32, decided: u32) -> u32 {
         if let Some(zeros) = range_at(self.zeros, at) {
             return zeros.end.min(decided);
         }
-        let step = reach.max(at + length(self.chunker.average_len() / 2));
+        let least = start.saturating_add(length(self.chunker.least_reach()));
+        let step = reach.max(least).max(at + length(self.chunker.average_len() / 2)).min(decided);
         let next = self.areas.partition_point(|area| area.end <= at);
         let end = match self.areas.get(next) {
             Some(area) if area.start <= step => area.end.min(at + REQUEST_LEN),

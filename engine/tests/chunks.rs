@@ -1,4 +1,4 @@
-//! The vectors of SPEC 8.1: where chunks end and what is a hole, told by another implementation of the chunker.
+//! The vectors of SPEC 8.1: where chunks end and what is a hole, told by another implementation of the chunkers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../repo-format/tests/specification/vector.rs"]
@@ -41,7 +41,8 @@ fn disk(vector: &Vector) -> (Vec<u8>, Vec<Extent>) {
 /// The pieces of each region, as vectors tell them. `areas` are read, all else is known to be zero.
 fn regions(vector: &Vector, disk: &MemoryDisk, areas: &[Extent]) -> BTreeMap<String, String> {
     let (min, average, max) = (vector.number("min"), vector.number("average"), vector.number("max"));
-    let params = ChunkerParams { name: ChunkerName::FastCdc2020, min, average, max };
+    let name = ChunkerName::parse(vector.input("chunker")).unwrap();
+    let params = ChunkerParams { name, min, average, max };
     let chunker = Chunker::new(&params, vector.number("seed"));
     let region_len: u32 = vector.number("region-len");
     let pool = RegionPool::new(region_len);
@@ -65,7 +66,7 @@ fn regions(vector: &Vector, disk: &MemoryDisk, areas: &[Extent]) -> BTreeMap<Str
 #[test]
 fn chunks_end_where_the_vectors_say() {
     let vectors: Vec<Vector> = Vector::all().into_iter().filter(|vector| vector.object == "chunks").collect();
-    assert!(vectors.len() > 15, "{} vectors are few", vectors.len());
+    assert!(vectors.len() > 35, "{} vectors are few", vectors.len());
     for vector in vectors {
         let (bytes, allocated) = disk(&vector);
         let disk = MemoryDisk::new(bytes);

@@ -13,6 +13,8 @@ const _: () = assert!(CHUNK_LEN_MAX == MIB as usize);
 pub enum ChunkerName {
     /// `fastcdc-2020` (CHUNK-2).
     FastCdc2020,
+    /// `mincdc-hash4` (CHUNK-4).
+    MinCdcHash4,
 }
 
 impl ChunkerName {
@@ -21,12 +23,18 @@ impl ChunkerName {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::FastCdc2020 => "fastcdc-2020",
+            Self::MinCdcHash4 => "mincdc-hash4",
         }
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, FormatError> {
+    /// Reads the name as it stands in the config.
+    ///
+    /// # Errors
+    /// A chunker that is not known.
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
         match text {
             "fastcdc-2020" => Ok(Self::FastCdc2020),
+            "mincdc-hash4" => Ok(Self::MinCdcHash4),
             _ => Err(FormatError::BadValue("the chunker is not known")),
         }
     }
@@ -39,10 +47,24 @@ pub struct ChunkerParams {
     pub name: ChunkerName,
     /// The shortest chunk, except for the last one of a region.
     pub min: u32,
-    /// The length of most chunks.
+    /// The length that is aimed at: of most chunks with FastCDC, the middle of `min` and `max` with MinCDC.
     pub average: u32,
     /// The longest chunk.
     pub max: u32,
+}
+
+impl ChunkerParams {
+    fn lengths_are_allowed(&self) -> bool {
+        let Self { name, min, average, max } = *self;
+        let ordered = 64 <= min && min <= average && average <= max;
+        ordered
+            && match name {
+                ChunkerName::FastCdc2020 => {
+                    [min, average, max].iter().all(|len| len & 1 == 0) && average >= 256
+                }
+                ChunkerName::MinCdcHash4 => average == min.midpoint(max),
+            }
+    }
 }
 
 impl Default for ChunkerParams {
@@ -78,12 +100,10 @@ impl Geometry {
     /// # Errors
     /// The rule that is broken.
     pub fn check(&self) -> Result<(), FormatError> {
-        let ChunkerParams { name: ChunkerName::FastCdc2020, min, average, max } = self.chunker;
-        let even = [min, average, max].iter().all(|len| len & 1 == 0);
-        let ordered = 64 <= min && min <= average && average <= max;
+        let max = self.chunker.max;
         let cell = self.cell_len;
         let rules = [
-            (even && ordered && average >= 256, "the chunker's lengths are not allowed"),
+            (self.chunker.lengths_are_allowed(), "the chunker's lengths are not allowed"),
             (cell.is_power_of_two() && (4 * KIB..=MIB).contains(&cell), "the cell length is not allowed"),
             ((KIB..=cell).contains(&max), "the chunker's maximum is not allowed"),
             (

@@ -5,8 +5,8 @@ use crate::samples::{self, keys, root_key};
 use keepstone_engine::Extent;
 use keepstone_engine::source::{ChangesFile, DiskSource, MemoryDisk, Outside, Since, WithChanges};
 use repo_format::{
-    BlobKind, BlobName, ChunkerParams, Config, Geometry, Keys, PayloadId, SessionId, Slot, SlotName,
-    UncheckedConfig, VmTag, WriterId, check_disk_key, check_tag, check_vm_name, seal_slot,
+    BlobKind, BlobName, ChunkerName, ChunkerParams, Config, Geometry, Keys, PayloadId, SessionId, Slot,
+    SlotName, UncheckedConfig, VmTag, WriterId, check_disk_key, check_tag, check_vm_name, seal_slot,
 };
 
 /// A config; the same bytes are also taken as the values of one, which is encoded if they are allowed.
@@ -24,8 +24,10 @@ fn check_config_of_values(data: &[u8]) {
     let mut fields = Fields::new(data);
     let created = fields.u64();
     let (min, average, max) = (fields.u32(), fields.u32(), fields.u32());
-    let chunker = ChunkerParams { min, average, max, ..ChunkerParams::default() };
     let (region_len, cell_len, pack_len) = (fields.u32(), fields.u32(), fields.u32());
+    let name = if fields.u32() & 1 == 0 { ChunkerName::FastCdc2020 } else { ChunkerName::MinCdcHash4 };
+    let average = if name == ChunkerName::MinCdcHash4 { min.midpoint(max) } else { average };
+    let chunker = ChunkerParams { name, min, average, max };
     let geometry = Geometry { chunker, region_len, cell_len, pack_len };
     if geometry.check().is_ok() {
         check_config(&Config { created, geometry, ..samples::config() }, keys());

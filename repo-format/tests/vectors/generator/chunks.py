@@ -1,4 +1,4 @@
-"""Section 8.1: FastCDC with the two-byte rolling of its 2020 paper, and holes."""
+"""Section 8.1: FastCDC with the two-byte rolling of its 2020 paper, MinCDC, and holes."""
 
 import hashlib
 import math
@@ -30,6 +30,22 @@ MASKS = {
 
 
 class Chunker:
+    """What chunkers have in common; each has `cut`, the length of the first chunk of data that ends with its region."""
+
+    def sequence(self, region):
+        pieces, at = [], 0
+        while at < len(region):
+            length = self.cut(region[at:])
+            is_hole = not any(region[at : at + length])
+            if is_hole and pieces and pieces[-1][0] == "hole":
+                pieces[-1][1] += length
+            else:
+                pieces.append(["hole" if is_hole else "chunk", length])
+            at += length
+        return " ".join(f"{name[0]}{length}" for name, length in pieces)
+
+
+class FastCdc(Chunker):
     def __init__(self, seed, smallest, average, largest):
         bits = math.floor(math.log2(average) + 0.5)
         self.lengths = smallest, average, largest
@@ -37,7 +53,6 @@ class Chunker:
         self.gear = [value ^ seed for value in GEAR]
 
     def cut(self, data):
-        """The length of the first chunk of `data`, which ends with its region."""
         smallest, average, largest = self.lengths
         if len(data) <= smallest:
             return len(data)
@@ -56,17 +71,24 @@ class Chunker:
                 return 2 * pair + 1
         return end
 
-    def sequence(self, region):
-        pieces, at = [], 0
-        while at < len(region):
-            length = self.cut(region[at:])
-            is_hole = not any(region[at : at + length])
-            if is_hole and pieces and pieces[-1][0] == "hole":
-                pieces[-1][1] += length
-            else:
-                pieces.append(["hole" if is_hole else "chunk", length])
-            at += length
-        return " ".join(f"{name[0]}{length}" for name, length in pieces)
+
+class MinCdc(Chunker):
+    def __init__(self, seed, smallest, _average, largest):
+        self.smallest, self.largest = smallest, largest
+        self.multiplier, self.addend = seed % 2**32 | 1, seed >> 32
+
+    def cut(self, data):
+        if len(data) <= self.smallest:
+            return len(data)
+        places = range(self.smallest, min(len(data), self.largest) + 1)
+        # Of several least ones, this is the first.
+        return min(places, key=lambda place: self.hash(data[place - 4 : place]))
+
+    def hash(self, window):
+        return (int.from_bytes(window, "little") * self.multiplier + self.addend) % 2**32
+
+
+CHUNKERS = {"fastcdc-2020": FastCdc, "mincdc-hash4": MinCdc}
 
 
 def disk_of(pieces):
@@ -89,15 +111,17 @@ def chunked(
     largest=1024,
     region_len=8192,
     negative=None,
+    chunker="fastcdc-2020",
 ):
-    chunker, data = Chunker(seed, smallest, average, largest), disk_of(pieces)
-    regions = [chunker.sequence(data[at : at + region_len]) for at in range(0, len(data), region_len)]
+    cutter, data = CHUNKERS[chunker](seed, smallest, average, largest), disk_of(pieces)
+    regions = [cutter.sequence(data[at : at + region_len]) for at in range(0, len(data), region_len)]
     vector(
         rule,
         what,
         "chunks",
         comment,
         negative=negative,
+        chunker=chunker,
         seed=seed,
         min=smallest,
         average=average,
@@ -195,6 +219,7 @@ def chunks():
         "zeros up to the disk's end at an odd place",
         ["random eta 2000", "byte 00 3333"],
     )
+    mincdc(unread)
     sizes = bad("the size of a disk is not allowed")
     vector("CHUNK-1", "disk-of-0-bytes", "decision", "a disk of no bytes", sizes, commit(disks=[disk(size=0)]))
     vector(
@@ -221,4 +246,40 @@ def chunks():
         bad("a piece reaches too far"),
         page(TABLE_ONE, hole(3500), chunk(600)),
         **{**PAGE_INPUTS, "region_len": 4096},
+    )
+
+
+def mincdc(unread):
+    def cut(what, comment, pieces, smallest=64, largest=1024, **inputs):
+        average = (smallest + largest) // 2
+        lengths = {"smallest": smallest, "average": average, "largest": largest}
+        chunked("CHUNK-4", what, comment, pieces, chunker="mincdc-hash4", **lengths, **inputs)
+
+    random = ["random alpha 20000"]
+    cut("several-regions", "each region begins anew, the last one is shorter", random, negative=unread)
+    cut("seed-0", "the multiplier is 1, the addend 0", random, seed=0)
+    cut("seed-1", "the multiplier is 1 for this seed too", random, seed=1)
+    cut("seed-of-64-bits", "the highest bits of the seed are set", random, seed=2**64 - 1)
+    cut("addend-alone", "the multiplier is 1", random, seed=0x8765_4321 << 32)
+    cut("equal-lengths", "min and max are equal", ["random delta 8192"], 1024, 1024)
+    cut("two-places", "max is one more than min", ["random delta 8192"], 1023, 1024)
+    cut("odd-lengths", "no length needs to be even", ["random delta 8192"], 65, 1025)
+    cut("lengths-of-20-and-64-kib", "20, 42 and 64 KiB", ["random zeta 400000"], 20480, 65536, region_len=16 * MIB)
+    cut("constant-bytes", "of equal windows the first one wins", ["byte 61 8192"])
+    cut("two-bytes", "of several least windows the first one wins", ["byte 61 500", "byte 62 700", "byte 61 4000"])
+    cut("region-of-min", "a region as long as min", ["random beta 8256"])
+    cut("region-of-min-and-1", "a region one longer than min has two places", ["random beta 8257"])
+    cut("region-of-max", "a region as long as max", ["random beta 9216"])
+    cut("zeros", "zeros are cut at min, and are one hole", ["byte 00 16384", "byte 00 100"])
+    cut(
+        "zeros-in-the-midst",
+        "zeros before data are part of its chunk, or a hole",
+        ["random eta 1500", "byte 00 5000", "random theta 1692"],
+    )
+    cut("zeros-at-the-end", "zeros up to the disk's end", ["random eta 2000", "byte 00 3333"])
+    cut(
+        "zeros-that-win",
+        "the addend makes the hash of zeros the least",
+        ["random eta 1500", "byte 00 200", "random theta 4000"],
+        seed=0x0000_0000_9E37_79B9,
     )

@@ -223,6 +223,9 @@ def parameters():
     for what, changes in (
         ("smallest", {}),
         ("equal-lengths", {"min": 1024, "average": 1024, "max": 1024}),
+        ("mincdc", {"name": "mincdc-hash4", "min": 65, "average": 545, "max": 1026}),
+        ("mincdc-smallest", {"name": "mincdc-hash4", "min": 64, "average": 544, "max": 1024}),
+        ("mincdc-equal-lengths", {"name": "mincdc-hash4", "min": 1025, "average": 1025, "max": 1025}),
         ("region-of-one-cell", {"regionLen": 4096}),
         ("region-of-three-cells", {"regionLen": 12288}),
         (
@@ -252,6 +255,12 @@ def parameters():
         ("max-odd", chunker, {"max": 1025}),
         ("min-over-average", chunker, {"min": 258}),
         ("average-over-max", chunker, {"average": 1026}),
+        ("mincdc-average-of-fastcdc", chunker, {"name": "mincdc-hash4"}),
+        ("mincdc-average-rounded-up", chunker, {"name": "mincdc-hash4", "min": 65, "average": 546, "max": 1026}),
+        ("mincdc-min-63", chunker, {"name": "mincdc-hash4", "min": 63, "average": 543, "max": 1024}),
+        ("mincdc-max-under-min", chunker, {"name": "mincdc-hash4", "min": 2048, "average": 1536, "max": 1024}),
+        ("mincdc-max-1023", maximum, {"name": "mincdc-hash4", "min": 64, "average": 543, "max": 1023}),
+        ("mincdc-max-over-cell", maximum, {"name": "mincdc-hash4", "min": 64, "average": 2080, "max": 4097}),
         ("max-1022", maximum, {"max": 1022}),
         ("max-over-cell", maximum, {"max": 4098}),
         ("cell-2-kib", cell, {"cellLen": 2048, "regionLen": 2048}),
@@ -265,6 +274,7 @@ def parameters():
         ("pack-under-64-kib", pack_len, {"packLen": 65535}),
         ("pack-over-256-mib", pack_len, {"packLen": 256 * MIB + 1}),
         ("unknown-chunker", bad("the chunker is not known"), {"name": "fastcdc-2016"}),
+        ("unknown-mincdc", bad("the chunker is not known"), {"name": "mincdc-4"}),
     ):
         vector(
             "CONF-4",
