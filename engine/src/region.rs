@@ -2,8 +2,8 @@
 
 use crate::source::ReadPart;
 use crate::{DiskSource, Extent};
+use memmap2::MmapMut;
 use std::io;
-use std::mem;
 use std::ops::Range;
 use std::sync::Mutex;
 
@@ -15,13 +15,15 @@ pub const REQUEST_LEN: u32 = 1 << 20;
 /// that sources which can read whole sectors only need no copy.
 pub const SECTOR_LEN: u32 = 512;
 
+const HELD: &str = "it is held until it is dropped";
+
 /// Allocations of one region's length, used again and again.
 ///
 /// It holds as many as were ever in use at once.
 #[derive(Debug)]
 pub struct RegionPool {
     region_len: u32,
-    idle: Mutex<Vec<Box<[u8]>>>,
+    idle: Mutex<Vec<MmapMut>>,
 }
 
 impl RegionPool {
@@ -40,20 +42,22 @@ impl RegionPool {
         let len = u32::try_from(region.length).expect("a region is shorter than 4 GiB");
         assert!(len <= self.region_len, "a region of {len} bytes is longer than {}", self.region_len);
         let allocation = self.idle().pop();
-        let allocation = allocation.unwrap_or_else(|| vec![0; self.region_len as usize].into_boxed_slice());
+        let allocation = allocation.unwrap_or_else(|| {
+            MmapMut::map_anon(self.region_len as usize).expect("there is memory for a region")
+        });
         RegionBuffer {
             pool: self,
             source,
             start: region.start,
             len,
-            allocation,
+            allocation: Some(allocation),
             present: Vec::new(),
             zeros: Vec::new(),
             read_bytes: 0,
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Box<[u8]>>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<MmapMut>> {
         // A panic elsewhere cannot leave a list of buffers half changed.
         self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -65,7 +69,9 @@ pub struct RegionBuffer<'a> {
     source: &'a dyn DiskSource,
     start: u64,
     len: u32,
-    allocation: Box<[u8]>,
+    /// It begins with a page, as the region does: so sources can read past the page cache. It goes back when this is
+    /// dropped.
+    allocation: Option<MmapMut>,
     /// What has been loaded: sorted, with gaps between.
     present: Vec<Range<u32>>,
     /// What needs no reading because it is known to be zero: whole sectors, sorted, disjoint.
@@ -150,7 +156,8 @@ impl RegionBuffer<'_> {
             }
         }
         let mut parts = Vec::with_capacity(present.len());
-        let (mut rest, mut at) = (&mut self.allocation[..self.len as usize], 0);
+        let allocation = self.allocation.as_mut().expect(HELD);
+        let (mut rest, mut at) = (&mut allocation[..self.len as usize], 0);
         for range in &present {
             let (_, behind) = rest.split_at_mut((range.start - at) as usize);
             let (buffer, behind) = behind.split_at_mut(range.len());
@@ -177,23 +184,24 @@ impl RegionBuffer<'_> {
     #[must_use]
     pub fn bytes(&self, start: u32, end: u32) -> &[u8] {
         assert!(start >= end || self.present_until(start) >= end, "bytes {start} to {end} are not loaded");
-        &self.allocation[start as usize..end as usize]
+        &self.allocation.as_ref().expect(HELD)[start as usize..end as usize]
     }
 
     /// Fills in some bytes from `at` on, at most to `end`, and returns how far it came.
     fn fill(&mut self, at: u32, end: u32) -> io::Result<u32> {
+        let allocation = self.allocation.as_mut().expect(HELD);
         let next = self.zeros.partition_point(|zeros| zeros.end <= at);
         let unknown_end = match self.zeros.get(next) {
             Some(zeros) if zeros.start <= at => {
                 let end = end.min(zeros.end);
-                self.allocation[at as usize..end as usize].fill(0);
+                allocation[at as usize..end as usize].fill(0);
                 return Ok(end);
             }
             Some(zeros) => end.min(zeros.start),
             None => end,
         };
         let end = unknown_end.min(at + REQUEST_LEN);
-        let buffer = &mut self.allocation[at as usize..end as usize];
+        let buffer = &mut allocation[at as usize..end as usize];
         self.source.read(&mut [ReadPart { offset: self.start + u64::from(at), buffer }])?;
         self.read_bytes += u64::from(end - at);
         Ok(end)
@@ -217,8 +225,7 @@ impl RegionBuffer<'_> {
 
 impl Drop for RegionBuffer<'_> {
     fn drop(&mut self) {
-        let allocation = mem::take(&mut self.allocation);
-        self.pool.idle().push(allocation);
+        self.pool.idle().extend(self.allocation.take());
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::{ChangedAreas, DiskSource, FullReason, Outside, ReadPart, Since, read_each};
 use crate::Extent;
+use crate::direct::DirectReader;
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Why an image cannot be used; the payload of the [`io::Error`]s of [`RawImage`].
@@ -72,6 +73,7 @@ impl From<ImageError> for io::Error {
 pub struct RawImage {
     path: PathBuf,
     file: File,
+    reader: DirectReader,
     size: u64,
 }
 
@@ -91,7 +93,8 @@ impl RawImage {
         if !file_type.is_file() && !file_type.is_block_device() {
             return Err(ImageError::WrongKind { path: shown(), what: kind_of(file_type) }.into());
         }
-        let mut image = Self { path: path.to_owned(), file, size: 0 };
+        let reader = DirectReader::new(path, &file);
+        let mut image = Self { path: path.to_owned(), file, reader, size: 0 };
         image.size = image.size_now()?;
         Ok(image)
     }
@@ -110,7 +113,8 @@ impl RawImage {
         Ok(image)
     }
 
-    /// Fills `buffer` from `offset`.
+    /// Fills `buffer` from `offset`: past the page cache, where what is read is not there, and if the buffer lies to pages
+    /// as the bytes do.
     ///
     /// # Errors
     /// When the bytes cannot be read, or the image has become shorter.
@@ -118,7 +122,7 @@ impl RawImage {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.saturating_add(done as u64);
-            match self.file.read_at(rest, at) {
+            match self.reader.read_at(&self.file, rest, at) {
                 Ok(0) => {
                     let path = self.path.display().to_string();
                     return Err(ImageError::Shrunk { path, offset: at, size: self.size }.into());
@@ -210,6 +214,7 @@ impl DiskSource for RawImage {
 mod tests {
     use super::*;
     use std::error::Error;
+    use std::os::unix::fs::FileExt as _;
     use tempfile::TempDir;
 
     const MIB: u64 = 1 << 20;

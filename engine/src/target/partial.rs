@@ -3,6 +3,7 @@
 use super::blocks::BlockWriter;
 use super::device::zero_range;
 use super::{TargetError, failed, len_of, shown};
+use crate::direct::open_again;
 use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
@@ -95,12 +96,8 @@ impl PartialFile {
     /// Lets a file that has just begun be written in whole blocks; it is to have `size` bytes.
     pub(super) fn in_blocks(&self, size: u64) -> Result<BlockWriter, TargetError> {
         let file = self.file.try_clone().map_err(|source| self.failed("create", source))?;
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::DIRECT;
-        let direct =
-            OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(&self.partial);
-        let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
-        // Without it, or if somebody put another file there, the page cache will do.
-        let direct = direct.ok().filter(|direct| identity(direct).ok() == identity(&file).ok());
+        // Without it the page cache will do.
+        let direct = open_again(&self.partial, &file, OpenOptions::new().write(true));
         Ok(BlockWriter::new(file, direct, size))
     }
 

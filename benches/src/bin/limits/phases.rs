@@ -19,8 +19,9 @@ use keepstone_engine::store::{LocalStore, RecordingStore, Requests};
 use keepstone_engine::target::{Existing, FileTarget, Incomplete};
 use keepstone_engine::{DiskSource, DiskTarget, Repository};
 use repo_format::SessionId;
+use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -42,6 +43,7 @@ pub(crate) enum Name {
     RestoreToNothing,
     OtherVm,
     NothingChangedLarge,
+    RepeatedCold,
 }
 
 impl Name {
@@ -55,6 +57,7 @@ impl Name {
             Self::RestoreToNothing => "restore to nothing",
             Self::OtherVm => "another VM, same data, 1 TiB",
             Self::NothingChangedLarge => "nothing changed, 1 TiB",
+            Self::RepeatedCold => "again, image not in the page cache",
         }
     }
 }
@@ -142,6 +145,10 @@ pub(crate) fn run(setting: &Setting<'_>, name: Name) -> anyhow::Result<Phase> {
         Name::RestoreToFile => running.restore_to_file(),
         Name::RestoreToNothing => running.restore(&Nothing),
         Name::OtherVm => running.backup(LARGE_VM, &large(TrackedDisk::untracked(image, "0"))),
+        Name::RepeatedCold => {
+            fadvise(File::open(setting.path)?, 0, None, Advice::DontNeed)?;
+            running.backup(VM, &TrackedDisk::untracked(image, "4"))
+        }
         Name::NothingChangedLarge => {
             running.backup(LARGE_VM, &large(TrackedDisk::unchanged(image, "0", "1")))
         }

@@ -37,7 +37,7 @@ pub(in crate::vsphere) struct WritableDisk {
 
 #[derive(Debug)]
 enum Way {
-    HotAdd(HotAdded),
+    HotAdd(Box<HotAdded>),
     Nbd(Box<WritableServed>),
 }
 
@@ -79,7 +79,8 @@ impl WritableDisk {
     pub(in crate::vsphere) fn keep(self) -> Self {
         let way = match self.way {
             Way::HotAdd(added) => {
-                Way::HotAdd(HotAdded { attached: added.attached.with(Files::Kept), ..added })
+                let HotAdded { target, existing, attached } = *added;
+                Way::HotAdd(Box::new(HotAdded { target, existing, attached: attached.with(Files::Kept) }))
             }
             way @ Way::Nbd(_) => way,
         };
@@ -92,7 +93,8 @@ impl WritableDisk {
     /// [`TransportError::StillAttached`].
     pub(in crate::vsphere) fn close(self, waiter: &Waiter<'_>) -> Result<(), TransportError> {
         match self.way {
-            Way::HotAdd(HotAdded { target, existing, attached }) => {
+            Way::HotAdd(added) => {
+                let HotAdded { target, existing, attached } = *added;
                 // The device has to be unused before it goes away.
                 drop((target, existing));
                 attached.detach(waiter).map_err(|source| attached.still_there(None, source))
@@ -140,7 +142,9 @@ pub(super) fn open(
     let mut refused = Vec::new();
     for transport in ways(reader) {
         let opened = match transport {
-            Transport::HotAdd => by_hotadd(reader, disk, disk_bytes, note).map(Way::HotAdd),
+            Transport::HotAdd => {
+                by_hotadd(reader, disk, disk_bytes, note).map(|added| Way::HotAdd(Box::new(added)))
+            }
             Transport::Nbd => {
                 nbdkit::open_for_writing(reader, disk, disk_bytes).map(|served| Way::Nbd(Box::new(served)))
             }
@@ -208,7 +212,8 @@ pub(super) fn make(
 ) -> Result<WritableDisk, TransportError> {
     check_choice(reader)?;
     let wish = Wish { file, mode: AttachMode::Writing, new_bytes: Some(disk_bytes) };
-    by_hotadd_as(reader, &wish, None, disk_bytes, note).map(|added| WritableDisk { way: Way::HotAdd(added) })
+    by_hotadd_as(reader, &wish, None, disk_bytes, note)
+        .map(|added| WritableDisk { way: Way::HotAdd(Box::new(added)) })
 }
 
 /// Finds out whether a disk could be made, without changing anything anywhere.
