@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const REGION_LEN: usize = 64 << 10;
 /// What a region takes, and the least that a backup gets along with, with the geometry of the tests.
 const REGION: u64 = 128 << 10;
-const LEAST: u64 = REGION + (2 * 64 << 10) + (2 * 16 << 10);
+const LEAST: u64 = REGION + (128 << 10) + (32 << 10);
 const LEN: usize = 20 * REGION_LEN + 1000;
 
 /// What all backups of a test tell of themselves.
