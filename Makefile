@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-index bench-nbd bench-restore bench-serve fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -118,6 +118,10 @@ bench-azure: azurite ## measure a repository in Azurite beside a local one, and 
 bench-index: ## measure a local index of SESSIONS=100 sessions of 100,000 chunks (SCRATCH=a directory with 160 bytes for each chunk)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin index -- --sessions $(or $(SESSIONS),100) \
 	  $(if $(SCRATCH),--scratch "$(SCRATCH)")
+
+bench-scale: ## measure disks of up to 62 TiB of which little changes, and a repository of 365,000 snapshots (some GB in /tmp)
+	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- disk
+	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- fleet
 
 bench-serve: ## measure a served disk beside a restore (IMAGE=a raw disk image)
 	cli/demo/need.sh nbdcopy:libnbd-bin

@@ -1,9 +1,11 @@
 //! What the program says: data on standard output, everything else on standard error.
 
+use crate::progress::Screen;
 use crate::settings::Verbosity;
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 
 /// How reports are written.
@@ -103,7 +105,38 @@ impl Console {
 
 /// Tells something that somebody should look at.
 pub(crate) fn warn(text: &str) {
-    say(&format!("warning: {text}"));
+    tell("warning: ", text);
+}
+
+thread_local! {
+    /// What the messages of this thread are about, and the screen that a bar may be drawn on meanwhile. It belongs to a
+    /// thread, because what is done for one of several VMs is done by one, and much of it is told from deep below.
+    static ABOUT: RefCell<Option<(String, Screen)>> = const { RefCell::new(None) };
+}
+
+/// From now on the messages of this thread say what they are about, and leave the bar on the screen intact.
+pub(crate) fn about(what: &str, screen: &Screen) {
+    ABOUT.set(Some((what.to_owned(), screen.clone())));
+}
+
+/// Tells the failure of what the messages of this thread are about, which keeps nothing else from going on. The text is that
+/// of a failure of the program.
+pub(crate) fn fail(text: &str) {
+    let told = || {
+        let _ = io::stderr().write_all(printable(text).as_bytes());
+    };
+    ABOUT.with_borrow(|about| match about {
+        Some((what, screen)) => screen.suspended(|| {
+            say_now(&format!("{what}: the backup failed"));
+            told();
+        }),
+        None => told(),
+    });
+}
+
+/// As [`warn`], while the screen is held: whatever it is about.
+pub(crate) fn warn_now(text: &str) {
+    say_now(&format!("warning: {text}"));
 }
 
 /// The text with everything that could steer a terminal written out; line ends stay.
@@ -131,6 +164,17 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Says something on standard error.
 pub(crate) fn say(text: &str) {
+    tell("", text);
+}
+
+fn tell(kind: &str, text: &str) {
+    ABOUT.with_borrow(|about| match about {
+        Some((what, screen)) => screen.suspended(|| say_now(&format!("{kind}{what}: {text}"))),
+        None => say_now(&format!("{kind}{text}")),
+    });
+}
+
+fn say_now(text: &str) {
     // Nothing is left to report to when standard error is closed.
     let _ = writeln!(io::stderr(), "keepstone: {}", printable(text));
 }

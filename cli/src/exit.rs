@@ -32,6 +32,20 @@ impl Exit {
     pub(crate) fn worse(self, other: Self) -> Self {
         if self == Self::Done { other } else { self }
     }
+
+    /// The worst of several, which have nothing to do with each other: an interruption, damage, a failure, wrong usage,
+    /// attention.
+    pub(crate) fn worst(exits: impl IntoIterator<Item = Self>) -> Self {
+        let rank = |exit: &Self| match exit {
+            Self::Done => 0,
+            Self::Attention => 1,
+            Self::Usage => 2,
+            Self::Failed => 3,
+            Self::Damage => 4,
+            Self::Interrupted => 5,
+        };
+        exits.into_iter().max_by_key(rank).unwrap_or(Self::Done)
+    }
 }
 
 impl From<Exit> for ExitCode {

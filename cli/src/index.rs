@@ -5,8 +5,9 @@ use crate::progress::Progress;
 use crate::settings::Settings;
 use keepstone_engine::index::{LocalIndex, Preference, sync};
 use keepstone_engine::{EngineError, Repository};
-use repo_format::{BlobKind, DecisionName, SessionId, decisions_prefix};
+use repo_format::{BlobKind, DecisionName, PREFIX_DECISIONS, SessionId, VmTag, decisions_prefix};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What the index may take when it has no directory and is held in memory: the entries of some 2 million chunks.
@@ -22,12 +23,12 @@ const CHECK_CONTEXT: &str = "keepstone v0 local index";
 pub(crate) fn open(
     settings: &Settings,
     repository: &Repository<'_>,
-    vm: &str,
+    vms: &[String],
     budget_bytes: u64,
     progress: &Progress,
 ) -> anyhow::Result<LocalIndex> {
     let mut index = open_cached(settings, repository, budget_bytes)?;
-    let sessions = sessions_of(repository, vm)?;
+    let sessions = sessions_of(repository, vms)?;
     let preference = Preference { sessions: &sessions, writers: std::slice::from_ref(&settings.writer) };
     match sync(&mut index, repository.store(), repository.keys(), &preference, progress) {
         Ok(report) => tracing::info!(?report, entries = index.entries(), "the index is up to date"),
@@ -60,13 +61,18 @@ fn open_cached(
     Ok(open(None, budget_bytes.min(MEMORY_BUDGET)).map_err(EngineError::Index)?)
 }
 
-/// The sessions that made a VM's snapshots, the newest first.
-fn sessions_of(repository: &Repository<'_>, vm: &str) -> Result<Vec<SessionId>, EngineError> {
-    let blobs = repository.list(&decisions_prefix(repository.keys().vm_tag(vm)))?;
+/// The sessions that made the snapshots of VMs, the newest first. Those of many VMs are found in one listing.
+fn sessions_of(repository: &Repository<'_>, vms: &[String]) -> Result<Vec<SessionId>, EngineError> {
+    let tags: BTreeSet<VmTag> = vms.iter().map(|vm| repository.keys().vm_tag(vm)).collect();
+    let blobs = match tags.first() {
+        None => Vec::new(),
+        Some(tag) if tags.len() == 1 => repository.list(&decisions_prefix(*tag))?,
+        Some(_) => repository.list(PREFIX_DECISIONS)?,
+    };
     let mut names: Vec<DecisionName> = blobs
         .iter()
         .filter_map(|blob| match blob.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name),
+            Some(BlobKind::Decision(name)) if tags.contains(&name.vm) => Some(name),
             _ => None,
         })
         .collect();

@@ -1,6 +1,10 @@
 //! Draws what an operation tells, and passes on that it is to stop.
 
-use crate::console::{Console, warn};
+mod several;
+
+pub(crate) use several::Several;
+
+use crate::console::{Console, warn_now};
 use crate::interrupt::Interrupt;
 use crate::numbers::{count, size};
 use crate::settings::Settings;
@@ -38,7 +42,12 @@ impl Screen {
 
     /// Tells something that somebody should look at, above the bar.
     pub(crate) fn warn(&self, text: &str) {
-        self.bar().suspend(|| warn(text));
+        self.suspended(|| warn_now(text));
+    }
+
+    /// Does something while no bar is drawn.
+    pub(crate) fn suspended(&self, action: impl FnOnce()) {
+        self.bar().suspend(action);
     }
 }
 
@@ -89,32 +98,32 @@ impl Progress {
             bar.set_message(format!("  {} moved", size(bytes)));
         }
     }
+}
 
-    fn tell(&self, notice: &Notice) {
-        let text = match notice {
-            Notice::IndexSkipped { name, reason } => {
-                format!("index {name} is left out, so more may be stored than needed: {reason}")
-            }
-            Notice::Unreadable { name, reason } => {
-                format!("{name} cannot be read and counts as absent; `keepstone verify` tells more: {reason}")
-            }
-            Notice::PackLost { name } => {
-                format!("{name} is missing or has another length; what it held of this VM is stored again")
-            }
-            Notice::UnfinishedAborted { session, packs, bytes } => {
-                let packs = count(*packs, "pack");
-                let bytes = size(*bytes);
-                format!(
-                    "session {session} was never ended; of the {packs} of {bytes} that it stored, what an index \
+/// What a notice says.
+fn words(notice: &Notice) -> String {
+    match notice {
+        Notice::IndexSkipped { name, reason } => {
+            format!("index {name} is left out, so more may be stored than needed: {reason}")
+        }
+        Notice::Unreadable { name, reason } => {
+            format!("{name} cannot be read and counts as absent; `keepstone verify` tells more: {reason}")
+        }
+        Notice::PackLost { name } => {
+            format!("{name} is missing or has another length; what it held of this VM is stored again")
+        }
+        Notice::UnfinishedAborted { session, packs, bytes } => {
+            let packs = count(*packs, "pack");
+            let bytes = size(*bytes);
+            format!(
+                "session {session} was never ended; of the {packs} of {bytes} that it stored, what an index \
                      lists is used again"
-                )
-            }
-            Notice::SessionAborted { session } => {
-                format!("session {session} was aborted by another process; the backup begins again")
-            }
-            other => format!("{other:?}"),
-        };
-        self.screen.warn(&text);
+            )
+        }
+        Notice::SessionAborted { session } => {
+            format!("session {session} was aborted by another process; the backup begins again")
+        }
+        other => format!("{other:?}"),
     }
 }
 
@@ -124,7 +133,7 @@ impl Observer for Progress {
             Event::Phase { phase, total } => self.begin(phase, *total),
             Event::Progress(amount) => self.bar().inc(*amount),
             Event::Transferred(bytes) => self.transferred(*bytes),
-            Event::Notice(notice) => self.tell(notice),
+            Event::Notice(notice) => self.screen.warn(&words(notice)),
             other => tracing::debug!(?other, "an event"),
         }
         if !self.interrupt.is_raised() {
@@ -153,6 +162,10 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
         Phase::Measure { what } => (format!("measure {what}"), ITEMS),
         other => (format!("{other:?}"), ITEMS),
     };
+    styled(prefix, template, total)
+}
+
+fn styled(prefix: String, template: &str, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template(template)
         .expect("the templates are constants")
         .with_key("done", |state: &ProgressState, out: &mut dyn std::fmt::Write| put(out, &size(state.pos())))

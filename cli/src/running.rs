@@ -4,7 +4,6 @@
 //! A backup holds a lock on a file in the cache directory, and writes its session's id there before it begins. If the
 //! process is killed, the system releases the lock; so whoever gets it knows that the sessions in the file have ended.
 
-use crate::progress::Progress;
 use crate::settings::Settings;
 use keepstone_engine::backup::Unfinished;
 use keepstone_engine::{Event, Observer, Repository};
@@ -35,7 +34,7 @@ pub(crate) struct Running<'a> {
     /// Nothing if there is no cache directory that can be written: then nobody sees this backup.
     file: Option<File>,
     ended: Vec<SessionId>,
-    progress: &'a Progress,
+    observer: &'a dyn Observer,
 }
 
 impl<'a> Running<'a> {
@@ -47,11 +46,11 @@ impl<'a> Running<'a> {
         settings: &Settings,
         repository: &Repository<'_>,
         vm: &str,
-        progress: &'a Progress,
+        observer: &'a dyn Observer,
     ) -> Result<Self, AlreadyRunning> {
         let unseen = |reason: io::Error| {
             tracing::info!(%reason, "other processes do not see this backup");
-            Ok(Self { place: None, file: None, ended: Vec::new(), progress })
+            Ok(Self { place: None, file: None, ended: Vec::new(), observer })
         };
         let Some(cache) = settings.cache_dir() else { return unseen(io::ErrorKind::NotFound.into()) };
         let directory = cache.join(repository.config().repository.to_string());
@@ -70,7 +69,7 @@ impl<'a> Running<'a> {
             Err(TryLockError::Error(error)) => return unseen(error),
         }
         match sessions(&file) {
-            Ok(ended) => Ok(Self { place: Some((directory, of)), file: Some(file), ended, progress }),
+            Ok(ended) => Ok(Self { place: Some((directory, of)), file: Some(file), ended, observer }),
             Err(error) => unseen(error),
         }
     }
@@ -101,7 +100,7 @@ impl Observer for Running<'_> {
             // Then a later backup has to wait until the session has been quiet for long enough.
             tracing::info!(%reason, "the session is not noted");
         }
-        self.progress.observe(event)
+        self.observer.observe(event)
     }
 }
 

@@ -33,12 +33,34 @@ pub(crate) fn parse(text: &str) -> Result<Selector, String> {
     Ok(Selector::Id(text.to_ascii_lowercase()))
 }
 
+/// Reads a time as [`parse`] does, but what it leaves out is taken as early as possible.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn earliest(text: &str) -> Result<u64, String> {
+    let start = start_of(text).and_then(|start| u64::try_from(start.as_millisecond()).ok());
+    start.ok_or_else(|| not_a_time(text))
+}
+
+fn not_a_time(text: &str) -> String {
+    format!("{text:?} is no time: write 2026-03-31, 2026-03-31T18:00 or 2026-03-31T18:00:00+02:00")
+}
+
+/// The first point in time that a written time can mean.
+fn start_of(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    if let (false, Ok(date)) = (text.contains(':'), text.parse::<Date>()) {
+        return Some(date.to_zoned(TimeZone::system()).ok()?.timestamp());
+    }
+    Some(text.parse::<DateTime>().ok()?.to_zoned(TimeZone::system()).ok()?.timestamp())
+}
+
 /// The last millisecond that a written time can mean.
 fn latest_of(text: &str) -> Result<u64, String> {
     let millis = end_of(text).and_then(|end| u64::try_from(end.as_millisecond() - 1).ok());
-    millis.ok_or_else(|| {
-        format!("{text:?} is no time: write 2026-03-31, 2026-03-31T18:00 or 2026-03-31T18:00:00+02:00, or `latest`")
-    })
+    millis.ok_or_else(|| format!("{}, or `latest`", not_a_time(text)))
 }
 
 /// The first point in time after what was written.
@@ -96,6 +118,14 @@ mod tests {
         assert_eq!(at("web@2027-01-15T10:00:00+02:00"), 1_800_000_000_999);
         assert_eq!(at("web@2027-01-15T08:00:00.042Z"), 1_800_000_000_042);
         assert_eq!(at("web@2027-01-15 08:00Z"), 1_800_000_059_999);
+    }
+
+    #[test]
+    fn since_a_time_means_from_its_beginning() {
+        assert_eq!(earliest("2027-01-15T08:00:00Z"), Ok(1_800_000_000_000));
+        assert_eq!(earliest("2027-01-15 10:00+02:00"), Ok(1_800_000_000_000));
+        assert!(earliest("yesterday").unwrap_err().contains("is no time"));
+        assert_eq!(earliest("2027-01-15").unwrap() + 8 * 3_600_000, earliest("2027-01-15T08:00").unwrap());
     }
 
     #[test]

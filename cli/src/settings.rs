@@ -9,7 +9,7 @@ use crate::location::Location;
 use crate::password::Origin;
 use crate::profile::Profile;
 use crate::progress::Screen;
-use crate::vsphere::VSphereArguments;
+use crate::vsphere::{Passwords, VSphereArguments};
 use keepstone_engine::backup;
 use repo_format::WriterId;
 use std::path::PathBuf;
@@ -91,6 +91,8 @@ pub(crate) struct Settings {
     pub(crate) screen: Screen,
     /// What the profile says of a vCenter.
     pub(crate) vsphere: VSphereArguments,
+    /// What users of vCenters have given in this run.
+    pub(crate) passwords: Passwords,
     /// What only a repository in Azure needs.
     pub(crate) azure: AzureOptions,
     repository: Option<String>,
@@ -129,6 +131,7 @@ impl Settings {
             index_budget: profile.index_budget,
             compression: profile.compression,
             vsphere: profile.vsphere(),
+            passwords: Passwords::default(),
             azure: AzureOptions {
                 auth: arguments.auth,
                 limit_upload: arguments.limit_upload,

@@ -12,11 +12,13 @@ use keepstone_engine::vsphere::{
     AddController, MoRef, ProxyVm, TransportChoice, TransportSettings, VCenter, VCenterSettings,
     VSpherePlace, VmInfo,
 };
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::ops::{ControlFlow, Deref};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -157,6 +159,35 @@ impl Drop for RunDir {
     }
 }
 
+/// The passwords that were given in this run, so that each is asked for once, however many VMs a server has.
+#[derive(Clone, Default)]
+pub(crate) struct Passwords(Arc<Mutex<BTreeMap<(String, String), Zeroizing<String>>>>);
+
+impl Passwords {
+    /// The password of a user of a server: as it was given before, or as `ask` gets it. Others wait meanwhile.
+    fn get(
+        &self,
+        user: &str,
+        host: &str,
+        ask: impl FnOnce() -> anyhow::Result<Zeroizing<String>>,
+    ) -> anyhow::Result<Zeroizing<String>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = (user.to_owned(), host.to_owned());
+        if let Some(password) = known.get(&of) {
+            return Ok(password.clone());
+        }
+        let password = ask()?;
+        known.insert(of, password.clone());
+        Ok(password)
+    }
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Passwords")
+    }
+}
+
 /// A session that is ended when it is dropped.
 pub(crate) struct LoggedIn(VCenter);
 
@@ -205,7 +236,9 @@ impl Center {
                 "name it with --vsphere-user, in KEEPSTONE_VSPHERE_USER, or as in vsphere://USER@HOST/...",
             )
         })?;
-        let password = password(arguments, &settings.vsphere, &user, place)?;
+        let password = settings
+            .passwords
+            .get(&user, &place.host, || password(arguments, &settings.vsphere, &user, place))?;
         let interrupt = settings.interrupt.clone();
         let stopped = interrupt.clone();
         let server = VCenterSettings {
@@ -329,6 +362,19 @@ fn password(
 mod tests {
     use super::*;
     use tempfile::TempDir;
+
+    #[test]
+    fn a_password_is_asked_for_once_for_each_user_and_server() {
+        let passwords = Passwords::default();
+        let given = |text: &str| Ok(Zeroizing::new(text.to_owned()));
+        let again = || panic!("it was asked for again");
+        assert!(passwords.get("a", "host", || anyhow::bail!("not now")).is_err());
+        assert_eq!(*passwords.get("a", "host", || given("one")).unwrap(), "one");
+        assert_eq!(*passwords.get("b", "host", || given("two")).unwrap(), "two");
+        assert_eq!(*passwords.get("a", "other", || given("three")).unwrap(), "three");
+        assert_eq!(*passwords.get("a", "host", again).unwrap(), "one");
+        assert!(!format!("{passwords:?}").contains("one"));
+    }
 
     #[test]
     fn what_a_killed_process_left_is_removed_and_nothing_else() {

@@ -1,7 +1,9 @@
 //! `keepstone backup`
 
 mod disks;
+mod list;
 mod machine;
+mod several;
 mod told;
 
 use crate::azure::{Uploads, parse_tier};
@@ -19,15 +21,17 @@ use crate::vsphere::{Center, VSphereArguments};
 pub(super) use disks::read_changes;
 use disks::{Disk, disks};
 use keepstone_engine::backup::{
-    Audit, BackupJob, BackupReport, CountedFrom, JobDisk, Reading, Unfinished, backup,
+    Audit, BackupJob, BackupReport, CountedFrom, JobDisk, Reading, Together, Unfinished, backup,
+    backup_together,
 };
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::store::azure::Tier;
 use keepstone_engine::vsphere::VSpherePlace;
 use keepstone_engine::{DiskSource, Repository};
-use machine::MachineArguments;
+use machine::{MachineArguments, MachineReport};
 pub(super) use machine::{parse_key, parse_place};
+use std::path::PathBuf;
 use told::{Report, attention, text};
 
 pub(super) const PROGRAM: &str = concat!("keepstone ", env!("CARGO_PKG_VERSION"));
@@ -49,7 +53,24 @@ disk is read in full, and the exit code is 4.
 An audit reads some of what was said to be unchanged all the same, regions of 16 MiB chosen at random, and compares it \
 with the newest snapshot. If anything differs, it is stored as it is, more is read around it and elsewhere, the report \
 says which ranges, and the exit code is 4. Without --audit it is 0.5 % of the regions where a dirty bitmap or vSphere \
-told the changes, and with changes files one region in a hundred at most, fewer if little changed.")]
+told the changes, and with changes files one region in a hundred at most, fewer if little changed.
+
+Several VMs are backed up by one command, some at a time, if several SOURCEs in vSphere or a list is given:
+  [[vm]]
+  source = \"vsphere://vcenter.example.com/Datacenter/vm/web\"
+  [[vm]]
+  name = \"mail\"
+  source = \"nbd://host/mail\"
+  bitmap = \"day\"
+  [[vm]]
+  name = \"files\"
+  tags = [\"large\"]
+  disks = { system = \"/dev/vg/system\", data = { source = \"/dev/vg/data\", changes = \"data.json\" } }
+
+A [[vm]] may have name, source or disks, changes, bitmap, since, tags, exclude-disks and full; everything else is said \
+on the command line and is for all of them. They share processors, memory and connections. A VM that fails keeps no \
+other from being backed up; the exit code is that of the worst: 130, 3, 1, 2, 4, 0.")]
+#[derive(Clone)]
 pub(crate) struct Arguments {
     /// The VM's name; of a VM in vSphere, the name that it has there if nothing is said
     #[arg(long, value_name = "NAME", value_parser = vm_name)]
@@ -58,9 +79,10 @@ pub(crate) struct Arguments {
     /// The VM's only disk, which gets the key `disk0`, or a VM in vSphere with all its disks
     ///
     /// A raw image, a block device, an export of an NBD server (`nbd://HOST:PORT/EXPORT` or
-    /// `nbd+unix:///EXPORT?socket=PATH`, with nbds for TLS), or `vsphere://HOST/DATACENTER/vm/NAME`.
-    #[arg(value_name = "SOURCE", required_unless_present = "disk", conflicts_with = "disk")]
-    source: Option<String>,
+    /// `nbd+unix:///EXPORT?socket=PATH`, with nbds for TLS), or `vsphere://HOST/DATACENTER/vm/NAME`. Of the latter there may
+    /// be several.
+    #[arg(value_name = "SOURCE", required_unless_present_any = ["disk", "list"], conflicts_with = "disk")]
+    source: Vec<String>,
 
     /// One of the VM's disks, by a key that is the same in every backup; once for each disk
     #[arg(long, value_name = "KEY=SOURCE", value_parser = keyed_source)]
@@ -77,6 +99,20 @@ pub(crate) struct Arguments {
     /// The snapshot that the dirty bitmaps count from [default: the VM's newest, unless a later session failed]
     #[arg(long, value_name = "SNAPSHOT", value_parser = selector::parse, requires = "bitmap")]
     since: Option<Selector>,
+
+    /// Back up all VMs that a TOML file lists; relative paths in it count from its directory
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "source", "disk", "changes", "bitmap", "since"])]
+    list: Option<PathBuf>,
+
+    /// Back up so many of several VMs at a time, 1 to 64 [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    parallel: Option<u8>,
+
+    /// What the backups of several VMs may hold in memory together of what they read and store [default: 448MiB]
+    ///
+    /// So much is enough for 4 at a time. Others wait until one of these has read its disks.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
 
     #[command(flatten)]
     machine: MachineArguments,
@@ -157,7 +193,7 @@ enum Given {
 
 impl Given {
     fn of(arguments: &Arguments) -> Result<Self, Usage> {
-        match &arguments.source {
+        match arguments.source.first() {
             Some(source) if source.starts_with("vsphere:") => {
                 machine::place(source, arguments).map(Self::Machine)
             }
@@ -175,59 +211,97 @@ enum Ready {
     Machine(Box<Center>),
 }
 
-/// Backs up a VM.
+/// Backs up a VM, or several.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
+    if arguments.list.is_some() || arguments.source.len() > 1 {
+        return several::run(settings, arguments);
+    }
+    if arguments.parallel.is_some() || arguments.memory.is_some() {
+        return Err(Usage::new("--parallel and --memory are only for several VMs").into());
+    }
     let stopwatch = Stopwatch::start();
     let given = Given::of(arguments)?;
-    let uploads = Uploads { tier: arguments.tier, content_md5: arguments.content_md5 };
     let ready = match &given {
-        Given::Disks(disks) => {
+        Given::Disks(_) => {
             // A server may be slow or silent.
             settings.interrupt.end_at_once()?;
-            let sources = disks.iter().map(Disk::open).collect::<anyhow::Result<_>>()?;
+            let ready = given.open(settings, arguments)?;
             settings.interrupt.install()?;
-            Ready::Disks(sources)
+            ready
         }
-        Given::Machine(place) => {
+        Given::Machine(_) => {
             settings.interrupt.install()?;
-            Ready::Machine(Box::new(Center::connect(settings, &arguments.vsphere, place)?))
+            given.open(settings, arguments)?
         }
     };
-    let vm = match &ready {
-        Ready::Disks(_) => arguments.vm.clone().ok_or_else(|| {
-            Usage::new("no VM was named")
-                .hint("name it with --vm NAME; its backups build on each other by that name")
-        })?,
-        Ready::Machine(center) => machine::name(arguments, center)?,
-    };
-    let store = open::store_to_back_up(settings, uploads)?;
+    let vm = ready.vm(arguments)?;
+    let store = open::store_to_back_up(settings, uploads(arguments))?;
     let repository = open::repository(settings, &store)?;
     let progress = Progress::new(settings);
     let running = Running::begin(settings, &repository, &vm, &progress)?;
     let mut index = {
         let budget = settings.index_budget(arguments.index_budget);
-        index::open(settings, &repository, &vm, budget, &progress)?
+        index::open(settings, &repository, std::slice::from_ref(&vm), budget, &progress)?
     };
-    let run =
-        Run { settings, arguments, repository: &repository, running: &running, progress: &progress, vm: &vm };
-    let (outcome, machine) = match (&given, ready) {
-        (Given::Disks(disks), Ready::Disks(sources)) => (run.disks(&mut index, disks, &sources), None),
-        (_, Ready::Machine(center)) => {
-            let (outcome, told) = machine::back_up(&run, &mut index, &center);
-            (outcome, Some(told))
-        }
-        (Given::Machine(_), Ready::Disks(_)) => unreachable!("a VM was made ready as one"),
+    let reading_ends = || progress.finish();
+    let run = Run {
+        settings,
+        arguments,
+        repository: &repository,
+        running: &running,
+        reading_ends: &reading_ends,
+        vm: &vm,
     };
+    let (outcome, machine) = run.all_disks(With::Index(&mut index), &given, ready);
     progress.finish();
     let backup = outcome?;
     running.decided();
     let report = Report { backup, machine, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
-    let exit = attention(&report);
-    Ok(match &given {
-        Given::Disks(disks) => disks.iter().map(Disk::attention).fold(exit, Exit::worse),
-        Given::Machine(_) => exit,
-    })
+    Ok(given.attention(attention(&report.backup, report.machine.as_ref())))
+}
+
+fn uploads(arguments: &Arguments) -> Uploads {
+    Uploads { tier: arguments.tier, content_md5: arguments.content_md5 }
+}
+
+impl Given {
+    /// Opens what is to be read.
+    fn open(&self, settings: &Settings, arguments: &Arguments) -> anyhow::Result<Ready> {
+        Ok(match self {
+            Self::Disks(disks) => Ready::Disks(disks.iter().map(Disk::open).collect::<anyhow::Result<_>>()?),
+            Self::Machine(place) => {
+                Ready::Machine(Box::new(Center::connect(settings, &arguments.vsphere, place)?))
+            }
+        })
+    }
+
+    /// The exit code of a backup that ended with `exit`: disks may have been written to meanwhile.
+    fn attention(&self, exit: Exit) -> Exit {
+        match self {
+            Self::Disks(disks) => disks.iter().map(Disk::attention).fold(exit, Exit::worse),
+            Self::Machine(_) => exit,
+        }
+    }
+}
+
+impl Ready {
+    /// The VM's name.
+    fn vm(&self, arguments: &Arguments) -> Result<String, Usage> {
+        match self {
+            Self::Disks(_) => arguments.vm.clone().ok_or_else(|| {
+                Usage::new("no VM was named")
+                    .hint("name it with --vm NAME; its backups build on each other by that name")
+            }),
+            Self::Machine(center) => machine::name(arguments, center),
+        }
+    }
+}
+
+/// The local index, or what is shared with backups of other VMs.
+enum With<'a> {
+    Index(&'a mut LocalIndex),
+    Others(&'a Together),
 }
 
 /// One run, when the repository is open.
@@ -236,15 +310,33 @@ struct Run<'a> {
     arguments: &'a Arguments,
     repository: &'a Repository<'a>,
     running: &'a Running<'a>,
-    progress: &'a Progress,
+    /// Called when nothing is read any more.
+    reading_ends: &'a (dyn Fn() + Sync),
     vm: &'a str,
 }
 
 impl Run<'_> {
+    /// Backs up all disks of the VM. What is told of a VM in vSphere is worth telling however it ended.
+    fn all_disks(
+        &self,
+        with: With<'_>,
+        given: &Given,
+        ready: Ready,
+    ) -> (anyhow::Result<BackupReport>, Option<MachineReport>) {
+        match (given, ready) {
+            (Given::Disks(disks), Ready::Disks(sources)) => (self.disks(with, disks, &sources), None),
+            (_, Ready::Machine(center)) => {
+                let (outcome, told) = machine::back_up(self, with, &center);
+                (outcome, Some(told))
+            }
+            (Given::Machine(_), Ready::Disks(_)) => unreachable!("a VM was made ready as one"),
+        }
+    }
+
     /// Backs up disks that the command line names.
     fn disks(
         &self,
-        index: &mut LocalIndex,
+        with: With<'_>,
         disks: &[Disk],
         sources: &[Box<dyn DiskSource>],
     ) -> anyhow::Result<BackupReport> {
@@ -254,13 +346,13 @@ impl Run<'_> {
             let counted = disk.bitmap.as_ref().map_or(CountedFrom::ChangeId, |_| counted.clone());
             JobDisk { key: &disk.key, source: source.as_ref(), counted }
         });
-        self.back_up(index, disks.collect(), is_tracked, Vec::new())
+        self.back_up(with, disks.collect(), is_tracked, Vec::new())
     }
 
     /// Has the engine do it.
     fn back_up(
         &self,
-        index: &mut LocalIndex,
+        with: With<'_>,
         disks: Vec<JobDisk<'_>>,
         is_tracked: bool,
         properties: Vec<(String, String)>,
@@ -282,7 +374,10 @@ impl Run<'_> {
             unfinished: if arguments.take_over { Unfinished::Ended } else { self.running.unfinished() },
             checkpoint_due: &|| minute.is_due(),
         };
-        Ok(backup(self.repository, index, &job, self.running)?)
+        Ok(match with {
+            With::Index(index) => backup(self.repository, index, &job, self.running)?,
+            With::Others(together) => backup_together(self.repository, together, &job, self.running)?,
+        })
     }
 
     /// What dirty bitmaps count from.

@@ -38,7 +38,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub(crate) enum Command {
     /// Make a new, empty repository
     Init(init::Arguments),
-    /// Back up the disks of a VM
+    /// Back up the disks of a VM, or of several
     Backup(backup::Arguments),
     /// List the snapshots
     Snapshots(snapshots::Arguments),
@@ -89,15 +89,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     }
     let settings = Settings::resolve(arguments.global)?;
     let outcome = dispatch(&settings, arguments.command);
-    outcome.map_err(|error| {
-        let was_waiting = error.downcast_ref().is_some_and(MachineError::is_interruption)
-            || error.downcast_ref().is_some_and(DiskError::is_interruption);
-        if settings.interrupt.is_raised() && (was_waiting || gave_up_waiting(&error)) {
-            anyhow::Error::new(EngineError::Cancelled)
-        } else {
-            error
-        }
-    })
+    outcome.map_err(|error| as_interruption(&settings, error))
+}
+
+/// The error, or that of an interruption if it comes of one.
+fn as_interruption(settings: &Settings, error: anyhow::Error) -> anyhow::Error {
+    let was_waiting = error.downcast_ref().is_some_and(MachineError::is_interruption)
+        || error.downcast_ref().is_some_and(DiskError::is_interruption);
+    if settings.interrupt.is_raised() && (was_waiting || gave_up_waiting(&error)) {
+        anyhow::Error::new(EngineError::Cancelled)
+    } else {
+        error
+    }
 }
 
 fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {

@@ -6,9 +6,10 @@ use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::numbers::size;
 use crate::open;
+use crate::selector;
 use crate::settings::Settings;
 use crate::times;
-use keepstone_engine::snapshots::{Snapshot, list};
+use keepstone_engine::snapshots::{Query, Snapshot, each};
 use repo_format::Disk;
 use serde::Serialize;
 
@@ -21,6 +22,14 @@ pub(crate) struct Arguments {
     /// Only those of this VM
     #[arg(long, value_name = "NAME")]
     vm: Option<String>,
+
+    /// Only the N newest of each VM; others are not read
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+
+    /// Only those that are not older than a date or time, as in 2026-03-31; much older ones are not read
+    #[arg(long, value_name = "TIME", value_parser = selector::earliest)]
+    since: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -89,11 +98,18 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
-    let found = list(&repository, arguments.vm.as_deref())?;
-    let snapshots = found.snapshots.iter().map(Line::new).collect();
+    let query = Query {
+        vm: arguments.vm.as_deref(),
+        newest: arguments.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        since: arguments.since,
+    };
+    // No more is kept of each than is shown: there may be hundreds of thousands.
+    let mut snapshots = Vec::new();
+    let found = each(&repository, &query, &mut |snapshot| snapshots.push(Line::new(&snapshot)))?;
+    snapshots.sort_by(|a, b| (a.time_millis, &a.snapshot).cmp(&(b.time_millis, &b.snapshot)));
     let report = Report { snapshots, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
-    if found.snapshots.is_empty() {
+    if report.snapshots.is_empty() {
         settings.console.message("there are no snapshots");
     }
     for (name, error) in &found.unreadable {

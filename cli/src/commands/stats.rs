@@ -7,39 +7,70 @@ use crate::figures::Figures;
 use crate::numbers::{count, size};
 use crate::open;
 use crate::settings::Settings;
-use keepstone_engine::stats::{BlobStats, Count, StatsReport, stats};
+use keepstone_engine::stats::{BlobStats, Count, StatsReport, VmStatsReport, stats, stats_of};
 use serde::Serialize;
 
 /// The arguments of `stats`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Only what the snapshots of this VM are, which reads nothing of the others
+    #[arg(long, value_name = "NAME")]
+    vm: Option<String>,
+}
 
 #[derive(Serialize)]
-struct Report {
+struct Report<S> {
     #[serde(flatten)]
-    stats: StatsReport,
+    stats: S,
     #[serde(flatten)]
     figures: Figures,
 }
 
 /// Counts what the repository holds.
-pub(crate) fn run(settings: &Settings, _: &Arguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
+    if let Some(vm) = &arguments.vm {
+        let stats = stats_of(&repository, vm)?;
+        let report = Report { stats, figures: Figures::take(stopwatch, &store) };
+        settings.console.report(&report, |report| text_of(&report.stats))?;
+        return Ok(exit(report.stats.unreadable > 0));
+    }
     let stats = stats(&repository)?;
     let report = Report { stats, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, |report| text(&report.stats))?;
-    let damaged = report.stats.missing_packs > 0 || report.stats.unreadable > 0;
+    Ok(exit(report.stats.missing_packs > 0 || report.stats.unreadable > 0))
+}
+
+fn exit(damaged: bool) -> Exit {
     if damaged {
         warn("something is missing or cannot be read; `keepstone verify` tells what");
     }
-    Ok(if damaged { Exit::Damage } else { Exit::Done })
+    if damaged { Exit::Damage } else { Exit::Done }
+}
+
+fn ratio(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.2}"))
+}
+
+fn text_of(stats: &VmStatsReport) -> String {
+    let mut lines = vec![
+        ("snapshots", format!("{} of {}", stats.snapshots, stats.vm)),
+        ("disks", format!("{}, all snapshots together", size(stats.logical_bytes))),
+        ("stored", format!("{} by their backups", size(stats.stored_bytes))),
+        ("needed", count(stats.referenced_packs, "pack")),
+        ("new data", format!("{} before compression", size(stats.new_bytes))),
+        ("deduplication", ratio(stats.deduplication_ratio)),
+        ("compression", ratio(stats.compression_ratio)),
+    ];
+    if stats.unreadable > 0 {
+        lines.push(("unreadable", format!("{} decisions and tombstones", stats.unreadable)));
+    }
+    facts(&lines)
 }
 
 fn text(stats: &StatsReport) -> String {
-    let ratio =
-        |ratio: Option<f64>| ratio.map_or_else(|| "unknown".to_owned(), |ratio| format!("{ratio:.2}"));
     let mut lines = vec![
         ("snapshots", format!("{} of {}", stats.snapshots, count(stats.vms, "VM"))),
         ("disks", format!("{}, all snapshots together", size(stats.logical_bytes))),

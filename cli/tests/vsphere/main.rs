@@ -15,6 +15,7 @@ mod nbd;
 mod quiescing;
 mod restoring;
 mod scene;
+mod several;
 mod simulator;
 #[path = "../world/mod.rs"]
 mod world;

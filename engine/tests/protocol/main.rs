@@ -7,6 +7,7 @@ mod world;
 
 mod counted;
 mod decisions;
+mod fleet;
 mod hits;
 mod inheritance;
 mod maps;

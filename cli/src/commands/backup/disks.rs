@@ -81,7 +81,7 @@ impl Disk {
 
 /// The disks that the command line names, each with its changes file or dirty bitmap.
 pub(super) fn disks(arguments: &Arguments) -> Result<Vec<Disk>, Usage> {
-    let named: Vec<(&str, &str)> = match &arguments.source {
+    let named: Vec<(&str, &str)> = match arguments.source.first() {
         Some(source) => vec![(ONLY_DISK, source)],
         None => arguments.disk.iter().map(|named| (named.key.as_str(), named.value.as_str())).collect(),
     };

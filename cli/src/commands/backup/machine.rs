@@ -1,6 +1,6 @@
 //! Backing up a VM in vSphere with all its disks.
 
-use super::{Arguments, Run};
+use super::{Arguments, Run, With};
 use crate::console::{one_line, warn};
 use crate::exit::{Exit, Usage};
 use crate::hint;
@@ -8,7 +8,6 @@ use crate::open;
 use crate::settings::Settings;
 use crate::vsphere::Center;
 use keepstone_engine::backup::{BackupReport, JobDisk};
-use keepstone_engine::index::LocalIndex;
 use keepstone_engine::vsphere::preflight::Severity;
 use keepstone_engine::vsphere::{
     Enabling, Failed, Journal, Machine, MachineJob, Problem, QuiescePolicy, SnapshotName, TakeOver, Told,
@@ -20,11 +19,11 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 
 /// What is said of a VM in vSphere that is backed up.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct MachineArguments {
     /// Leave a disk of a VM in vSphere out, by where it is attached, as in scsi0-1
     #[arg(long, value_name = "KEY", value_parser = parse_key)]
-    exclude_disk: Vec<String>,
+    pub(super) exclude_disk: Vec<String>,
 
     /// Whether a guest in vSphere must be brought to rest for its snapshot [default: preferred]
     #[arg(long, value_name = "WHETHER", value_enum)]
@@ -135,17 +134,17 @@ pub(super) fn name(arguments: &Arguments, center: &Center) -> Result<String, Usa
 /// Makes a snapshot of the VM, backs it up, and removes the snapshot. What is told is worth telling however it ended.
 pub(super) fn back_up(
     run: &Run<'_>,
-    index: &mut LocalIndex,
+    with: With<'_>,
     center: &Center,
 ) -> (anyhow::Result<BackupReport>, MachineReport) {
     let mut told = Telling::new(run.settings);
-    let outcome = with_machine(run, index, center, &mut told);
+    let outcome = with_machine(run, with, center, &mut told);
     (outcome, told.report)
 }
 
 fn with_machine(
     run: &Run<'_>,
-    index: &mut LocalIndex,
+    with: With<'_>,
     center: &Center,
     told: &mut Telling<'_>,
 ) -> anyhow::Result<BackupReport> {
@@ -182,11 +181,11 @@ fn with_machine(
         let kept = &machine;
         threads.spawn(move || kept.keep_alive(&stop));
         let disks = machine.disks().map(|(key, source)| JobDisk::new(key, source)).collect();
-        let outcome = run.back_up(index, disks, true, machine.properties());
+        let outcome = run.back_up(with, disks, true, machine.properties());
         drop(ended);
         outcome
     });
-    run.progress.finish();
+    (run.reading_ends)();
     if outcome.is_err() && run.settings.interrupt.is_raised() {
         run.settings
             .console

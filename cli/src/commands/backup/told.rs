@@ -27,9 +27,9 @@ pub(super) struct Report {
 }
 
 /// Tells what an operator should look at although there is a snapshot.
-pub(super) fn attention(report: &Report) -> Exit {
-    let mut exit = report.machine.as_ref().map_or(Exit::Done, MachineReport::exit);
-    for disk in &report.backup.disks {
+pub(super) fn attention(backup: &BackupReport, machine: Option<&MachineReport>) -> Exit {
+    let mut exit = machine.map_or(Exit::Done, MachineReport::exit);
+    for disk in &backup.disks {
         if let Some(reason) = disk.full_reason.as_ref().filter(|reason| reason.is_lost_tracking()) {
             warn(&format!("disk {} was read in full: {}", disk.key, one_line(&reason.to_string())));
             exit = Exit::Attention;
@@ -39,7 +39,7 @@ pub(super) fn attention(report: &Report) -> Exit {
             exit = Exit::Attention;
         }
     }
-    for disk in report.backup.disks.iter().filter(|disk| disk.disk_bytes % SECTOR_LEN != 0) {
+    for disk in backup.disks.iter().filter(|disk| disk.disk_bytes % SECTOR_LEN != 0) {
         warn(&format!(
             "disk {} has {} bytes, which is not a whole number of sectors of {SECTOR_LEN}: it may have been cut off",
             disk.key, disk.disk_bytes

@@ -31,7 +31,8 @@ pub(super) fn commit(
     let progress = Progress::new(settings);
     let vm = &snapshot.commit.vm;
     let running = Running::begin(settings, &repository, vm, &progress)?;
-    let mut index = index::open(settings, &repository, vm, settings.index_budget(None), &progress)?;
+    let mut index =
+        index::open(settings, &repository, std::slice::from_ref(vm), settings.index_budget(None), &progress)?;
     let disks = &snapshot.commit.disks;
     let view = |disk| DiskView::open(&repository, disk, ViewSettings { cache_bytes: CACHE_BYTES });
     let views: Vec<DiskView<'_, '_>> = disks.iter().map(view).collect();
