@@ -48,7 +48,7 @@ unit: azurite vcsim
 	  sgdisk:gdisk sfdisk:fdisk python3:python3 \
 	  cryptography.py:python3-cryptography argon2.py:python3-argon2 \
 	  setpriv:util-linux qemu-img:qemu-utils qemu-storage-daemon:qemu-system-common nbdkit:nbdkit \
-	  nbdinfo:libnbd-bin
+	  nbdinfo:libnbd-bin chromium:chromium
 	cargo test $(LOCKED) --workspace
 	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
 

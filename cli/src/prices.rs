@@ -114,6 +114,11 @@ fn rounded(amount: f64) -> f64 {
 }
 
 impl Cost {
+    /// What keeping costs, in words.
+    pub(crate) fn storage_in_words(&self) -> String {
+        format!("{} {} a month", amount(self.storage_per_month), self.currency)
+    }
+
     /// The estimate in words.
     pub(crate) fn in_words(&self) -> String {
         let Self { currency, requests, retrieval, storage_per_month } = self;

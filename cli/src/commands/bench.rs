@@ -1,8 +1,12 @@
 //! `keepstone bench`
 
+mod analysis;
 mod below;
+mod compare;
+mod fleet;
 mod machine;
 mod measure;
+mod page;
 mod rates;
 mod requests;
 mod result;
@@ -16,16 +20,20 @@ use crate::clock::Stopwatch;
 use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::interrupt::Interrupt;
-use crate::location::Location;
-use crate::numbers::{Ppm, parse_percent, parse_size, size};
+use crate::location::{Location, must_be_outside_of_repository};
+use crate::numbers::{Ppm, parse_duration, parse_percent, parse_size, size};
 use crate::progress::Progress;
 use crate::settings::{Compression, Settings};
+use anyhow::Context as _;
+use fleet::Fleet;
 use keepstone_engine::backup;
 use keepstone_engine::observer::Event;
 use keepstone_engine::{EngineError, Observer};
 use measure::Plan;
-use result::Report;
+use result::{BenchResult, Report};
 use site::Container;
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +46,10 @@ const ROUNDS: u8 = 3;
 /// Shorter disks have too few chunks to say anything.
 const SIZE_MIN: u64 = 4 << 20;
 const SEED: u64 = 1;
+/// What changes in a night of what is in use: that of servers that do little else than they did the day before.
+const CHANGE_RATE: Ppm = Ppm(20_000);
+const WINDOW: Duration = Duration::from_hours(8);
+const WHOLE: u32 = 1_000_000;
 const MILLIS: u64 = 200;
 const MILLIS_QUICK: u64 = 100;
 const LEVELS: [i32; 4] = [1, 3, 6, 9];
@@ -96,6 +108,34 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PERCENTS", value_delimiter = ',', value_parser = parse_percent)]
     change_rates: Vec<Ppm>,
 
+    /// Predict the backups of so many disks of a size, as in 40x200GiB; may be repeated
+    #[arg(long, value_name = "DISKSxSIZE", value_parser = fleet::parse)]
+    fleet: Vec<Fleet>,
+
+    /// How much of the fleet's data changes from one backup to the next, in per cent [default: 2]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, requires = "fleet")]
+    change_rate: Option<Ppm>,
+
+    /// How much of the fleet's disks is in use, in per cent [default: as much as of the image, else 100]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent, requires = "fleet")]
+    used: Option<Ppm>,
+
+    /// How long the incremental backups of a night may take, as in 6h [default: 8h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "fleet")]
+    window: Option<Duration>,
+
+    /// How many hosts like this one share the fleet [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), requires = "fleet")]
+    hosts: Option<u64>,
+
+    /// Write the report as one page of HTML with charts, which needs no network
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Put the figures beside those of an earlier run, whose report is in this file as --json printed it
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+
     /// Make the scratch directory in this one [default: TMPDIR, or /var/tmp]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -148,11 +188,16 @@ impl Observer for Stop<'_> {
 /// Measures.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
+    let earlier = arguments.compare.as_deref().map(compare::read).transpose()?;
+    if let Some(html) = &arguments.html {
+        check_place(settings, html)?;
+    }
     settings.interrupt.install()?;
     let in_repository = settings.names_repository() && !arguments.no_repository;
     let parent = machine::scratch_parent(arguments.scratch.as_deref());
     let scratch = TempDir::with_prefix_in("keepstone-bench-", &parent).map_err(|error| {
-        Usage::new(format!("could not make a directory in {}: {error}", parent.display()))
+        // The error itself names the directory that would have been made.
+        Usage::new(format!("could not make a directory in {}: {}", parent.display(), error.kind()))
             .hint("name a directory on a local disk with --scratch")
     })?;
     let container = if in_repository {
@@ -187,7 +232,21 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     scratch
         .close()
         .map_err(|error| anyhow::Error::new(error).context("could not remove the scratch directory"))?;
-    let report = Report { result: &result, figures: &figures };
+    let analysis = analysis::analyse(&result);
+    let fleet = question(arguments, &result)
+        .and_then(|question| fleet::predict(&result, &question, &settings.azure.profile.prices));
+    let comparison = earlier.map(|earlier| compare::compare(&earlier, &result));
+    let report = Report {
+        result: &result,
+        analysis: &analysis,
+        fleet: fleet.as_ref(),
+        comparison: comparison.as_ref(),
+        figures: &figures,
+    };
+    if let Some(html) = &arguments.html {
+        std::fs::write(html, page::page(&report))
+            .with_context(|| format!("could not write the page {}", html.display()))?;
+    }
     settings.console.report(&report, text::text)?;
     Ok(Exit::Done)
 }
@@ -237,6 +296,50 @@ fn plan(
         in_repository,
         store: container.kind().to_owned(),
         place: container.place().to_owned(),
+    })
+}
+
+/// What the pages of earlier runs begin with.
+const PAGE_BEGIN: &[u8] = b"<!DOCTYPE html>";
+
+/// Looks at the page's place before a minute's work is done for it. Only an earlier page is replaced.
+fn check_place(settings: &Settings, html: &Path) -> anyhow::Result<()> {
+    if settings.names_repository() {
+        let hint = "write the page somewhere else";
+        must_be_outside_of_repository(settings, html, hint)?;
+    }
+    let could_not = || format!("could not write the page {}", html.display());
+    let mut begin = [0; PAGE_BEGIN.len()];
+    match File::options().read(true).write(true).open(html) {
+        Ok(mut file) => {
+            let is_page = file.read_exact(&mut begin).is_ok() && begin == PAGE_BEGIN;
+            if is_page || file.metadata().with_context(could_not)?.len() == 0 {
+                return Ok(());
+            }
+            Err(Usage::new(format!("{} exists and is no page", html.display()))
+                .hint("name another file with --html; only pages are replaced")
+                .into())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            File::create_new(html).and_then(|_| std::fs::remove_file(html)).with_context(could_not)
+        }
+        Err(error) => Err(error).with_context(could_not),
+    }
+}
+
+/// What is asked about a fleet, if anything is.
+fn question(arguments: &Arguments, result: &BenchResult) -> Option<fleet::Question> {
+    let disk = &result.disk;
+    let measured =
+        u128::from(disk.allocated_bytes) * u128::from(WHOLE) / u128::from(disk.source_bytes.max(1));
+    let Ppm(used_ppm) = arguments.used.unwrap_or(Ppm(u32::try_from(measured).unwrap_or(WHOLE)));
+    let Ppm(change_ppm) = arguments.change_rate.unwrap_or(CHANGE_RATE);
+    (!arguments.fleet.is_empty()).then(|| fleet::Question {
+        fleets: arguments.fleet.clone(),
+        change_ppm,
+        used_ppm,
+        window: arguments.window.unwrap_or(WINDOW),
+        hosts: arguments.hosts.unwrap_or(1),
     })
 }
 

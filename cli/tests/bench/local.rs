@@ -29,7 +29,18 @@ fn a_run_measures_every_stage_request_and_whole_run() {
     assert_eq!(
         keys(&report),
         [
-            "disk", "figures", "kind", "machine", "program", "requests", "runs", "setting", "stages", "time",
+            "bottlenecks",
+            "disk",
+            "figures",
+            "kind",
+            "machine",
+            "program",
+            "recommendations",
+            "requests",
+            "runs",
+            "setting",
+            "stages",
+            "time",
             "version"
         ]
     );

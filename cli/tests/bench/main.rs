@@ -1,6 +1,8 @@
 //! `keepstone bench`: what it measures, where it writes, and that nothing of that stays.
 
 mod local;
+mod page;
+mod questions;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -1,5 +1,8 @@
 //! What a run measured: the JSON report, which a later run reads to compare itself with.
 
+use super::analysis::Analysis;
+use super::compare::Comparison;
+use super::fleet::Prediction;
 use crate::figures::Figures;
 use serde::{Deserialize, Serialize};
 
@@ -346,6 +349,12 @@ impl BenchResult {
 pub(super) struct Report<'a> {
     #[serde(flatten)]
     pub(super) result: &'a BenchResult,
+    #[serde(flatten)]
+    pub(super) analysis: &'a Analysis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fleet: Option<&'a Prediction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) comparison: Option<&'a Comparison>,
     pub(super) figures: &'a Figures,
 }
 

@@ -1,13 +1,21 @@
 //! The report for people.
 
+use super::analysis::Analysis;
+use super::compare::{Comparison, signed};
+use super::fleet::{Line, Predicted, Prediction};
 use super::result::{BenchResult, Report, RequestFigure, RunFigure, RunName, Spread};
 use crate::console::{facts, lines, one_line, table, wide_table};
-use crate::numbers::{count, size};
+use crate::numbers::{count, duration, size};
+use crate::times::local;
 
 /// The whole report.
 pub(super) fn text(report: &Report<'_>) -> String {
     let result = report.result;
-    let parts = [facts(&about(result)), stages(result), requests(&result.requests), runs(&result.runs)];
+    let mut parts =
+        vec![facts(&about(result)), stages(result), requests(&result.requests), runs(&result.runs)];
+    parts.push(findings(report.analysis));
+    parts.extend(report.fleet.map(fleet));
+    parts.extend(report.comparison.map(compared));
     parts.join("\n")
 }
 
@@ -55,6 +63,70 @@ pub(super) fn about(result: &BenchResult) -> Vec<(&'static str, String)> {
         ("store", store),
         ("rounds", rounds(setting.rounds)),
     ]
+}
+
+/// What limits, and what fits.
+fn findings(analysis: &Analysis) -> String {
+    let bottlenecks = analysis.bottlenecks.iter().map(|bottleneck| bottleneck.in_words.clone());
+    let recommendations = analysis
+        .recommendations
+        .iter()
+        .map(|found| format!("{} {} fits: {}", found.setting, found.value, found.reason));
+    lines(bottlenecks.chain(recommendations))
+}
+
+fn fleet(prediction: &Prediction) -> String {
+    let row = |name: String, predicted: &Predicted| {
+        [
+            name,
+            duration(whole(predicted.seconds * 1000.0)),
+            size(predicted.read_bytes),
+            size(predicted.stored_bytes),
+            (predicted.put + predicted.get + predicted.list).to_string(),
+            predicted.cost.in_words(),
+        ]
+    };
+    let of_line = |line: &Line| {
+        let name = format!("{} x {}", line.disks, size(line.disk_bytes));
+        [row(format!("{name}, first"), &line.first), row(format!("{name}, incremental"), &line.incremental)]
+    };
+    let sums = [
+        row("all, first".to_owned(), &prediction.first),
+        row("all, incremental".to_owned(), &prediction.incremental),
+    ];
+    let rows = prediction.fleets.iter().flat_map(of_line).chain(sums);
+    let told = std::iter::once(prediction.verdict())
+        .chain(prediction.grow.iter().map(|growth| growth.in_words.clone()))
+        .chain([format!(
+            "kept for a month, first backups and 30 nights: {}",
+            prediction.after_a_month.storage_in_words()
+        )])
+        .chain(prediction.assumptions.iter().map(|text| format!("assumed: {text}")));
+    table(["backups", "time", "read", "stored", "requests", "cost"], &[1, 2, 3, 4], rows)
+        + "\n"
+        + &lines(told)
+}
+
+fn compared(comparison: &Comparison) -> String {
+    let mut text = format!("beside a run of {}, {}\n", one_line(&comparison.program), local(comparison.time));
+    if !comparison.differences.is_empty() {
+        let rows = comparison
+            .differences
+            .iter()
+            .map(|difference| [difference.what.to_owned(), difference.then.clone(), difference.now.clone()]);
+        text += "the runs differ in more than their figures:\n\n";
+        text += &table(["differs", "then", "now"], &[], rows);
+    }
+    let rows = comparison.changes.iter().map(|change| {
+        [
+            change.figure.clone(),
+            change.unit.words(change.then.median),
+            change.unit.words(change.now.median),
+            signed(change.relative),
+            change.verdict.words().to_owned(),
+        ]
+    });
+    text + "\n" + &table(["figure", "then", "now", "change", "verdict"], &[1, 2, 3], rows)
 }
 
 fn rounds(rounds: usize) -> String {
@@ -175,5 +247,5 @@ fn runs(figures: &[RunFigure]) -> String {
         ]
     });
     let note = "bytes: allocated, changed or restored; read: of the disk, or by a restore of packs\n";
-    table(headings, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], rows) + &lines([]) + note
+    table(headings, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], rows) + note
 }
