@@ -1,5 +1,6 @@
 //! `keepstone bench`: what it measures, where it writes, and that nothing of that stays.
 
+mod azure;
 mod local;
 mod page;
 mod questions;
