@@ -216,16 +216,11 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 
     let progress = Progress::new(settings);
     let stop = Stop { progress: &progress, interrupt: &settings.interrupt };
-    let measured = {
+    let (measured, is_removed) = {
         let site = container.begin()?;
         let measured = plan.measure(&disk, &site, scratch.path(), &stop);
         progress.finish();
-        let removed = site.finish();
-        let measured = measured?;
-        removed.map(|()| measured).map_err(|error| {
-            anyhow::Error::new(error)
-                .context(format!("could not remove what is below {}", container.prefix()))
-        })
+        (measured, site.end())
     };
     let result = measured?;
     let figures = Figures::take(stopwatch, container.store());
@@ -248,7 +243,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
             .with_context(|| format!("could not write the page {}", html.display()))?;
     }
     settings.console.report(&report, text::text)?;
-    Ok(Exit::Done)
+    Ok(if is_removed { Exit::Done } else { Exit::Attention })
 }
 
 /// What is to be measured.

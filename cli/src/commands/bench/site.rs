@@ -149,7 +149,8 @@ impl Container {
     /// [`CannotDelete`], before anything is written; a container that cannot be written to; or a tiny blob that was
     /// written and cannot be removed, which is then named.
     pub(super) fn begin(&self) -> anyhow::Result<Site<'_>> {
-        let site = Site { container: self, below: Below::new(&self.store, self.prefix.clone()) };
+        let below = Below::new(&self.store, self.prefix.clone());
+        let site = Site { container: self, below, has_ended: false };
         let probe = BlobName::parse(PROBE).expect("it is a name");
         site.below.delete(&probe).map_err(|source| match &source {
             StoreError::Service { source: ServiceError::Forbidden { .. }, .. } => {
@@ -176,6 +177,7 @@ impl Container {
 pub(super) struct Site<'a> {
     container: &'a Container,
     below: Below<'a>,
+    has_ended: bool,
 }
 
 impl Site<'_> {
@@ -184,22 +186,29 @@ impl Site<'_> {
         Below::new(&self.below, format!("{name}/"))
     }
 
-    /// Removes everything that the run wrote, and tells what could not be removed.
-    pub(super) fn finish(&self) -> Result<(), StoreError> {
+    /// Removes everything that the run wrote. What cannot be removed is told, and makes it false.
+    pub(super) fn end(mut self) -> bool {
+        self.has_ended = true;
+        self.remove()
+    }
+
+    fn remove(&self) -> bool {
         let outcome = self.below.remove_all();
         self.container.remove_directories();
-        outcome
+        let Err(error) = outcome else { return true };
+        let (blobs, prefix) = (count(self.below.left() as u64, "blob"), self.below.prefix());
+        let error = anyhow::Error::new(error);
+        warn(&format!(
+            "{blobs} below {prefix} could not be removed; --remove-leftovers tries again: {error:#}"
+        ));
+        false
     }
 }
 
 impl Drop for Site<'_> {
     fn drop(&mut self) {
-        if self.below.left() > 0
-            && let Err(error) = self.finish()
-        {
-            let (blobs, prefix) = (count(self.below.left() as u64, "blob"), self.below.prefix());
-            let error = anyhow::Error::new(error);
-            warn(&format!("{blobs} below {prefix} could not be removed: {error:#}"));
+        if !self.has_ended {
+            self.remove();
         }
     }
 }
