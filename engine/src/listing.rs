@@ -9,7 +9,7 @@ use repo_format::BlobName;
 use std::panic::resume_unwind;
 
 /// Names that are asked for at a time. A service gives fewer; a directory is read once for all of them.
-const PAGE: usize = 1 << 20;
+const PAGE: usize = 1 << 18;
 /// Digits of session ids and of the tags of VMs.
 const ID_DIGITS: usize = 32;
 const DIGITS: &str = "0123456789abcdef";
@@ -31,6 +31,19 @@ pub(crate) fn list(store: &dyn BlobStore, prefix: &str) -> Result<Vec<BlobInfo>,
             }
             None => next,
         });
+    }
+}
+
+/// Hands over all blobs of a store, page by page, so that not all are in memory.
+pub(crate) fn for_each_blob(store: &dyn BlobStore, take: &mut dyn FnMut(BlobInfo)) -> Result<(), StoreError> {
+    let mut from: Option<BlobName> = None;
+    loop {
+        let page = store.list("", from.as_ref(), PAGE)?;
+        page.blobs.into_iter().for_each(&mut *take);
+        match page.next {
+            Some(next) => from = Some(next),
+            None => return Ok(()),
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::error::EngineError;
 use crate::frames::FrameReader;
+use crate::listing::for_each_blob;
 use crate::map::{FANOUT, Shape};
 use crate::repository::Repository;
-use crate::snapshots::{self, Snapshot};
+use crate::snapshots::{self, Query, Snapshot};
 use repo_format::{BlobKind, Child, FrameKind, Location, Node, PackKind, PackName, PayloadId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -91,25 +92,30 @@ impl Count {
 /// A map node that cannot be read, or a failing store.
 pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
     // Snapshots first: whatever is listed after them holds all that they need.
-    let found = snapshots::list(repository, None)?;
+    let (mut sums, mut roots) = (Sums::default(), Roots::default());
+    let mut vms: BTreeSet<String> = BTreeSet::new();
+    let found = snapshots::each(repository, &Query::default(), &mut |snapshot| {
+        sums.add(&snapshot);
+        roots.add(repository, &snapshot);
+        vms.insert(snapshot.commit.vm);
+    })?;
     let mut blobs = BlobStats::default();
     let mut stored_bytes = 0;
     let mut packs: HashMap<PackName, u64> = HashMap::new();
-    for info in repository.list("")? {
+    for_each_blob(repository.store(), &mut |info| {
         stored_bytes += info.len;
         let kind = info.name.kind();
         blobs.of(kind.as_ref()).add(info.len);
         if let Some(BlobKind::Pack(name)) = kind {
             packs.insert(name, info.len);
         }
-    }
-    let needed = needed_packs(repository, &found.snapshots)?;
+    })?;
+    let needed = needed_packs(repository, roots)?;
     let lengths = needed.iter().filter_map(|name| packs.get(name));
     let (present, referenced_bytes) = lengths.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
-    let Sums { logical_bytes, new_bytes, data_bytes, .. } = Sums::of(&found.snapshots);
-    let vms: BTreeSet<&str> = found.snapshots.iter().map(|snapshot| snapshot.commit.vm.as_str()).collect();
+    let Sums { snapshots, logical_bytes, new_bytes, data_bytes, .. } = sums;
     Ok(StatsReport {
-        snapshots: found.snapshots.len() as u64,
+        snapshots,
         unreadable: found.unreadable.len() as u64,
         vms: vms.len() as u64,
         logical_bytes,
@@ -155,12 +161,17 @@ pub struct VmStatsReport {
 /// # Errors
 /// As [`stats`].
 pub fn stats_of(repository: &Repository<'_>, vm: &str) -> Result<VmStatsReport, EngineError> {
-    let found = snapshots::list(repository, Some(vm))?;
-    let needed = needed_packs(repository, &found.snapshots)?;
-    let Sums { logical_bytes, new_bytes, stored_bytes, data_bytes } = Sums::of(&found.snapshots);
+    let (mut sums, mut roots) = (Sums::default(), Roots::default());
+    let query = Query { vm: Some(vm), ..Query::default() };
+    let found = snapshots::each(repository, &query, &mut |snapshot| {
+        sums.add(&snapshot);
+        roots.add(repository, &snapshot);
+    })?;
+    let needed = needed_packs(repository, roots)?;
+    let Sums { snapshots, logical_bytes, new_bytes, stored_bytes, data_bytes } = sums;
     Ok(VmStatsReport {
         vm: vm.to_owned(),
-        snapshots: found.snapshots.len() as u64,
+        snapshots,
         unreadable: found.unreadable.len() as u64,
         logical_bytes,
         referenced_packs: needed.len() as u64,
@@ -172,8 +183,9 @@ pub fn stats_of(repository: &Repository<'_>, vm: &str) -> Result<VmStatsReport, 
 }
 
 /// What snapshots say of themselves, added up.
-#[expect(clippy::struct_field_names, reason = "reports call them so")]
+#[derive(Default)]
 struct Sums {
+    snapshots: u64,
     logical_bytes: u64,
     new_bytes: u64,
     stored_bytes: u64,
@@ -182,19 +194,17 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(snapshots: &[Snapshot]) -> Self {
-        let totals = snapshots.iter().map(|snapshot| &snapshot.commit.totals);
-        let disks = snapshots.iter().flat_map(|snapshot| &snapshot.commit.disks);
+    fn add(&mut self, snapshot: &Snapshot) {
+        let totals = &snapshot.commit.totals;
+        self.snapshots += 1;
         // What decisions say of themselves may be anything.
-        let sum = |sum: u64, bytes: u64| sum.saturating_add(bytes);
-        Self {
-            logical_bytes: disks.map(|disk| disk.size).fold(0, sum),
-            new_bytes: totals.clone().map(|totals| totals.new_bytes).fold(0, sum),
-            stored_bytes: totals.clone().map(|totals| totals.stored_bytes).fold(0, sum),
-            data_bytes: totals
-                .map(|totals| totals.stored_bytes.saturating_sub(totals.metadata_bytes))
-                .fold(0, sum),
+        for disk in &snapshot.commit.disks {
+            self.logical_bytes = self.logical_bytes.saturating_add(disk.size);
         }
+        self.new_bytes = self.new_bytes.saturating_add(totals.new_bytes);
+        self.stored_bytes = self.stored_bytes.saturating_add(totals.stored_bytes);
+        let data_bytes = totals.stored_bytes.saturating_sub(totals.metadata_bytes);
+        self.data_bytes = self.data_bytes.saturating_add(data_bytes);
     }
 }
 
@@ -233,24 +243,32 @@ struct Wanted {
     at: Location,
 }
 
-/// All packs that snapshots need (SPEC NODE-3): reads the nodes down to level 2, or to the root of a smaller disk.
-fn needed_packs(
-    repository: &Repository<'_>,
-    snapshots: &[Snapshot],
-) -> Result<HashSet<PackName>, EngineError> {
-    let frames = FrameReader::new(repository);
-    let geometry = &repository.config().geometry;
-    let mut packs = HashSet::new();
-    let mut seen: HashSet<PayloadId> = HashSet::new();
-    let mut wanted: BTreeMap<u8, Vec<Wanted>> = BTreeMap::new();
-    for disk in snapshots.iter().flat_map(|snapshot| &snapshot.commit.disks) {
-        let Some(at) = &disk.map else { continue };
-        let shape = Shape::new(geometry, disk.size);
-        packs.insert(at.pack.name.clone());
-        if seen.insert(at.id) {
-            wanted.entry(shape.root_level()).or_default().push(Wanted { shape, index: 0, at: at.clone() });
+/// The maps of some snapshots.
+#[derive(Default)]
+struct Roots {
+    packs: HashSet<PackName>,
+    seen: HashSet<PayloadId>,
+    wanted: BTreeMap<u8, Vec<Wanted>>,
+}
+
+impl Roots {
+    fn add(&mut self, repository: &Repository<'_>, snapshot: &Snapshot) {
+        for disk in &snapshot.commit.disks {
+            let Some(at) = &disk.map else { continue };
+            let shape = Shape::new(&repository.config().geometry, disk.size);
+            self.packs.insert(at.pack.name.clone());
+            if self.seen.insert(at.id) {
+                let root = Wanted { shape, index: 0, at: at.clone() };
+                self.wanted.entry(shape.root_level()).or_default().push(root);
+            }
         }
     }
+}
+
+/// All packs that maps need (SPEC NODE-3): reads the nodes down to level 2, or to the root of a smaller disk.
+fn needed_packs(repository: &Repository<'_>, roots: Roots) -> Result<HashSet<PackName>, EngineError> {
+    let frames = FrameReader::new(repository);
+    let Roots { mut packs, mut seen, mut wanted } = roots;
     while let Some((level, nodes)) = wanted.pop_last() {
         for batch in nodes.chunks(NODES_AT_ONCE) {
             let locations: Vec<Location> = batch.iter().map(|node| node.at.clone()).collect();

@@ -9,7 +9,7 @@ use keepstone_engine::diff::diff;
 use keepstone_engine::extent::{Extent, normalized};
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
-use keepstone_engine::stats::{Count, stats};
+use keepstone_engine::stats::{Count, stats, stats_of};
 use keepstone_engine::store::{MemoryStore, RecordingStore};
 use keepstone_engine::{BlobStore, Repository};
 use proptest::prelude::*;
@@ -227,6 +227,11 @@ fn the_statistics_count_every_blob_and_what_nobody_needs() {
     assert_eq!(found.blobs.decisions.count, 2);
     assert_eq!((found.referenced_bytes, found.unreferenced_packs, found.missing_packs), (packs.bytes, 0, 0));
     assert!(found.compression_ratio.is_some_and(|ratio| ratio > 1.0), "{found:?}");
+    let of_vm = stats_of(&repository, "vm").unwrap();
+    assert_eq!((of_vm.snapshots, of_vm.logical_bytes, of_vm.new_bytes), (2, 700_000, found.new_bytes));
+    assert_eq!((of_vm.referenced_packs, of_vm.compression_ratio), (packs.count, found.compression_ratio));
+    let of_none = stats_of(&repository, "other").unwrap();
+    assert_eq!((of_none.snapshots, of_none.referenced_packs, of_none.deduplication_ratio), (0, 0, None));
 
     // A session whose decision is gone leaves packs that nobody needs.
     let second = latest(&repository, "vm");
