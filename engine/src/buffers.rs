@@ -23,4 +23,10 @@ impl BufferPool {
             lock(&self.idle).push(buffer);
         }
     }
+
+    /// How many are idle.
+    #[cfg(test)]
+    pub(crate) fn idle_count(&self) -> usize {
+        lock(&self.idle).len()
+    }
 }

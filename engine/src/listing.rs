@@ -39,7 +39,9 @@ pub(crate) fn for_each_blob(store: &dyn BlobStore, take: &mut dyn FnMut(BlobInfo
     let mut from: Option<BlobName> = None;
     loop {
         let page = store.list("", from.as_ref(), PAGE)?;
-        page.blobs.into_iter().for_each(&mut *take);
+        for info in page.blobs {
+            take(info);
+        }
         match page.next {
             Some(next) => from = Some(next),
             None => return Ok(()),

@@ -171,7 +171,10 @@ fn put_blobs<'a>(
             Ok(()) => job.done,
             Err(error) => Event::Failed(error),
         };
-        stages.bodies.give(job.bytes);
+        // Only what came from there: backups that run one after the other would fill it with others.
+        if job.bytes.capacity() >= repository.config().geometry.pack_len as usize {
+            stages.bodies.give(job.bytes);
+        }
         if events.send(event).is_err() {
             return;
         }

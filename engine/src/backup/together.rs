@@ -125,3 +125,52 @@ fn read(index: &RwLock<LocalIndex>) -> RwLockReadGuard<'_, LocalIndex> {
 fn write(index: &RwLock<LocalIndex>) -> RwLockWriteGuard<'_, LocalIndex> {
     index.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backup::{Audit, BackupJob, Compression, JobDisk, Reading, Unfinished, backup_together};
+    use crate::observer::Quiet;
+    use crate::repository::NewSlot;
+    use crate::source::MemoryDisk;
+    use crate::store::MemoryStore;
+    use crate::{Entropy, Repository};
+    use repo_format::{KdfParams, SlotName, WriterId};
+
+    #[test]
+    fn backups_one_after_the_other_use_the_same_buffers() {
+        let store = MemoryStore::new();
+        let geometry = Geometry { region_len: 1 << 20, pack_len: 1 << 20, ..Geometry::default() };
+        let name = SlotName::new("first").unwrap();
+        let kdf = KdfParams { memory_kib: 8, passes: 1, lanes: 1 };
+        let slot = NewSlot { name: &name, label: "test", password: b"password", kdf, time: 1 };
+        let repository = Repository::create(&store, geometry, &slot, &Entropy::new([1; 32])).unwrap();
+        let index = LocalIndex::open(None, repository.config().repository, [2; 32], 1 << 30).unwrap();
+        // Room for no more than one, so that it never has more packs on their way than one.
+        let together = Together::new(index, &repository.config().geometry, 0, 20);
+        for number in 0..20 {
+            let mut bytes = vec![0; 3 << 20];
+            blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut bytes);
+            let disk = MemoryDisk::new(bytes);
+            let job = BackupJob {
+                vm: &format!("vm{number}"),
+                writer: &WriterId::new("host").unwrap(),
+                disks: vec![JobDisk::new("disk0", &disk)],
+                reading: Reading::Changes,
+                audit: Audit::Off,
+                compression: Compression::Level(1),
+                tags: Vec::new(),
+                properties: Vec::new(),
+                time: 1,
+                program: "test",
+                entropy: Entropy::new([number; 32]),
+                unfinished: Unfinished::Ended,
+                checkpoint_due: &|| false,
+            };
+            backup_together(&repository, &together, &job, &Quiet).unwrap();
+            together.one_ended();
+        }
+        let Resources { bodies, outputs, .. } = &together.resources;
+        assert!(bodies.idle_count() <= 2 && outputs.idle_count() <= 1, "{bodies:?}");
+    }
+}
