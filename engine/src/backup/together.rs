@@ -171,6 +171,7 @@ mod tests {
             together.one_ended();
         }
         let Resources { bodies, outputs, .. } = &together.resources;
-        assert!(bodies.idle_count() <= 2 && outputs.idle_count() <= 1, "{bodies:?}");
+        let idle = (bodies.idle_count(), outputs.idle_count());
+        assert!(idle.0 <= 2 && idle.1 <= 1, "{idle:?}");
     }
 }
