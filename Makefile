@@ -26,12 +26,12 @@ MIRI_TARGETS := blob_name intent decision index session_objects page node change
 SCHEDULES ?= 20000
 PART ?= 0/1
 FAULTS ?= 10000
-SCRIPTS := .ci/run $(wildcard cli/demo/*.sh)
+SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-compare bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 demo: ## build the release binary and run the main job on real disks (DEMO_MIB=560, KEEP=1 keeps target/demo)
 	cli/demo/need.sh cc:gcc
@@ -122,6 +122,11 @@ bench-index: ## measure a local index of SESSIONS=100 sessions of 100,000 chunks
 bench-scale: ## measure disks of up to 62 TiB of which little changes, and a repository of 365,000 snapshots (some GB in /tmp)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- disk
 	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- fleet
+
+# kopia is in no Debian package: it is measured too if it is in PATH, or KOPIA says where it is.
+bench-compare: build ## back up and restore with restic and borg too (IMAGE=a raw disk image, IMAGE2=another one)
+	cli/demo/need.sh restic:restic borg:borgbackup python3:python3 cmp:diffutils column:bsdextrautils
+	benches/compare/compare.sh "$(or $(IMAGE),$(error say IMAGE=a raw disk image))" $(if $(IMAGE2),"$(IMAGE2)")
 
 bench-serve: ## measure a served disk beside a restore (IMAGE=a raw disk image)
 	cli/demo/need.sh nbdcopy:libnbd-bin
