@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-compare bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -127,6 +127,9 @@ bench-scale: ## measure disks of up to 62 TiB of which little changes, and a rep
 bench-compare: build ## back up and restore with restic and borg too (IMAGE=a raw disk image, IMAGE2=another one)
 	cli/demo/need.sh restic:restic borg:borgbackup python3:python3 cmp:diffutils column:bsdextrautils
 	benches/compare/compare.sh "$(or $(IMAGE),$(error say IMAGE=a raw disk image))" $(if $(IMAGE2),"$(IMAGE2)")
+
+bench-chunkers: ## compare chunkers on disk images: what is stored, processor time, what is read (IMAGES="day0.raw day1.raw other.raw")
+	cargo run $(LOCKED) --release -p keepstone-benches --bin chunkers -- $(or $(IMAGES),$(error say IMAGES=raw disk images))
 
 bench-serve: ## measure a served disk beside a restore (IMAGE=a raw disk image)
 	cli/demo/need.sh nbdcopy:libnbd-bin

@@ -7,10 +7,10 @@ use keepstone_benches::{repository, synthetic};
 use keepstone_engine::chunker::{Chunker, is_zero};
 use keepstone_engine::store::MemoryStore;
 use repo_format::{
-    BlobName, ChunkId, ChunkerParams, Codec, DecisionName, Decoder, Encoder, FrameEntry, FrameKind, Index,
-    IndexEntry, Keys, PACK_HEADER_LEN, PackBase, PackHeader, PackKind, PackName, PackOpener, PackRef,
-    PackSeal, PayloadId, RepositoryId, RootKey, SealedSessionKey, SessionId, SessionKey, TAG_LEN, VmTag,
-    directory_stored_len, seal_pack, seal_session_key,
+    BlobName, ChunkId, ChunkerName, ChunkerParams, Codec, DecisionName, Decoder, Encoder, FrameEntry,
+    FrameKind, Index, IndexEntry, Keys, PACK_HEADER_LEN, PackBase, PackHeader, PackKind, PackName,
+    PackOpener, PackRef, PackSeal, PayloadId, RepositoryId, RootKey, SealedSessionKey, SessionId, SessionKey,
+    TAG_LEN, VmTag, directory_stored_len, seal_pack, seal_session_key,
 };
 use std::hint::black_box;
 use std::time::Duration;
@@ -80,7 +80,7 @@ fn chunking(criterion: &mut Criterion) {
             bencher.iter(|| chunks(black_box(bytes), &sample.chunker).len());
         });
     }
-    let params = ChunkerParams::default();
+    let params = ChunkerParams::of(ChunkerName::FastCdc2020);
     let (min, average, max) = (params.min as usize, params.average as usize, params.max as usize);
     group.bench_function("bare fastcdc, without zeros", |bencher| {
         bencher.iter(|| fastcdc::v2020::FastCDC::new(black_box(&data), min, average, max).count());

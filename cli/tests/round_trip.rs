@@ -2,7 +2,7 @@
 
 mod world;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::Stdio;
 use world::{Ended, MIB, World, keys, noise, text};
 
@@ -262,6 +262,30 @@ fn a_second_vm_finds_the_chunks_of_the_first() {
     assert_eq!((ended.code, &ended.json()["newChunks"]), (Some(0), &json!(0)));
     let warning = "keepstone: warning: the index is held in memory and fetched anew in every backup: ";
     assert!(ended.stderr.starts_with(warning), "{ended:?}");
+}
+
+#[test]
+fn a_repository_keeps_the_chunker_that_it_was_made_with() {
+    let chunkers: [(&[&str], _); 2] = [
+        (&["init"], json!({"name": "mincdc-hash4", "min": 20_480, "average": 43_008, "max": 65_536})),
+        (
+            &["init", "--chunker", "fastcdc-2020"],
+            json!({"name": "fastcdc-2020", "min": 8192, "average": 32_768, "max": 131_072}),
+        ),
+    ];
+    for (init, chunker) in chunkers {
+        let world = World::new();
+        world.run(init).done();
+        let config: Value = serde_json::from_slice(&world.read("repo/config")).unwrap();
+        assert_eq!(config["chunker"], chunker);
+        let (_, day1) = two_days(&world);
+        world.run(&["backup", "--vm", "web", "day0.raw"]).done();
+        // Two areas of 64 KiB are others.
+        let report = world.report(&["backup", "--vm", "web", "day1.raw"]);
+        assert!(report["newBytes"].as_u64().unwrap() < 1 << 20, "{report}");
+        world.run(&["restore", "web@latest", "--to", "restored.raw"]).done();
+        assert!(world.read("restored.raw") == day1, "the disk came back as another one");
+    }
 }
 
 #[test]

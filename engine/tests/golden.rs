@@ -7,6 +7,7 @@
 mod world;
 
 use keepstone_engine::store::{BlobStore, MemoryStore};
+use repo_format::ChunkerName;
 use std::fmt::Write;
 use std::process::Command;
 use world::golden;
@@ -22,10 +23,14 @@ fn listing(store: &MemoryStore) -> String {
 
 #[test]
 fn the_same_input_gives_the_same_blobs() {
-    let (store, _) = golden::repository();
-    let found = listing(&store);
-    let golden = include_str!("golden/version-0.txt");
-    assert!(found == golden, "the blobs have changed; they are now:\n{found}");
+    for (chunker, golden) in [
+        (ChunkerName::FastCdc2020, include_str!("golden/version-0.txt")),
+        (ChunkerName::MinCdcHash4, include_str!("golden/version-0-mincdc.txt")),
+    ] {
+        let (store, _) = golden::repository_of(chunker);
+        let found = listing(&store);
+        assert!(found == golden, "the blobs with {chunker:?} have changed; they are now:\n{found}");
+    }
 }
 
 #[test]

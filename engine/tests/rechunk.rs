@@ -212,7 +212,7 @@ fn small_params() -> [ChunkerParams; 2] {
 
 /// One of each chunker, with the lengths that repositories are made with.
 fn default_params() -> [ChunkerParams; 2] {
-    [fastcdc((8192, 32_768, 131_072)), mincdc((20_480, 65_536))]
+    [ChunkerName::FastCdc2020, ChunkerName::MinCdcHash4].map(ChunkerParams::of)
 }
 
 fn default_setups() -> [Setup; 2] {

@@ -5,7 +5,7 @@
 mod world;
 
 use keepstone_engine::store::{BlobStore, MemoryStore};
-use repo_format::{BlobName, RootKey, SlotInfo, SlotName, seal_slot};
+use repo_format::{BlobName, ChunkerName, RootKey, SlotInfo, SlotName, seal_slot};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -50,7 +50,12 @@ fn exported(store: &MemoryStore) -> TempDir {
 
 #[test]
 fn the_second_reader_restores_every_disk() {
-    let (store, images) = golden::repository();
+    for chunker in [ChunkerName::FastCdc2020, ChunkerName::MinCdcHash4] {
+        restores_every_disk(golden::repository_of(chunker));
+    }
+}
+
+fn restores_every_disk((store, images): (MemoryStore, Vec<golden::Image>)) {
     let repository = exported(&store);
     let target = TempDir::new().unwrap();
 

@@ -54,6 +54,16 @@ pub struct ChunkerParams {
 }
 
 impl ChunkerParams {
+    /// Returns the lengths that repositories are made with (SPEC section 4).
+    #[must_use]
+    pub fn of(name: ChunkerName) -> Self {
+        let (min, average, max) = match name {
+            ChunkerName::FastCdc2020 => (8 * KIB, 32 * KIB, 128 * KIB),
+            ChunkerName::MinCdcHash4 => (20 * KIB, 42 * KIB, 64 * KIB),
+        };
+        Self { name, min, average, max }
+    }
+
     fn lengths_are_allowed(&self) -> bool {
         let Self { name, min, average, max } = *self;
         let ordered = 64 <= min && min <= average && average <= max;
@@ -70,7 +80,7 @@ impl ChunkerParams {
 impl Default for ChunkerParams {
     /// Returns the defaults of SPEC section 4.
     fn default() -> Self {
-        Self { name: ChunkerName::FastCdc2020, min: 8 * KIB, average: 32 * KIB, max: 128 * KIB }
+        Self::of(ChunkerName::MinCdcHash4)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::password::{Asking, Question};
 use crate::settings::Settings;
 use keepstone_engine::Repository;
 use keepstone_engine::repository::{NewSlot, slots};
-use repo_format::{Geometry, KdfParams, SlotName};
+use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotName};
 use serde::Serialize;
 
 /// The arguments of `init`.
@@ -21,6 +21,31 @@ pub(crate) struct Arguments {
     /// What the first key slot is for, in words
     #[arg(long, value_name = "TEXT", default_value = "")]
     label: String,
+
+    /// How disks are cut into chunks; a repository keeps its chunker
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    chunker: Chunker,
+}
+
+/// The chunkers, by the names that they have in the config.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Chunker {
+    /// MinCDC: several times as fast
+    #[default]
+    #[value(name = "mincdc-hash4")]
+    MinCdc,
+    /// FastCDC: reads a little less around scattered changes that are small
+    #[value(name = "fastcdc-2020")]
+    FastCdc,
+}
+
+impl Chunker {
+    fn name(self) -> ChunkerName {
+        match self {
+            Self::MinCdc => ChunkerName::MinCdcHash4,
+            Self::FastCdc => ChunkerName::FastCdc2020,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -48,7 +73,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         kdf: KdfParams::default(),
         time: clock::now_millis(),
     };
-    let repository = Repository::create(&store, Geometry::default(), &slot, &open::entropy()?)?;
+    let geometry = Geometry { chunker: ChunkerParams::of(arguments.chunker.name()), ..Geometry::default() };
+    let repository = Repository::create(&store, geometry, &slot, &open::entropy()?)?;
     // An interrupted attempt may have left a slot of that name; then this one has a number behind it.
     let slots = slots(&store)?.slots;
     let made = slots.first().map_or(&arguments.slot, |slot| &slot.name);

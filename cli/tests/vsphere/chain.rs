@@ -114,7 +114,7 @@ impl Life<'_> {
             } else {
                 assert_eq!(told["mode"], "incremental", "{report}");
                 assert_eq!(told["changedBytes"], changed.len() as u64 * BLOCK, "{report}");
-                // Chunks are 128 KiB at most, so each change makes little more than itself read.
+                // Chunks are 64 KiB at most, so each change makes little more than itself read: a few of them.
                 let read = told["readBytes"].as_u64().unwrap();
                 let bound = changed.len() as u64 * (BLOCK + 4 * 128 * 1024);
                 assert!(read >= changed.len() as u64 * BLOCK && read <= bound, "{report}");

@@ -162,7 +162,7 @@ mod tests {
     /// Pseudo-random bytes, the same for ever for one label.
     fn noise(label: usize, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        blake3::Hasher::new().update(&label.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        blake3::Hasher::new().update(&(label as u64).to_le_bytes()).finalize_xof().fill(&mut bytes);
         bytes
     }
 
@@ -239,11 +239,15 @@ mod tests {
         for (label, seed) in (0..300_u64).map(|n| n.wrapping_mul(0x0123_4567_89ab_cdef)).enumerate() {
             let params = ChunkerParams { name: ChunkerName::MinCdcHash4, min: 64, average: 544, max: 1024 };
             let chunker = Chunker::new(&params, seed);
-            let (multiplier, addend) = ((seed as u32) | 1, (seed >> 32) as u32);
+            let halves = [seed & u64::from(u32::MAX), seed >> 32];
+            let [low, addend] = halves.map(|half| u32::try_from(half).expect("half of 64 bits"));
+            let multiplier = low | 1;
             let mut data = noise(label, 1 + label * 4);
             if label % 3 == 0 {
                 // Few different windows: there are ties.
-                data.iter_mut().for_each(|byte| *byte &= 1);
+                for byte in &mut data {
+                    *byte &= 1;
+                }
             }
             let hash = |place: &usize| {
                 let window = data[*place - 4..*place].try_into().expect("four bytes");

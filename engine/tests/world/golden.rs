@@ -1,9 +1,10 @@
-//! The repository whose blobs `golden/version-0.txt` pins, and what was backed up to it.
+//! The repositories whose blobs the lists in `golden/` pin, one for each chunker, and what was backed up to them.
 
-use super::{back_up, create, memory_index, mixed, noise, small_geometry};
+use super::{back_up, create, memory_index, mixed, noise, small_geometry_of};
 use keepstone_engine::Extent;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
+use repo_format::{ChunkerName, ChunkerParams};
 
 /// A disk as it was when it was backed up.
 pub struct Image {
@@ -12,10 +13,15 @@ pub struct Image {
     pub bytes: Vec<u8>,
 }
 
-/// Two VMs that share content, one with two disks and a second day; the images in the order of the backups.
+/// The repository with the chunker of new repositories.
 pub fn repository() -> (MemoryStore, Vec<Image>) {
+    repository_of(ChunkerParams::default().name)
+}
+
+/// Two VMs that share content, one with two disks and a second day; the images in the order of the backups.
+pub fn repository_of(chunker: ChunkerName) -> (MemoryStore, Vec<Image>) {
     let store = MemoryStore::new();
-    let repository = create(&store, small_geometry());
+    let repository = create(&store, small_geometry_of(chunker));
     let mut index = memory_index(&repository);
     let mut images = Vec::new();
     let mut keep = |vm, disk, bytes: &[u8]| images.push(Image { vm, disk, bytes: bytes.to_vec() });

@@ -21,8 +21,17 @@ pub const NOW: u64 = 1_800_000_000_000;
 
 /// A geometry whose limits small disks cross: regions of 64 KiB, cells of 16 KiB, packs of 64 KiB.
 pub fn small_geometry() -> Geometry {
+    small_geometry_of(ChunkerName::FastCdc2020)
+}
+
+/// The same with another chunker.
+pub fn small_geometry_of(name: ChunkerName) -> Geometry {
+    let (min, average, max) = match name {
+        ChunkerName::FastCdc2020 => (256, 1024, 4096),
+        ChunkerName::MinCdcHash4 => (512, 1280, 2048),
+    };
     Geometry {
-        chunker: ChunkerParams { name: ChunkerName::FastCdc2020, min: 256, average: 1024, max: 4096 },
+        chunker: ChunkerParams { name, min, average, max },
         region_len: 64 << 10,
         cell_len: 16 << 10,
         pack_len: 64 << 10,

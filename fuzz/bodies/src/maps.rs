@@ -3,8 +3,8 @@
 use crate::fields::Fields;
 use crate::samples;
 use repo_format::{
-    ChunkerParams, Entry, Geometry, Node, PackKind, PackRef, Page, PageBounds, child_count, child_span,
-    root_level,
+    ChunkerName, ChunkerParams, Entry, Geometry, Node, PackKind, PackRef, Page, PageBounds, child_count,
+    child_span, root_level,
 };
 
 /// A page, behind the size of its disk, the number of its cell and a byte that chooses a geometry.
@@ -27,7 +27,7 @@ pub fn page(data: &[u8]) -> bool {
 }
 
 fn geometry(choice: u8) -> Geometry {
-    let small = ChunkerParams { min: 64, average: 256, max: 1024, ..ChunkerParams::default() };
+    let small = ChunkerParams { name: ChunkerName::MinCdcHash4, min: 64, average: 544, max: 1024 };
     match choice {
         0 => Geometry::default(),
         1 => Geometry { chunker: small, region_len: 4096, cell_len: 4096, pack_len: 64 << 10 },

@@ -1,10 +1,10 @@
 //! Valid values that seeds are made of, and the keys that everything is sealed with.
 
 use repo_format::{
-    Abort, AbortBy, BlobName, ChunkerParams, Codec, Commit, Condemned, Config, Decision, DecisionName, Disk,
-    DiskMode, FrameEntry, GcResult, Geometry, Index, IndexEntry, Intent, Keys, Location, Move, PackBase,
-    PackKind, PackName, PackRef, PackSeal, PayloadId, RepackRecord, RepositoryId, RootKey, SealedKind,
-    SealedSessionKey, SessionId, SessionKey, SlotName, Tombstone, Totals, WriterId, seal_pack,
+    Abort, AbortBy, BlobName, ChunkerName, ChunkerParams, Codec, Commit, Condemned, Config, Decision,
+    DecisionName, Disk, DiskMode, FrameEntry, GcResult, Geometry, Index, IndexEntry, Intent, Keys, Location,
+    Move, PackBase, PackKind, PackName, PackRef, PackSeal, PayloadId, RepackRecord, RepositoryId, RootKey,
+    SealedKind, SealedSessionKey, SessionId, SessionKey, SlotName, Tombstone, Totals, WriterId, seal_pack,
     seal_session_key,
 };
 use std::sync::LazyLock;
@@ -69,7 +69,7 @@ pub(crate) fn location(pack: PackRef, plain_len: u32) -> Location {
 }
 
 pub(crate) fn config() -> Config {
-    let chunker = ChunkerParams { min: 4096, ..ChunkerParams::default() };
+    let chunker = ChunkerParams { min: 4096, ..ChunkerParams::of(ChunkerName::FastCdc2020) };
     Config {
         repository: REPOSITORY,
         created: TIME,

@@ -11,7 +11,7 @@ fn bounds_follow_from_the_place_of_the_cell() {
     let geometry = Geometry::default();
     let size = (32 << 20) + 1_500_000;
     let bounds = |cell| PageBounds::of(&geometry, size, cell);
-    let inside = PageBounds { cell_end: MIB, region_left: 16 * MIB, starts_region: true, max_chunk: 131_072 };
+    let inside = PageBounds { cell_end: MIB, region_left: 16 * MIB, starts_region: true, max_chunk: 65_536 };
     assert_eq!(bounds(0), Some(inside));
     assert_eq!(bounds(15), Some(PageBounds { region_left: MIB, starts_region: false, ..inside }));
     assert_eq!(bounds(16), Some(inside));
@@ -20,7 +20,7 @@ fn bounds_follow_from_the_place_of_the_cell() {
         cell_end: 1_500_000 - MIB,
         region_left: 1_500_000 - MIB,
         starts_region: false,
-        max_chunk: 131_072,
+        max_chunk: 65_536,
     };
     assert_eq!(bounds(33), Some(last));
     assert_eq!(bounds(34), None);

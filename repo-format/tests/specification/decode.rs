@@ -5,9 +5,9 @@ use crate::keys::{all_keys, config, key_slot, keys, session_key};
 use crate::packs::{directory, pack, pack_header, payload};
 use crate::vector::Vector;
 use repo_format::{
-    BlobKind, BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, GenerationSeal, Geometry,
-    Index, Intent, Keys, Node, Page, PageBounds, RepackRecord, SealedKind, Tombstone, child_count,
-    child_span, open, root_level, seal,
+    BlobKind, BlobName, ChunkerName, ChunkerParams, Condemned, Decision, DecisionName, FormatError, GcResult,
+    GenerationSeal, Geometry, Index, Intent, Keys, Node, Page, PageBounds, RepackRecord, SealedKind,
+    Tombstone, child_count, child_span, open, root_level, seal,
 };
 
 /// Why nothing was decoded.
@@ -158,9 +158,8 @@ fn name(bytes: &[u8]) -> Option<Fields> {
 
 fn page(vector: &Vector) -> Result<Fields, FormatError> {
     let mut geometry = Geometry::default();
-    geometry.chunker.min = vector.number("min");
-    geometry.chunker.average = vector.number("average");
-    geometry.chunker.max = vector.number("max");
+    let (min, average, max) = (vector.number("min"), vector.number("average"), vector.number("max"));
+    geometry.chunker = ChunkerParams { name: ChunkerName::FastCdc2020, min, average, max };
     geometry.region_len = vector.number("region-len");
     geometry.cell_len = vector.number("cell-len");
     assert_eq!(geometry.check(), Ok(()), "{}", vector.name);

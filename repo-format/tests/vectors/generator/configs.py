@@ -216,6 +216,9 @@ def macs(values, text):
         )
 
 
+DEFAULT_LENGTHS = {"cellLen": MIB, "regionLen": 16 * MIB, "packLen": 32 * MIB}
+
+
 def parameters():
     chunker, cell = bad("the chunker's lengths are not allowed"), bad("the cell length is not allowed")
     maximum, region = bad("the chunker's maximum is not allowed"), bad("the region length is not allowed")
@@ -232,9 +235,10 @@ def parameters():
             "largest",
             {"min": MIB, "average": MIB, "max": MIB, "cellLen": MIB, "regionLen": 64 * MIB, "packLen": 256 * MIB},
         ),
+        ("default-of-fastcdc", {"min": 8192, "average": 32768, "max": 131072, **DEFAULT_LENGTHS}),
         (
             "default",
-            {"min": 8192, "average": 32768, "max": 131072, "cellLen": MIB, "regionLen": 16 * MIB, "packLen": 32 * MIB},
+            {"name": "mincdc-hash4", "min": 20480, "average": 43008, "max": 65536, **DEFAULT_LENGTHS},
         ),
     ):
         values = config_values(**changes)
