@@ -9,10 +9,9 @@ mod stored;
 use candidate::Candidate;
 use clap::Parser;
 use image::Image;
-use keepstone_benches::files::say;
 use keepstone_benches::meter::Work;
 use keepstone_benches::table::{float, mib, new_table};
-use std::io;
+use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -23,10 +22,10 @@ const CANDIDATES: [&str; 10] = [
     "aligned:16/48/128",
     "aligned-keyed:16/48/128",
     "rolling-keyed:16/48/128",
-    "fastcdc-2020:8/21/128",
+    "fastcdc-2020:6/24/128",
     "mincdc-hash4:20/42/64",
     "aligned:12/40/128",
-    "mincdc-hash4:16/40/64",
+    "mincdc-hash4:22/44/66",
     "mincdc-hash4:28/42/56",
 ];
 
@@ -49,9 +48,10 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let Arguments { images, candidates, threads } = Arguments::parse();
     let images: Vec<Image> = images.iter().map(|path| Image::open(path)).collect::<Result<_, _>>()?;
-    say(&speed_table(&candidates, &images[0], threads.get())?)?;
-    say(&reading_table(&candidates, &images[0])?)?;
-    say(&stored_table(&candidates, &images, threads.get())?)?;
+    let mut output = io::stdout();
+    output.write_all(speed_table(&candidates, &images[0], threads.get())?.as_bytes())?;
+    output.write_all(reading_table(&candidates, &images[0])?.as_bytes())?;
+    output.write_all(stored_table(&candidates, &images, threads.get())?.as_bytes())?;
     Ok(())
 }
 
@@ -82,9 +82,9 @@ fn reading_table(candidates: &[Candidate], image: &Image) -> io::Result<String> 
         let mut row = vec![candidate.to_string()];
         for area_len in [64 << 10, 4 << 10] {
             let reading = reading::reading(candidate, image, area_len)?;
-            let of_changed = |bytes| format!("{:.2}", float(bytes) / float(reading.changed_bytes));
-            row.push(of_changed(reading.needed_bytes));
-            row.push(reading.read_bytes.map_or_else(|| "-".to_owned(), of_changed));
+            let of_changed = |bytes| format!("{:.2}", float(bytes) / float(reading.changed));
+            row.push(of_changed(reading.needed));
+            row.push(reading.read.map_or_else(|| "-".to_owned(), of_changed));
         }
         table.add_row(row);
     }

@@ -13,14 +13,15 @@ use std::io;
 const REGIONS: usize = 48;
 const AREAS: usize = 8;
 
-/// Bytes for so many changed ones.
+/// So many bytes.
 #[derive(Clone, Copy, Default)]
 pub struct Reading {
-    pub changed_bytes: u64,
+    /// Of the areas.
+    pub changed: u64,
     /// From the first chunk that could end elsewhere to the end of what decides the last new one.
-    pub needed_bytes: u64,
+    pub needed: u64,
     /// What the engine reads, if it has the chunker.
-    pub read_bytes: Option<u64>,
+    pub read: Option<u64>,
 }
 
 /// Changes areas of some length at random, each alone in its region, and finds the new chunks.
@@ -45,12 +46,11 @@ pub fn reading(candidate: &Candidate, image: &Image, area_len: usize) -> io::Res
             let original = region[area.clone()].to_vec();
             let label = random.draw().to_le_bytes();
             blake3::Hasher::new().update(&label).finalize_xof().fill(&mut region[area.clone()]);
-            total.changed_bytes += area_len as u64;
+            total.changed += area_len as u64;
             let after = boundaries(candidate, &region);
-            total.needed_bytes += needed(candidate, &before, &after, (area.start, area.end)) as u64;
+            total.needed += needed(candidate, &before, &after, (area.start, area.end)) as u64;
             if let Cutter::Engine(_) = candidate.cutter {
-                *total.read_bytes.get_or_insert(0) +=
-                    read(candidate, &mut region, &old, area.start, area_len)?;
+                *total.read.get_or_insert(0) += read(candidate, &mut region, &old, area.start, area_len)?;
             }
             region[area].copy_from_slice(&original);
         }
