@@ -194,6 +194,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     }
     settings.interrupt.install()?;
     let in_repository = settings.names_repository() && !arguments.no_repository;
+    let mut is_clean = true;
     let parent = machine::scratch_parent(arguments.scratch.as_deref());
     let scratch = TempDir::with_prefix_in("keepstone-bench-", &parent).map_err(|error| {
         // The error itself names the directory that would have been made.
@@ -202,7 +203,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     })?;
     let container = if in_repository {
         let container = Container::repository(settings)?;
-        container.leftovers(settings, arguments.remove_leftovers)?;
+        is_clean = container.leftovers(settings, arguments.remove_leftovers)?;
         container
     } else {
         site::refuse_without_repository(arguments.remove_leftovers)?;
@@ -243,7 +244,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
             .with_context(|| format!("could not write the page {}", html.display()))?;
     }
     settings.console.report(&report, text::text)?;
-    Ok(if is_removed { Exit::Done } else { Exit::Attention })
+    Ok(if is_removed && is_clean { Exit::Done } else { Exit::Attention })
 }
 
 /// What is to be measured.
@@ -269,6 +270,8 @@ fn plan(
         (true, false) => CHANGE_RATES.to_vec(),
         (true, true) => CHANGE_RATES_QUICK.to_vec(),
     };
+    // What a backup takes however little changed, which predictions count from.
+    let of_nothing = (!arguments.fleet.is_empty()).then_some(0);
     let location = if in_repository { settings.location()? } else { Location::Directory(Path::new("")) };
     let compression = settings.compression(arguments.compression).of(&location);
     let level = match &compression {
@@ -285,7 +288,7 @@ fn plan(
         levels: sorted(levels.into_iter().chain([level]).collect()),
         level,
         compression,
-        change_rates: sorted(change_rates),
+        change_rates: sorted(change_rates.into_iter().chain(of_nothing).collect()),
         limit_upload: settings.azure.limit_upload.map(std::num::NonZeroU64::get),
         geometry: *container.geometry(),
         in_repository,
@@ -297,13 +300,19 @@ fn plan(
 /// What the pages of earlier runs begin with.
 const PAGE_BEGIN: &[u8] = b"<!DOCTYPE html>";
 
-/// Looks at the page's place before a minute's work is done for it. Only an earlier page is replaced.
+/// Looks at the page's place before a minute's work is done for it. Only an earlier page, or an empty file, is replaced.
 fn check_place(settings: &Settings, html: &Path) -> anyhow::Result<()> {
     if settings.names_repository() {
         let hint = "write the page somewhere else";
         must_be_outside_of_repository(settings, html, hint)?;
     }
     let could_not = || format!("could not write the page {}", html.display());
+    // Before it is opened: that waits at a FIFO, and a device has no length.
+    if std::fs::metadata(html).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Usage::new(format!("{} exists and is no regular file", html.display()))
+            .hint("name a file with --html")
+            .into());
+    }
     let mut begin = [0; PAGE_BEGIN.len()];
     match File::options().read(true).write(true).open(html) {
         Ok(mut file) => {

@@ -21,13 +21,13 @@ impl Cloud {
         let azurite = Azurite::shared();
         azurite.create_container(&PRIMARY, CONTAINER);
         let world = World::new();
-        fs::create_dir(world.path("scratch")).unwrap();
+        fs::create_dir(world.path("scratch")).expect("a new directory");
         let cloud = Self { world, azurite };
         assert_eq!(cloud.run("rcl", &["init"]).code, Some(0));
         cloud
     }
 
-    fn sas(&self, rights: &str) -> String {
+    fn sas(rights: &str) -> String {
         PRIMARY.container_sas(CONTAINER, rights, SystemTime::now() + Duration::from_hours(1))
     }
 
@@ -36,15 +36,19 @@ impl Cloud {
         let endpoint = self.azurite.endpoint(&PRIMARY);
         let repository = format!("azblob://{}/{CONTAINER}/prod?endpoint={endpoint}", PRIMARY.name);
         run.args(["-r", &repository, "--password-file", "password"]).args(command);
-        Ended::of(run.env("AZURE_STORAGE_SAS_TOKEN", self.sas(rights)).output())
+        Ended::of(run.env("AZURE_STORAGE_SAS_TOKEN", Self::sas(rights)).output())
     }
 
     /// Names and digests of all blobs of the container.
     fn listing(&self) -> Vec<String> {
-        let query = format!("restype=container&comp=list&{}", self.sas("l"));
+        let query = format!("restype=container&comp=list&{}", Self::sas("l"));
         let url = format!("{}/{CONTAINER}?{query}", self.azurite.endpoint(&PRIMARY));
         let listing = String::from_utf8(http::send("GET", &url, &[], &[]).body).expect("a listing is text");
-        listing.split("<Name>").skip(1).map(|blob| blob.split('<').next().unwrap().to_owned()).collect()
+        listing
+            .split("<Name>")
+            .skip(1)
+            .map(|blob| blob.split_once('<').map_or(blob, |(name, _)| name).to_owned())
+            .collect()
     }
 }
 

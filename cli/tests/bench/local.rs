@@ -148,17 +148,26 @@ fn a_repository_is_as_it_was_before() {
     assert!(files(&world.path("repo")) == before, "something stayed in the repository, or went");
 
     // What a killed run left is told, and removed only if that is asked for.
-    let leftover = world.path("repo/bench/default/0011223344556677/d");
+    let leftover = world.path("repo/bench/default/00112233445566778899aabbccddeeff/requests-0");
     std::fs::create_dir_all(&leftover).unwrap();
-    std::fs::write(leftover.join("pack"), b"left").unwrap();
+    std::fs::write(leftover.join("blob-000000"), b"left").unwrap();
     let told = world.run(&arguments(&["--change-rates=0"]));
     assert!(
         told.stderr.contains("warning: 1 blob of 4 bytes below bench/default/ are of a benchmark"),
         "{told:?}"
     );
-    assert!(leftover.join("pack").exists());
+    assert!(leftover.join("blob-000000").exists());
+    // What no run writes is nobody's to remove.
+    world.write("repo/bench/default/notes", b"mine");
     let removed = world.run(&arguments(&["--change-rates=0", "--remove-leftovers"]));
+    assert_eq!(removed.code, Some(4), "{removed:?}");
     assert!(removed.stderr.contains("removed 1 blob of 4 bytes"), "{removed:?}");
+    let told = "warning: 1 file below bench/default/ that no benchmark writes stayed: bench/default/notes\n";
+    assert!(removed.stderr.contains(told), "{removed:?}");
+    assert_eq!(world.read("repo/bench/default/notes"), b"mine");
+    std::fs::remove_file(world.path("repo/bench/default/notes")).unwrap();
+    std::fs::remove_dir(world.path("repo/bench/default")).unwrap();
+    std::fs::remove_dir(world.path("repo/bench")).unwrap();
     assert!(files(&world.path("repo")) == before, "something stayed in the repository, or went");
 }
 

@@ -9,7 +9,9 @@ fn a_fleet_is_predicted_from_what_was_measured() {
     let world = with_scratch(World::new());
     let fleet =
         ["--fleet=40x200GiB", "--fleet=1x2TiB", "--change-rate=2", "--used=50", "--window=8h", "--hosts=2"];
-    let report = bench(&world, &[&["--no-repository", "--change-rates=0,1"], &fleet[..]].concat());
+    let report = bench(&world, &[&["--no-repository", "--change-rates=1"], &fleet[..]].concat());
+    let rates: Vec<_> = report["runs"].as_array().unwrap().iter().map(|run| &run["changePpm"]).collect();
+    assert!(rates.contains(&&json!(0)) && rates.contains(&&json!(10_000)), "{rates:?}");
     let prediction = &report["fleet"];
     assert_eq!(
         keys(prediction),
@@ -74,17 +76,19 @@ fn a_run_is_put_beside_an_earlier_one() {
 fn calls_that_cannot_be_meant_are_refused() {
     let world = with_scratch(World::new());
     world.write("empty.raw", b"");
+    std::fs::File::create_new(world.path("hole.raw")).unwrap().set_len(8 << 20).unwrap();
     world.write("text.json", b"no JSON\n");
     world.write("other.json", b"{\"kind\": \"another\"}");
     world.write("newer.json", b"{\"kind\": \"keepstone-bench\", \"version\": 2}");
     world.write("half.json", b"{\"kind\": \"keepstone-bench\", \"version\": 1}");
-    let calls: [&[&str]; 14] = [
+    let calls: [&[&str]; 17] = [
         &["--size=1MiB"],
         &["--levels=0"],
         &["--change-rates=101"],
         &["--fleet=40"],
         &["--window=8h"],
         &["--image=empty.raw"],
+        &["--image=hole.raw"],
         &["--image=missing.raw"],
         &["--image=scratch"],
         &["--compare=missing.json"],
@@ -92,6 +96,8 @@ fn calls_that_cannot_be_meant_are_refused() {
         &["--compare=other.json"],
         &["--compare=newer.json"],
         &["--compare=half.json"],
+        &["--compare=/dev/zero"],
+        &["--html=/dev/null"],
         &["--scratch=missing"],
     ];
     let told = calls.iter().fold(String::new(), |told, call| {

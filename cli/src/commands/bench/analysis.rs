@@ -43,6 +43,8 @@ impl Resource {
 pub(super) struct Limit {
     pub(super) resource: Resource,
     pub(super) bytes_per_second: f64,
+    /// It bears this, and nobody knows how much more.
+    pub(super) at_least: bool,
 }
 
 /// What limits a kind of run.
@@ -125,13 +127,21 @@ impl Rates {
     /// The limits for a kind of flow for each byte of a disk, the lowest first.
     fn limits(&self, flow: Flow) -> Vec<Limit> {
         let limits = self.seconds(flow).into_iter().filter(|(_, seconds)| *seconds > 0.0);
-        let limits = limits.map(|(resource, seconds)| Limit { resource, bytes_per_second: 1.0 / seconds });
+        let limits = limits.map(|(resource, seconds)| Limit::of(resource, 1.0 / seconds));
         in_order(limits.collect())
     }
 }
 
+impl Limit {
+    fn of(resource: Resource, bytes_per_second: f64) -> Self {
+        Self { resource, bytes_per_second, at_least: false }
+    }
+}
+
+/// The lowest first; those behind them of which only that is known which they bear at least.
 fn in_order(mut limits: Vec<Limit>) -> Vec<Limit> {
-    limits.sort_by(|a, b| a.bytes_per_second.total_cmp(&b.bytes_per_second));
+    let bears = |a: &Limit, b: &Limit| a.bytes_per_second.total_cmp(&b.bytes_per_second);
+    limits.sort_by(|a, b| a.at_least.cmp(&b.at_least).then(bears(a, b)));
     limits
 }
 
@@ -196,16 +206,14 @@ fn restore(result: &BenchResult) -> Option<Bottleneck> {
     let (restore, to_file) = (run(RunName::Restore)?, run(RunName::RestoreToFile)?);
     let open = result.stage(StageName::Open, None, result.setting.threads)?.bytes_per_second.median;
     let fetched = number(restore.fetched_bytes) / number(restore.bytes);
-    let mut limits = vec![Limit { resource: Resource::Processors, bytes_per_second: open }];
+    let mut limits = vec![Limit::of(Resource::Processors, open)];
     if fetched > 0.0 {
-        limits.push(Limit { resource: Resource::Store, bytes_per_second: get_rate(result)? / fetched });
+        limits.push(Limit::of(Resource::Store, get_rate(result)? / fetched));
     }
-    // Of the two restores only the second one writes.
-    let writing = to_file.seconds.median - restore.seconds.median;
-    if writing > 0.0 {
-        let bytes_per_second = number(to_file.bytes) / writing;
-        limits.push(Limit { resource: Resource::Target, bytes_per_second });
-    }
+    // Of the two restores only the second one writes, while it reads: if it is slower, it waits for that.
+    let at_least = to_file.seconds.median <= restore.seconds.median;
+    let bytes_per_second = number(to_file.bytes) / to_file.seconds.median;
+    limits.push(Limit { resource: Resource::Target, bytes_per_second, at_least });
     let limits = in_order(limits);
     let resource = limits.first()?.resource;
     let measured_bytes_per_second = to_file.rate();
@@ -217,7 +225,10 @@ fn limited(what: &str, limits: &[Limit], measured: f64) -> String {
     let others: Vec<String> = limits
         .iter()
         .skip(1)
-        .map(|limit| format!("{} would bear {}", limit.resource.words(), rate(limit.bytes_per_second)))
+        .map(|limit| {
+            let at_least = if limit.at_least { "at least " } else { "" };
+            format!("{} would bear {at_least}{}", limit.resource.words(), rate(limit.bytes_per_second))
+        })
         .collect();
     let Some(first) = limits.first() else { return String::new() };
     let (words, bears) = (first.resource.words(), rate(first.bytes_per_second));
@@ -439,8 +450,22 @@ pub(super) mod tests {
             "a first backup is limited by the processors to 313.7 MiB/s (the store would bear 2.3 GiB/s, reading the \
              disks would bear 3.7 GiB/s), and reached 211.9 MiB/s; compressing takes 66 % of their time"
         );
-        let expected = [(Resource::Target, 800), (Resource::Processors, 1200), (Resource::Store, 1200)];
+        // 800 MB in 2 s, half of them only because of writing, which overlaps reading.
+        let expected = [(Resource::Target, 400), (Resource::Processors, 1200), (Resource::Store, 1200)];
         assert_eq!(limits(restore), expected);
+    }
+
+    #[test]
+    fn a_target_that_nothing_waits_for_bears_at_least_what_was_written() {
+        let mut result = sample(1000.0);
+        let to_file = result.runs.iter_mut().find(|run| run.run == RunName::RestoreToFile).unwrap();
+        to_file.seconds = exactly(1.0);
+        let [_, restore] = &analyse(&result).bottlenecks[..] else { panic!("two kinds of runs") };
+        let expected = [(Resource::Processors, 1200), (Resource::Store, 1200), (Resource::Target, 800)];
+        assert_eq!(limits(restore), expected);
+        assert!(restore.limits[2].at_least && restore.resource == Resource::Processors, "{restore:?}");
+        let told = "writing the restored disk would bear at least 762.9 MiB/s)";
+        assert!(restore.in_words.contains(told), "{}", restore.in_words);
     }
 
     #[test]

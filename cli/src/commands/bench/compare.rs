@@ -7,10 +7,14 @@ use crate::exit::Usage;
 use crate::numbers::size;
 use anyhow::Context as _;
 use serde::Serialize;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 /// More than any result has.
 const LEN_MAX: u64 = 64 << 20;
+/// Characters of what a file says that errors repeat.
+const SHOWN_MAX: usize = 200;
 
 /// Reads the JSON report of an earlier run.
 ///
@@ -19,28 +23,49 @@ const LEN_MAX: u64 = 64 << 20;
 pub(super) fn read(path: &Path) -> anyhow::Result<BenchResult> {
     let shown = path.display();
     let could_not = || format!("could not read the earlier result {shown}");
-    let len = std::fs::metadata(path).with_context(could_not)?.len();
     let refused = |why: &str| {
-        Usage::new(format!("{shown} is no result of bench: {why}"))
+        Usage::new(format!("{shown} is no result of bench: {}", shortened(why)))
             .hint("make one with `keepstone --json bench > FILE`")
     };
-    if len > LEN_MAX {
-        return Err(refused("it is too long").into());
-    }
-    let bytes = std::fs::read(path).with_context(could_not)?;
+    let bytes = read_up_to(path, LEN_MAX).with_context(could_not)?;
+    let bytes = bytes.ok_or_else(|| refused("it is too long"))?;
     let json: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|error| refused(&error.to_string()))?;
     if json["kind"] != KIND {
         return Err(refused("it does not say that it is one").into());
     }
     if json["version"] != VERSION {
-        let found = &json["version"];
+        let found = shortened(&json["version"].to_string());
         let what = format!("{shown} has version {found}, and only version {VERSION} can be compared");
         return Err(Usage::new(what)
             .hint("measure again with this version, or compare with the one that made it")
             .into());
     }
     Ok(serde_json::from_value(json).map_err(|error| refused(&error.to_string()))?)
+}
+
+/// Reads a file, whatever it is; nothing if it is longer than `len_max`.
+fn read_up_to(path: &Path, len_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    // What a device tells of its length says nothing.
+    File::open(path)?.take(len_max + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= len_max).then_some(bytes))
+}
+
+/// Foreign text for an error: short, and with everything written out that is not to be seen.
+fn shortened(text: &str) -> String {
+    let mut shown = String::new();
+    for (number, character) in text.chars().enumerate() {
+        if number == SHOWN_MAX {
+            shown.push_str("...");
+            break;
+        }
+        match character {
+            '"' | '\'' | '\\' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// Something that two machines or runs differ in.
@@ -257,6 +282,35 @@ mod tests {
             ("full backup", Verdict::Worse, "+100 %".to_owned())
         );
         assert!(compare(&then, &then).changes.iter().all(|change| change.verdict == Verdict::WithinNoise));
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read_to_its_end() {
+        let zeros = Path::new("/dev/zero");
+        assert_eq!(read_up_to(zeros, 1000).unwrap(), None);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, b"1234").unwrap();
+        assert_eq!(read_up_to(&path, 4).unwrap(), Some(b"1234".to_vec()));
+        assert_eq!(read_up_to(&path, 3).unwrap(), None);
+    }
+
+    #[test]
+    fn errors_repeat_little_of_a_file_and_nothing_that_steers_a_terminal() {
+        assert_eq!(shortened("a\u{1b}[2J\n\u{202e}\"é\\"), "a\\u{1b}[2J\\n\\u{202e}\"é\\");
+        assert_eq!(shortened(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(shortened(&"x".repeat(201)), format!("{}...", "x".repeat(200)));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("result.json");
+        let mut json = serde_json::to_value(sample(100.0)).unwrap();
+        json["runs"][0]["run"] = format!("\u{1b}[31m{}", "x".repeat(1000)).into();
+        std::fs::write(&path, json.to_string()).unwrap();
+        let refused = read(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains("unknown variant `\\u{1b}[31mxxx") && refused.ends_with("xxx..."),
+            "{refused}"
+        );
+        assert!(!refused.contains(char::is_control), "{refused:?}");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// What a backup reads of the parent's map at a time: 128 regions.
 const MAP_SPAN: f64 = 2_147_483_648.0;
+/// What an incremental backup takes for a changed byte at most, as a multiple of what a first one takes: whole chunks
+/// are read around each change.
+const READ_AMPLIFICATION: f64 = 3.0;
 /// Nights of a month.
 const NIGHTS: u64 = 30;
 /// More disks than any fleet has, and few enough that sums fit.
@@ -125,6 +128,8 @@ struct Basis<'a> {
     nothing: Option<&'a RunFigure>,
     /// The incremental backup with the most similar change rate.
     some: Option<&'a RunFigure>,
+    /// The incremental backup with the most changes.
+    largest: Option<&'a RunFigure>,
     to_file: Option<&'a RunFigure>,
     pack_bytes: f64,
     rates: Option<Rates>,
@@ -222,27 +227,48 @@ impl<'a> Basis<'a> {
         let incrementals = || result.runs.iter().filter(|run| run.run == RunName::Incremental);
         let distance =
             |run: &&RunFigure| (parts(run.change_ppm.unwrap_or(0)) / parts(change_ppm).max(1e-9)).ln().abs();
-        let some = incrementals().filter(|run| run.bytes > 0);
+        let some = || incrementals().filter(|run| run.bytes > 0);
         Some(Self {
             full: run(RunName::Full)?,
             nothing: incrementals().find(|run| run.bytes == 0),
-            some: some.min_by(|a, b| distance(a).total_cmp(&distance(b))),
+            some: some().min_by(|a, b| distance(a).total_cmp(&distance(b))),
+            largest: some().max_by_key(|run| run.bytes),
             to_file: run(RunName::RestoreToFile),
             pack_bytes: number(result.setting.pack_bytes),
             rates: Rates::of(result, result.setting.level, result.setting.threads),
         })
     }
 
-    /// What each backup takes, however little changed.
-    fn each(&self, run: &RunFigure) -> f64 {
-        self.nothing.map_or(0.0, |nothing| nothing.seconds.median).min(run.seconds.median / 2.0)
+    /// What a backup without a change takes.
+    fn of_nothing(&self) -> f64 {
+        self.nothing.map_or(0.0, |nothing| nothing.seconds.median)
+    }
+
+    /// Seconds that each first backup takes, however short the disk is, and those for each byte.
+    fn of_first(&self) -> (f64, f64) {
+        let full = self.full.seconds.median;
+        let each = self.of_nothing().min(full / 2.0);
+        (each, (full - each) / number(self.full.bytes))
+    }
+
+    /// Seconds that each incremental backup takes, however little changed, and those for each changed byte. Small changes
+    /// take little more than their round trips: what a byte takes is told by the largest one, within bounds.
+    fn of_incremental(&self) -> (f64, f64) {
+        let (each_first, per_byte) = self.of_first();
+        let Some(largest) = self.largest else { return (each_first, per_byte) };
+        let each = self.of_nothing();
+        let slope = (largest.seconds.median - each) / number(largest.bytes);
+        (each, slope.clamp(per_byte, READ_AMPLIFICATION * per_byte))
     }
 
     /// Backups of disks of which so many bytes of each are in use, and so many of them allocated or changed, as in `run`.
     fn backups(&self, run: &RunFigure, disks: u64, bytes: f64, used: f64) -> Sum {
+        let (each, slope) = if run.run == RunName::Full { self.of_first() } else { self.of_incremental() };
         let (disks, of_run) = (number(disks), number(run.bytes));
         let per_byte = |of_all: u64| number(of_all) / of_run;
-        let each = self.each(run);
+        let read = disks * bytes * per_byte(run.read_bytes);
+        // The measured backups read what the system has in memory; a fleet's disks are not there.
+        let reading = self.rates.map_or(0.0, |rates| read / rates.source);
         let stored = bytes * per_byte(run.stored_bytes);
         // What a backup puts besides full packs: intent, index, decision, and the last pack of both kinds.
         let full_packs = |stored: f64| (stored / self.pack_bytes).floor();
@@ -251,8 +277,8 @@ impl<'a> Basis<'a> {
         // The parent's map is read in a few requests for each span of the disk, whatever changed there.
         let got = number(run.requests.get.saturating_sub(nothing_got)) * (used / MAP_SPAN).ceil().max(1.0);
         Sum {
-            seconds: disks * (each + bytes * (run.seconds.median - each) / of_run),
-            read: disks * bytes * per_byte(run.read_bytes),
+            seconds: (disks * (each + bytes * slope)).max(reading),
+            read,
             new: disks * bytes * per_byte(run.new_bytes),
             stored: disks * stored,
             put: disks * (besides + full_packs(stored)),
@@ -312,7 +338,7 @@ impl<'a> Basis<'a> {
             format!("{} of each disk are in use, and {} of that change from one backup to the next", percent(question.used_ppm), percent(question.change_ppm)),
             "changes are known (changed-block tracking, a dirty bitmap or a changes file) and scattered in blocks of 64 KiB".to_owned(),
             "data compresses as that of the measured disk, and nothing of a disk is stored already by another one".to_owned(),
-            "disks are read as fast as the measured one, whether from a file here or over a network".to_owned(),
+            "disks are read as fast as the measured one (an image: as it is read cold), whether from a file here or over a network, and no backup is faster than that".to_owned(),
             "each disk is a VM with a backup of its own; each host has as many of them, and all of the store's rate for itself".to_owned(),
             "costs are those of Azure's hot tier by the profile's prices, or Microsoft's sample prices: requests now, storage by the month".to_owned(),
         ];
@@ -320,6 +346,13 @@ impl<'a> Basis<'a> {
             let measured = percent(some.change_ppm.unwrap_or(0));
             assumptions.push(format!(
                 "incremental backups are as the measured one with {measured} changed, by changed bytes"
+            ));
+        }
+        if let Some(largest) = self.largest {
+            let measured = percent(largest.change_ppm.unwrap_or(0));
+            assumptions.push(format!(
+                "what they take beyond one without a change is that of the measured one with {measured} changed, by changed \
+                 bytes: 1 to {READ_AMPLIFICATION} times what a first backup takes for as many"
             ));
         }
         assumptions
@@ -377,6 +410,7 @@ impl Prediction {
 #[cfg(test)]
 mod tests {
     use super::super::analysis::tests::sample;
+    use super::super::result::StageName;
     use super::*;
 
     const GB: u64 = 1_000_000_000;
@@ -423,32 +457,63 @@ mod tests {
     #[test]
     fn incremental_backups_take_what_the_measured_one_took_for_each_changed_byte() {
         let predicted = predict(&sample(1000.0), &question(10, 28_800), &Prices::default()).unwrap();
-        // 2 GB of each of 10 disks. Measured: 0.6 s for 10 MB with at least half of it for each byte: 0.3 s.
+        // 2 GB of each of 10 disks. Measured: 0.5 s without a change, 0.6 s for 10 MB.
         let incremental = &predicted.fleets[0].incremental;
-        assert!((incremental.seconds - 10.0 * (0.3 + 200.0 * 0.3)).abs() < 1e-6, "{incremental:?}");
+        assert!((incremental.seconds - 10.0 * (0.5 + 200.0 * 0.1)).abs() < 1e-6, "{incremental:?}");
         assert_eq!((incremental.read_bytes, incremental.stored_bytes), (40 * GB, 16 * GB));
         assert_eq!((incremental.put, incremental.get, incremental.list), (10 * (5 + 40), 20, 70));
         // The other disk has 10 GB of changes, 8 GB stored.
         assert_eq!(predicted.incremental.stored_bytes, 24 * GB);
         assert_eq!(predicted.incremental.put, 450 + 5 + 200);
-        assert!((predicted.incremental.seconds - 603.0 - 300.3).abs() < 1e-6, "{predicted:?}");
+        assert!((predicted.incremental.seconds - 205.0 - 100.5).abs() < 1e-6, "{predicted:?}");
         assert!(predicted.holds && predicted.grow.is_empty() && predicted.hosts_needed == 1);
         let month = Prices::default().estimate(&written(0, 0, 0, (600 + 30 * 24) * GB));
         assert_eq!(predicted.after_a_month, month);
     }
 
     #[test]
+    fn what_a_changed_byte_takes_is_bounded_by_a_first_backup() {
+        let seconds = |incremental: f64| {
+            let mut result = sample(1000.0);
+            result.runs[2].seconds = super::super::analysis::tests::exactly(incremental);
+            predict(&result, &question(10, 28_800), &Prices::default()).unwrap().fleets[0].incremental.seconds
+        };
+        // A first backup takes 4 s for each GB; 2 GB of each of 10 disks.
+        for (measured, for_each_gb) in [(5.0, 12.0), (0.6, 10.0), (0.4, 4.0)] {
+            let expected = 10.0 * (0.5 + 2.0 * for_each_gb);
+            assert!((seconds(measured) - expected).abs() < 1e-6, "{measured} s");
+        }
+    }
+
+    #[test]
+    fn no_backup_is_faster_than_its_disks_are_read_cold() {
+        let mut result = sample(1000.0);
+        let mut cold = result.stages[..2].to_vec();
+        for figure in &mut cold {
+            figure.stage = StageName::ReadCold;
+            figure.bytes_per_second = super::super::analysis::tests::exactly(50_000_000.0);
+        }
+        result.stages.extend(cold);
+        result.disk.image = Some("disk.raw".to_owned());
+        let predicted = predict(&result, &question(10, 28_800), &Prices::default()).unwrap();
+        let Line { first, incremental, .. } = &predicted.fleets[0];
+        // 1000 GB and 40 GB.
+        assert!((first.seconds - 20_000.0).abs() < 1e-6, "{first:?}");
+        assert!((incremental.seconds - 800.0).abs() < 1e-6, "{incremental:?}");
+    }
+
+    #[test]
     fn a_window_that_does_not_hold_names_what_must_grow() {
-        let predicted = predict(&sample(1000.0), &question(10, 300), &Prices::default()).unwrap();
+        let predicted = predict(&sample(1000.0), &question(10, 100), &Prices::default()).unwrap();
         assert!(!predicted.holds);
-        assert_eq!(predicted.hosts_needed, 4, "903.3 s are more than three times 300 s");
+        assert_eq!(predicted.hosts_needed, 4, "305.5 s are more than three times 100 s");
         let [growth] = &predicted.grow[..] else { panic!("{:?}", predicted.grow) };
         assert_eq!(growth.resource, Resource::Processors);
-        assert!((growth.factor - 903.3 / 300.0).abs() < 1e-6);
-        assert_eq!(growth.in_words, "this host needs 3.0 times the processors: about 7 instead of 2");
+        assert!((growth.factor - 305.5 / 100.0).abs() < 1e-6);
+        assert_eq!(growth.in_words, "this host needs 3.1 times the processors: about 7 instead of 2");
         let verdict = predicted.verdict();
         assert!(
-            verdict.starts_with("the window does not hold on 1 host: incremental backups take 15 min 3 s"),
+            verdict.starts_with("the window does not hold on 1 host: incremental backups take 5 min "),
             "{verdict}"
         );
         // With a slow store, both: 24 GB at 10 MB/s are 2400 s.
@@ -456,7 +521,7 @@ mod tests {
         let grow: Vec<_> = predicted.grow.iter().map(|growth| growth.resource).collect();
         assert_eq!(grow, [Resource::Store, Resource::Processors]);
         // On four hosts each has a quarter.
-        let shared = Question { hosts: 4, ..question(10, 300) };
+        let shared = Question { hosts: 4, ..question(10, 100) };
         let shared = predict(&sample(1000.0), &shared, &Prices::default()).unwrap();
         assert!(shared.holds && shared.hosts_needed == 4, "{shared:?}");
     }

@@ -9,6 +9,7 @@ use super::site::Site;
 use super::whole::{self, Runs};
 use crate::clock;
 use crate::console::warn;
+use crate::exit::Usage;
 use anyhow::Context as _;
 use keepstone_engine::backup::{Compression, puts_at_once};
 use keepstone_engine::bench::SampledDisk;
@@ -16,20 +17,27 @@ use keepstone_engine::bench::stages::{Sample, SampleSize};
 use keepstone_engine::bench::synthetic::{RUNS, SyntheticDisk, ZERO_BLOCK_ONE_IN};
 use keepstone_engine::extent::total_length;
 use keepstone_engine::observer::{Event, Phase};
-use keepstone_engine::source::RawImage;
-use keepstone_engine::{DiskSource as _, Extent, Observer as _};
+use keepstone_engine::source::{ChangedAreas, RawImage, ReadPart, Since, read_each};
+use keepstone_engine::{DiskSource, EngineError, Extent, Observer as _};
 use repo_format::Geometry;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What the stages work on at most, held in memory three times over.
 const SAMPLE_BYTES: u64 = 128 << 20;
 const SAMPLE_BYTES_QUICK: u64 = 48 << 20;
-/// What a backup or a restore takes at most, as the engine says, and as much again for reads of a store.
-const PIPELINE_BYTES: u64 = 512 << 20;
+/// Regions of a backup that are read or wait, beside those of its threads.
+const REGIONS_AHEAD: u64 = 3;
+/// Packs that a backup fills, or that became full, beside those on their way to the store.
+const PACKS_OPEN: u64 = 3;
+/// Indexes, maps and other small things of a backup.
+const SMALL_BYTES: u64 = 60 << 20;
+/// What is read at a time into the system's cache.
+const WARM_PIECE_BYTES: usize = 1 << 20;
 /// What is written at a time of a synthetic disk.
 const PIECE_BYTES: u64 = 16 << 20;
 /// Tasks that ran beside, for each processor, from which on figures mean little.
@@ -84,7 +92,7 @@ impl Plan {
     /// Opens the image, or chooses a place for the synthetic disk.
     ///
     /// # Errors
-    /// An image that cannot be read, or is empty.
+    /// An image that cannot be read, or holds nothing.
     pub(super) fn open(&self, scratch: &Path) -> anyhow::Result<Given> {
         let Some(path) = &self.image else {
             return Ok(Given { path: scratch.join("disk.raw"), image: None, size: self.size });
@@ -92,9 +100,14 @@ impl Plan {
         let image = RawImage::open(path)?;
         let size = image.size();
         if size == 0 {
-            return Err(crate::exit::Usage::new(format!("{} is empty", path.display())).into());
+            return Err(Usage::new(format!("{} is empty", path.display())).into());
         }
         let allocated = image.changed_areas(None)?.areas;
+        if allocated.is_empty() {
+            return Err(
+                Usage::new(format!("{} is all hole: there is nothing to measure", path.display())).into()
+            );
+        }
         Ok(Given { path: path.clone(), image: Some((image, allocated)), size })
     }
 
@@ -111,7 +124,12 @@ impl Plan {
             scratch_bytes: synthetic + measured + here,
             put_bytes: (stored + puts) * self.rounds as u64,
             most_stored,
-            memory_bytes: PIPELINE_BYTES.max(3 * self.sample_bytes()),
+            memory_bytes: pipeline_bytes(
+                &self.geometry,
+                rayon::current_num_threads() as u64,
+                puts_at_once() as u64,
+            )
+            .max(3 * self.sample_bytes()),
         }
     }
 
@@ -158,7 +176,7 @@ impl Plan {
         };
         let piece_len = u64::from(self.geometry.region_len);
         let source = SampledDisk::choose(image, &allocated, piece_len, self.size);
-        let run = Run { plan: self, given, source: &source, site, scratch, stop };
+        let run = Run { plan: self, given, allocated: &allocated, source: &source, site, scratch, stop };
         let mut all = All::default();
         for number in 0..self.rounds {
             run.round(number, &mut all)?;
@@ -239,6 +257,8 @@ struct All {
 struct Run<'a> {
     plan: &'a Plan,
     given: &'a Given,
+    /// Of the image.
+    allocated: &'a [Extent],
     source: &'a SampledDisk<'a>,
     site: &'a Site<'a>,
     scratch: &'a Path,
@@ -258,6 +278,8 @@ impl Run<'_> {
             put_max: self.plan.put_max(),
             stop: self.stop,
         })?;
+        // The requests may have pushed out what the stages left there.
+        self.warm()?;
         begin(self.stop, "backups and restores", whole::measurements(self.plan.change_rates.len()))?;
         all.runs.round(&whole::Round {
             source: self.source,
@@ -270,6 +292,12 @@ impl Run<'_> {
             number: number as u64,
             stop: self.stop,
         })
+    }
+
+    /// Has the system take what is measured into memory, if there is room: otherwise the image is read past it.
+    fn warm(&self) -> anyhow::Result<()> {
+        let piece_len = u64::from(self.plan.geometry.region_len);
+        warm(&self.given.path, self.allocated, piece_len, self.plan.size, &|| self.stop.check()).map(|_| ())
     }
 
     /// The sample is only there meanwhile: a backup needs the memory.
@@ -285,6 +313,7 @@ impl Run<'_> {
             levels: &plan.levels,
             time: plan.time,
             forget_source: &|| machine::forget(&self.given.path),
+            warm_source: &|| self.warm(),
             stop: self.stop,
         })
     }
@@ -294,6 +323,64 @@ fn begin(stop: &Stop<'_>, what: &'static str, total: u64) -> Result<(), keepston
     match stop.progress.observe(Event::Phase { phase: Phase::Measure { what }, total }) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(keepstone_engine::EngineError::Cancelled),
+    }
+}
+
+/// What a backup takes at most, by the formula of the engine's module `backup`.
+fn pipeline_bytes(geometry: &Geometry, threads: u64, packs_in_flight: u64) -> u64 {
+    // A region's bytes and their encoded form.
+    let regions = (threads + REGIONS_AHEAD) * 2 * u64::from(geometry.region_len);
+    regions + (packs_in_flight + PACKS_OPEN) * u64::from(geometry.pack_len) + SMALL_BYTES
+}
+
+/// Reads what is measured of an image by the plain way through the system's cache, and tells how many bytes that were.
+fn warm(
+    path: &Path,
+    allocated: &[Extent],
+    piece_len: u64,
+    bytes_max: u64,
+    check: &dyn Fn() -> Result<(), EngineError>,
+) -> anyhow::Result<u64> {
+    let could_not = || format!("could not read {}", path.display());
+    let image = RawImage::open(path)?;
+    let plain = Plain { file: File::open(path).with_context(could_not)?, size: image.size() };
+    let sampled = SampledDisk::choose(&plain, allocated, piece_len, bytes_max);
+    let mut piece = vec![0; WARM_PIECE_BYTES];
+    let mut read = 0;
+    for area in sampled.allocated() {
+        for start in (area.start..area.end()).step_by(WARM_PIECE_BYTES) {
+            let len = usize::try_from(area.end() - start).unwrap_or(usize::MAX).min(WARM_PIECE_BYTES);
+            sampled
+                .read(&mut [ReadPart { offset: start, buffer: &mut piece[..len] }])
+                .with_context(could_not)?;
+            read += len as u64;
+            check()?;
+        }
+    }
+    Ok(read)
+}
+
+/// A file that is read through the system's cache, whatever is in it.
+struct Plain {
+    file: File,
+    size: u64,
+}
+
+impl DiskSource for Plain {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn changed_areas(&self, _: Option<&Since<'_>>) -> io::Result<ChangedAreas> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn read(&self, parts: &mut [ReadPart<'_>]) -> io::Result<()> {
+        read_each(parts, |offset, buffer| self.file.read_exact_at(buffer, offset))
+    }
+
+    fn check_unchanged(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -319,5 +406,38 @@ mod tests {
         let declared =
             Mix { zero: 0.289_062_5, text: 0.328_125, binary: 0.273_437_5, incompressible: 0.109_375 };
         assert_eq!(mix(), declared);
+    }
+
+    #[test]
+    fn memory_is_bounded_as_the_engine_bounds_it() {
+        let geometry = Geometry::default();
+        assert_eq!((geometry.region_len, geometry.pack_len), (16 << 20, 32 << 20));
+        assert_eq!(pipeline_bytes(&geometry, 2, 4), (384 + 60) << 20);
+        assert_eq!(pipeline_bytes(&geometry, 32, 8), (35 * 32 + 11 * 32 + 60) << 20);
+    }
+
+    #[test]
+    fn what_is_taken_into_memory_is_read_as_it_is_in_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
+        let bytes: Vec<u8> = (0u32..50_000).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let plain = Plain { file: File::open(&path).unwrap(), size: 200_000 };
+        let mut read = vec![0; 150_000];
+        plain.read(&mut [ReadPart { offset: 50_000, buffer: &mut read }]).unwrap();
+        assert!(read == bytes[50_000..]);
+        assert!(plain.read(&mut [ReadPart { offset: 50_001, buffer: &mut read }]).is_err(), "behind the end");
+    }
+
+    #[test]
+    fn only_what_is_measured_of_an_image_is_taken_into_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
+        File::create_new(&path).unwrap().set_len(10 << 20).unwrap();
+        let allocated = [Extent::between(0, 3 << 20), Extent::between(6 << 20, 10 << 20)].map(Option::unwrap);
+        let warmed = |bytes_max| warm(&path, &allocated, 1 << 20, bytes_max, &|| Ok(())).unwrap();
+        assert_eq!([warmed(2 << 20), warmed(1 << 30)], [2 << 20, 7 << 20]);
+        let stopped = warm(&path, &allocated, 1 << 20, 1 << 30, &|| Err(EngineError::Cancelled));
+        assert!(stopped.is_err());
     }
 }

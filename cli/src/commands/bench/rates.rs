@@ -50,6 +50,8 @@ pub(super) struct Round<'a> {
     pub(super) time: Duration,
     /// Has the system forget what it has of the source in memory; false if it cannot.
     pub(super) forget_source: &'a (dyn Fn() -> bool + Sync),
+    /// Has the system take what is measured of the source into memory, if there is room.
+    pub(super) warm_source: &'a (dyn Fn() -> anyhow::Result<()> + Sync),
     pub(super) stop: &'a Stop<'a>,
 }
 
@@ -89,8 +91,7 @@ impl Rates {
             round.stop.step()?;
         }
         let most = round.threads.iter().copied().max().unwrap_or(1);
-        // So that all of it is in memory, if there is room.
-        round.measure(Stage::Read, most, Passes::Once)?;
+        (round.warm_source)()?;
         for &threads in round.threads {
             let done = round.measure(Stage::Read, threads, Passes::Time)?;
             self.note((StageName::Read, None, threads), &done);
@@ -189,7 +190,7 @@ impl Round<'_> {
         let all = Stopwatch::start();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if passes != Passes::Time && number >= units {
+            if units == 0 || (passes != Passes::Time && number >= units) {
                 break;
             }
             let unit = number % units;

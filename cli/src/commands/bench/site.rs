@@ -1,7 +1,7 @@
 //! Where a run stores what it backs up: below a prefix of its own in a repository, or in the scratch directory.
 
 use super::below::Below;
-use crate::console::warn;
+use crate::console::{one_line, warn};
 use crate::exit::Usage;
 use crate::location::Location;
 use crate::numbers::{count, size};
@@ -20,6 +20,8 @@ const PREFIX: &str = "bench/";
 const LIST_PAGE: usize = 5000;
 /// What is created and removed first, to see that both work.
 const PROBE: &str = "probe";
+/// So many names of what is left alone are told.
+const NAMES_TOLD: usize = 10;
 
 /// Credentials that may not delete.
 #[derive(Debug, thiserror::Error)]
@@ -106,24 +108,36 @@ impl Container {
         &self.prefix
     }
 
-    /// Tells of what earlier runs of this writer were killed before they removed it, or removes it.
+    /// Tells of what earlier runs of this writer were killed before they removed it, or removes it. What no run can have
+    /// written is told and left when the rest is removed, and makes it false.
     ///
     /// # Errors
     /// A container that cannot be listed, or blobs that cannot be removed.
-    pub(super) fn leftovers(&self, settings: &Settings, are_removed: bool) -> anyhow::Result<()> {
+    pub(super) fn leftovers(&self, settings: &Settings, are_removed: bool) -> anyhow::Result<bool> {
         let prefix = format!("{PREFIX}{}/", settings.writer);
-        let (mut names, mut bytes, mut from) = (Vec::new(), 0, None);
+        let (mut names, mut others, mut bytes, mut from) = (Vec::new(), Vec::new(), 0, None);
         loop {
             let page = self.store.list(&prefix, from.as_ref(), LIST_PAGE)?;
-            bytes += page.blobs.iter().map(|info| info.len).sum::<u64>();
-            names.extend(page.blobs.into_iter().map(|info| info.name));
+            for info in page.blobs {
+                if info.name.as_str().strip_prefix(&prefix).is_some_and(is_of_a_run) {
+                    bytes += info.len;
+                    names.push(info.name);
+                } else {
+                    others.push(info.name.to_string());
+                }
+            }
+            others.extend(page.foreign.into_iter().map(|foreign| foreign.name));
             from = page.next;
             if from.is_none() {
                 break;
             }
         }
+        let is_clean = others.is_empty() || !are_removed;
+        if !is_clean {
+            settings.screen.warn(&others_told(&prefix, &others));
+        }
         if names.is_empty() {
-            return Ok(());
+            return Ok(is_clean);
         }
         let (blobs, bytes) = (count(names.len() as u64, "blob"), size(bytes));
         if are_removed {
@@ -140,7 +154,7 @@ impl Container {
                  add --remove-leftovers"
             ));
         }
-        Ok(())
+        Ok(is_clean)
     }
 
     /// Begins to store: makes sure first that what is written can be removed.
@@ -225,6 +239,32 @@ pub(super) fn refuse_without_repository(remove_leftovers: bool) -> Result<(), Us
     Ok(())
 }
 
+/// Whether a run can have written a blob, by what its name has behind the prefix of the writer.
+fn is_of_a_run(name: &str) -> bool {
+    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let Some((run, rest)) = name.split_once('/') else { return false };
+    if run.len() != 32 || !run.bytes().all(is_hex) {
+        return false;
+    }
+    let Some((part, name)) = rest.split_once('/') else { return rest == PROBE };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if part.strip_prefix("requests-").is_some_and(is_number) {
+        return name.strip_prefix("blob-").is_some_and(|number| number.len() >= 6 && is_number(number));
+    }
+    part.strip_prefix("round-").is_some_and(is_number)
+        && BlobName::parse(name).is_some_and(|name| name.kind().is_some())
+}
+
+/// What is not removed because no run can have written it.
+fn others_told(prefix: &str, others: &[String]) -> String {
+    let mut names: Vec<String> = others.iter().take(NAMES_TOLD).map(|name| one_line(name)).collect();
+    if others.len() > NAMES_TOLD {
+        names.push(format!("{} more", others.len() - NAMES_TOLD));
+    }
+    let (files, names) = (count(others.len() as u64, "file"), names.join(", "));
+    format!("{files} below {prefix} that no benchmark writes stayed: {names}")
+}
+
 /// An id that no other run has.
 fn run_id() -> anyhow::Result<SessionId> {
     let mut id = SessionId([0; 16]);
@@ -242,4 +282,47 @@ fn remove_empty(directory: &Path) {
     }
     // One that is not empty stays: somebody else's run may be using it.
     let _ = std::fs::remove_dir(directory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_run_can_have_written_is_taken_for_a_leftover() {
+        let run = "0123456789abcdef0123456789abcdef";
+        let written = ["probe", "requests-0/blob-000017", "requests-12/blob-1000000", "round-0/config"];
+        for name in written {
+            assert!(is_of_a_run(&format!("{run}/{name}")), "{name}");
+        }
+        assert!(is_of_a_run(&format!("{run}/round-3/d/bench/{run}-00000001")));
+        let others = [
+            "probes",
+            "config",
+            "requests-0/notes",
+            "requests-0/blob-17",
+            "requests-x/blob-000017",
+            "round-0/notes",
+            "round-0/d/bench/pack",
+            "round-/config",
+            "requests-0/blob-000017/more",
+        ];
+        for name in others {
+            assert!(!is_of_a_run(&format!("{run}/{name}")), "{name}");
+        }
+        for run in ["0123", "0123456789abcdef0123456789abcdeg", "0123456789ABCDEF0123456789ABCDEF"] {
+            assert!(!is_of_a_run(&format!("{run}/probe")), "{run}");
+        }
+        assert!(!is_of_a_run(run) && !is_of_a_run("probe"));
+    }
+
+    #[test]
+    fn of_many_names_some_are_told() {
+        let others: Vec<String> = (0..12).map(|number| format!("n{number}")).collect();
+        let told = others_told("bench/w/", &others);
+        assert_eq!(
+            told,
+            "12 files below bench/w/ that no benchmark writes stayed: n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, 2 more"
+        );
+    }
 }
