@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use keepstone_engine::tls::{Thumbprint, Trust};
 use keepstone_engine::vsphere::{
     AddController, MoRef, ProxyVm, TransportChoice, TransportSettings, VCenter, VCenterSettings,
-    VSpherePlace, VmInfo,
+    VSphereError, VSpherePlace, VmInfo,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -159,9 +159,28 @@ impl Drop for RunDir {
     }
 }
 
-/// The passwords that were given in this run, so that each is asked for once, however many VMs a server has.
+/// The passwords that were given in this run, so that each is asked for once, and a wrong one tried once, however many VMs
+/// a server has.
 #[derive(Clone, Default)]
-pub(crate) struct Passwords(Arc<Mutex<BTreeMap<(String, String), Zeroizing<String>>>>);
+pub(crate) struct Passwords {
+    given: ByUserAndServer<Zeroizing<String>>,
+    tried: ByUserAndServer<Arc<Mutex<Login>>>,
+}
+
+type ByUserAndServer<T> = Arc<Mutex<BTreeMap<(String, String), T>>>;
+
+/// What is known of the logins of a user of a server.
+#[derive(Default)]
+enum Login {
+    #[default]
+    Untried,
+    /// It was not refused.
+    Tried,
+    Refused {
+        host: String,
+        user: String,
+    },
+}
 
 impl Passwords {
     /// The password of a user of a server: as it was given before, or as `ask` gets it. Others wait meanwhile.
@@ -171,7 +190,7 @@ impl Passwords {
         host: &str,
         ask: impl FnOnce() -> anyhow::Result<Zeroizing<String>>,
     ) -> anyhow::Result<Zeroizing<String>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let of = (user.to_owned(), host.to_owned());
         if let Some(password) = known.get(&of) {
             return Ok(password.clone());
@@ -179,6 +198,40 @@ impl Passwords {
         let password = ask()?;
         known.insert(of, password.clone());
         Ok(password)
+    }
+
+    /// Logs a user in to a server, unless that was refused before: each further try might lock the user out. Others wait
+    /// while the first tries.
+    fn log_in<T>(
+        &self,
+        user: &str,
+        host: &str,
+        connect: impl FnOnce() -> Result<T, VSphereError>,
+    ) -> Result<T, VSphereError> {
+        let of = (user.to_owned(), host.to_owned());
+        let login = self.tried.lock().unwrap_or_else(PoisonError::into_inner).entry(of).or_default().clone();
+        let lock = || login.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock();
+        let outcome = match &*known {
+            Login::Refused { host, user } => {
+                return Err(VSphereError::WrongLogin { host: host.clone(), user: user.clone() });
+            }
+            Login::Tried => {
+                drop(known);
+                let outcome = connect();
+                known = lock();
+                outcome
+            }
+            Login::Untried => connect(),
+        };
+        *known = match &outcome {
+            Err(VSphereError::WrongLogin { host, user }) => {
+                Login::Refused { host: host.clone(), user: user.clone() }
+            }
+            _ if matches!(*known, Login::Untried) => Login::Tried,
+            _ => return outcome,
+        };
+        outcome
     }
 }
 
@@ -256,7 +309,8 @@ impl Center {
             }),
         };
         let run_dir = RunDir::make()?;
-        let vcenter = LoggedIn(VCenter::connect(&server)?);
+        let connect = || VCenter::connect(&server);
+        let vcenter = LoggedIn(settings.passwords.log_in(&server.user, &place.host, connect)?);
         let vm = vcenter.find_vm(place)?;
         let info = vcenter.vm(&vm)?;
         tracing::info!(server = ?vcenter.about(), %vm, name = info.name, "the virtual machine is found");
@@ -374,6 +428,28 @@ mod tests {
         assert_eq!(*passwords.get("a", "other", || given("three")).unwrap(), "three");
         assert_eq!(*passwords.get("a", "host", again).unwrap(), "one");
         assert!(!format!("{passwords:?}").contains("one"));
+    }
+
+    #[test]
+    fn a_refused_login_is_tried_once_for_each_user_and_server() {
+        let passwords = Passwords::default();
+        let refused = || VSphereError::WrongLogin { host: "host:443".to_owned(), user: "a".to_owned() };
+        let tries = Mutex::new(0);
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    let outcome: Result<(), _> = passwords.log_in("a", "host", || {
+                        *tries.lock().unwrap() += 1;
+                        Err(refused())
+                    });
+                    assert_eq!(outcome.unwrap_err().to_string(), refused().to_string());
+                });
+            }
+        });
+        assert_eq!(*tries.lock().unwrap(), 1);
+        assert_eq!(passwords.log_in("b", "host", || Ok(1)).unwrap(), 1);
+        assert_eq!(passwords.log_in("b", "host", || Ok(2)).unwrap(), 2);
+        assert_eq!(passwords.log_in("a", "other", || Ok(3)).unwrap(), 3);
     }
 
     #[test]

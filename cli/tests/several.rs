@@ -109,18 +109,27 @@ fn what_is_wrong_with_a_list_is_told_before_anything_is_done() {
         (String::new(), "missing field `vm`"),
         ("vm = []\n".to_owned(), "the list names no VM"),
         (vm.repeat(2), "\"a\" is named twice"),
-        ("[[vm]]\nsource = \"a.raw\"\n".to_owned(), "a VM of the list has no name"),
+        ("[[vm]]\nsource = \"a.raw\"\n".to_owned(), "VM 1, a.raw: it has no name"),
         ("[[vm]]\nname = \"a\"\n".to_owned(), "a: it has neither source nor disks"),
         (format!("{vm}disks = {{ b = \"a.raw\" }}\n"), "a: it has both source and disks"),
         (format!("{vm}sise = 3\n"), "unknown field `sise`"),
         (format!("{vm}since = \"a@latest\"\n"), "a: it has since and no bitmap"),
-        (format!("{vm}bitmap = \"day\"\n"), "no disk is read over NBD"),
+        (format!("{vm}bitmap = \"day\"\n"), "VM 1, a: --bitmap day: no disk is read over NBD"),
+        (
+            format!("{vm}[[vm]]\nname = \"b\"\nsource = \"a.raw\"\nexclude-disks = [\"scsi0-1\"]\n"),
+            "VM 2, b: ",
+        ),
     ];
     for (list, expected) in wrong {
         world.write("lists/vms.toml", list.as_bytes());
         let ended = world.run(&BACKUP);
         assert_eq!(ended.code, Some(2), "{list}: {ended:?}");
         assert!(ended.stderr.contains(expected), "{list}: {}", ended.stderr);
+    }
+    for list in ["lists/missing.toml", "lists", "lists/a.raw", "/dev/zero"] {
+        let ended = world.run(&["backup", "--list", list]);
+        assert_eq!(ended.code, Some(2), "{list}: {ended:?}");
+        assert!(ended.stderr.contains(&format!("the list {list} cannot be used: ")), "{ended:?}");
     }
     let several = world.run(&["backup", "lists/a.raw", "lists/b.raw"]);
     assert_eq!(several.code, Some(2), "{several:?}");
@@ -129,6 +138,34 @@ fn what_is_wrong_with_a_list_is_told_before_anything_is_done() {
     assert_eq!(single.code, Some(2), "{single:?}");
     assert!(single.stderr.contains("only for several VMs"), "{single:?}");
     assert_eq!(world.report(&["snapshots"])["snapshots"], serde_json::json!([]));
+}
+
+#[test]
+fn what_a_list_says_is_told_without_secrets_control_characters_and_great_lengths() {
+    let world = machines(1);
+    let long = "x".repeat(1 << 20);
+    let wrong = [
+        ("[[vm]]\nvsphere-password = \"hunter2\"\n".to_owned(), "line 2: unknown field `vsphere-password`"),
+        ("[[vm]]\nname = \"a\"\nsource = \"vsphere://u:hunter2@host/DC/vm/a\n".to_owned(), "line 3: "),
+        (
+            "[[vm]]\nsource = \"vsphere://u:hunter2@host/DC/vm/a\"\ndisks = { b = \"b\" }\n".to_owned(),
+            "VM 1: it has",
+        ),
+        ("[[vm]]\nname = \"a\\u001b[2J\\u0007\\u009b\"\n".to_owned(), "VM 1, a\\u{1b}[2J\\u{7}\\u{9b}: "),
+        ("[[vm]]\n\"\\u001b\\u009b\" = 1\n".to_owned(), "unknown field `\\u{1b}\\u{9b}`"),
+        (format!("[[vm]]\nname = \"{long}\"\n"), "xxx\u{2026}: "),
+        (format!("[[vm]]\n{long} = 1\n"), "xxx\u{2026}"),
+    ];
+    for (list, expected) in wrong {
+        world.write("lists/vms.toml", list.as_bytes());
+        let ended = world.run(&BACKUP);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let told = &ended.stderr;
+        assert!(told.contains(expected), "{expected}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+        assert!(!told.contains(|character: char| character.is_control() && character != '\n'), "{told:?}");
+        assert!(told.len() < 1000, "{expected}: {}", told.len());
+    }
 }
 
 #[test]

@@ -108,9 +108,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: Option<u8>,
 
-    /// What the backups of several VMs may hold in memory together of what they read and store [default: 448MiB]
+    /// What the backups of several VMs may hold in memory together of what they read and store [default: 448MiB or more]
     ///
-    /// So much is enough for 4 at a time. Others wait until one of these has read its disks.
+    /// By default all that run at a time have room. With less, some wait for others to end.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
 

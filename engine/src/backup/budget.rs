@@ -3,9 +3,9 @@
 //! What a backup holds is counted in two units, as in [`super`]: a *region* on its way through the pipeline (its bytes and
 //! their encoded form), and a *pack* that is sealed or put. There are *places*: for each, the least that a backup gets
 //! along with is set aside, which is one region, one pack on its way, the open data pack, the open map pack, and a map pack
-//! that becomes full together with a data pack. As many places are kept as there are backups still to come or running, and
-//! as the memory has room for. What is left over is lent, in equal parts to those that have a place: no backup gets more
-//! than its part, however much is free.
+//! that becomes full together with a data pack. As many places are kept as there are backups still to come or running, as
+//! ever run at a time, and as the memory has room for. What is left over is lent, in equal parts to those that have a place:
+//! no backup gets more than its part, however much is free.
 //!
 //! # Nobody waits in a circle
 //! A backup waits here in one place only, before it begins to read: for a place. There it holds nothing of the budget.
@@ -13,8 +13,14 @@
 //! its end. Places are set aside before anything is lent, so a loan never keeps another one from its least: a source that
 //! is slow, or stands still, holds the least of one place and its own part of the rest.
 
+use crate::error::EngineError;
+use crate::observer::{Event, Observer, tell};
 use repo_format::Geometry;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Who waits for a place looks so often whether to stop: those inside may stand still for long.
+const STOP_LOOKED_FOR: Duration = Duration::from_millis(200);
 
 /// A map pack of a backup that shares its memory is full at this part of a pack: maps are about a hundredth of the data, so
 /// that is a request for each few GiB.
@@ -24,6 +30,8 @@ pub(super) const MAP_PACK_PART: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Budget {
     units: Units,
+    /// No more backups than that run at a time.
+    at_a_time: usize,
     state: Mutex<State>,
     /// When somebody has left a place.
     left: Condvar,
@@ -54,35 +62,40 @@ impl Budget {
     /// One backup has all that it can use.
     pub(super) fn unlimited() -> Self {
         let units = Units { total: u64::MAX, least: 0, region: 0, pack: 0 };
-        Self::new(units, 1)
+        Self::new(units, 1, 1)
     }
 
-    /// For so many backups of a repository, which hold at most about `memory_bytes` together, or what one needs at least if that is
-    /// more.
-    pub(super) fn shared(geometry: &Geometry, memory_bytes: u64, backups: usize) -> Self {
-        let (region, pack) = (2 * u64::from(geometry.region_len), u64::from(geometry.pack_len));
-        let least = region + 2 * pack + 2 * (pack / u64::from(MAP_PACK_PART));
-        Self::new(Units { total: memory_bytes.max(least), least, region, pack }, backups)
+    /// For so many backups of a repository, of which `at_a_time` run at a time. They hold at most about `memory_bytes`
+    /// together, or what one needs at least if that is more.
+    pub(super) fn shared(geometry: &Geometry, memory_bytes: u64, backups: usize, at_a_time: usize) -> Self {
+        let (region, pack, least) = (region_bytes(geometry), geometry.pack_len.into(), least_bytes(geometry));
+        Self::new(Units { total: memory_bytes.max(least), least, region, pack }, backups, at_a_time)
     }
 
-    fn new(units: Units, backups: usize) -> Self {
+    fn new(units: Units, backups: usize, at_a_time: usize) -> Self {
         let state = State { expected: backups, inside: 0, lent: 0, peak: 0 };
-        Self { units, state: Mutex::new(state), left: Condvar::new() }
+        Self { units, at_a_time, state: Mutex::new(state), left: Condvar::new() }
     }
 
     pub(super) fn is_shared(&self) -> bool {
         self.units.least > 0
     }
 
-    /// Waits for a place.
-    pub(super) fn enter(&self) -> Share<'_> {
+    /// Waits for a place, until the observer wants to stop.
+    pub(super) fn enter(&self, observer: &dyn Observer) -> Result<Share<'_>, EngineError> {
         let mut state = self.state();
         while state.inside > 0 && state.inside >= self.places(&state) {
-            state = self.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            tell(observer, Event::Progress(0))?;
+            state = self.state();
+            // Who left meanwhile is not waited for.
+            let is_full = |state: &mut State| state.inside > 0 && state.inside >= self.places(state);
+            let waited = self.left.wait_timeout_while(state, STOP_LOOKED_FOR, is_full);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.inside += 1;
         self.note_peak(&mut state);
-        Share { budget: self, regions: 0, packs: 1 }
+        Ok(Share { budget: self, regions: 0, packs: 1 })
     }
 
     /// Notes that one of the backups has ended, or will not come.
@@ -99,7 +112,7 @@ impl Budget {
     /// How many backups can have a place at a time, of those that are expected.
     fn places(&self, state: &State) -> usize {
         let room = self.units.total.checked_div(self.units.least).unwrap_or(u64::MAX);
-        state.expected.max(state.inside).min(usize::try_from(room).unwrap_or(usize::MAX))
+        state.expected.min(self.at_a_time).max(state.inside).min(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
     /// Lends `bytes` to a backup that has borrowed `borrowed` of the same kind: regions or packs, each up to half of its part.
@@ -128,6 +141,17 @@ impl Budget {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a backup that shares its memory gets along with.
+pub(super) fn least_bytes(geometry: &Geometry) -> u64 {
+    let pack = u64::from(geometry.pack_len);
+    region_bytes(geometry) + 2 * pack + 2 * (pack / u64::from(MAP_PACK_PART))
+}
+
+/// What a region takes on its way: its bytes and their encoded form.
+pub(super) fn region_bytes(geometry: &Geometry) -> u64 {
+    2 * u64::from(geometry.region_len)
 }
 
 /// What one running backup has of a budget. All of it goes back when it is dropped.
@@ -193,10 +217,24 @@ impl Drop for Share<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observer::Quiet;
+    use std::ops::ControlFlow;
 
     /// Regions of 2 and packs of 4 bytes, so the least is 12.
     fn budget(total: u64, backups: usize) -> Budget {
-        Budget::new(Units { total, least: 12, region: 2, pack: 4 }, backups)
+        Budget::new(Units { total, least: 12, region: 2, pack: 4 }, backups, backups)
+    }
+
+    fn enter(budget: &Budget) -> Share<'_> {
+        budget.enter(&Quiet).unwrap()
+    }
+
+    struct Stopped;
+
+    impl Observer for Stopped {
+        fn observe(&self, _: Event) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
     }
 
     fn regions(share: &mut Share<'_>) -> usize {
@@ -208,13 +246,13 @@ mod tests {
         let geometry = Geometry::default();
         let mib = |count: u64| count << 20;
         let (region, pack, map) = (mib(32), mib(32), mib(8));
-        assert_eq!(Budget::shared(&geometry, 0, 1).units.total, region + 2 * pack + 2 * map);
+        assert_eq!(Budget::shared(&geometry, 0, 1, 1).units.total, region + 2 * pack + 2 * map);
     }
 
     #[test]
     fn one_backup_alone_has_all_that_it_wants() {
         for budget in [Budget::unlimited(), budget(100, 1)] {
-            let mut share = budget.enter();
+            let mut share = enter(&budget);
             assert_eq!(regions(&mut share), 5);
             let packs: Vec<bool> = (0..5).map(|in_flight| share.has_room_for_pack(in_flight, 4)).collect();
             assert_eq!(packs, [true, true, true, true, false]);
@@ -224,7 +262,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_for_others_is_not_lent() {
         let budget = budget(3 * 12 + 7, 3);
-        let mut share = budget.enter();
+        let mut share = enter(&budget);
         // Half of 7 for each kind.
         assert_eq!((regions(&mut share), share.has_room_for_pack(1, 4)), (2, false));
         budget.one_ended();
@@ -235,11 +273,35 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_set_aside_for_those_that_wait_for_others_to_end() {
+        let budget = Budget::new(Units { total: 2 * 12 + 16, least: 12, region: 2, pack: 4 }, 40, 1);
+        for _ in 0..39 {
+            let mut share = enter(&budget);
+            // Its own, and half of 28, but no more than it wants.
+            assert_eq!((regions(&mut share), share.has_room_for_pack(1, 4)), (5, true));
+            drop(share);
+            budget.one_ended();
+        }
+        let _first = enter(&budget);
+        assert!(matches!(budget.enter(&Stopped), Err(EngineError::Cancelled)), "a second place");
+    }
+
+    #[test]
+    fn who_waits_for_a_place_can_be_stopped() {
+        let budget = budget(12, 2);
+        let first = enter(&budget);
+        assert!(matches!(budget.enter(&Stopped), Err(EngineError::Cancelled)));
+        assert_eq!(budget.state().inside, 1);
+        drop(first);
+        assert_eq!(regions(&mut enter(&budget)), 1);
+    }
+
+    #[test]
     fn the_rest_is_lent_in_equal_parts_and_comes_back() {
         let budget = budget(2 * 12 + 16, 2);
-        let mut first = budget.enter();
+        let mut first = enter(&budget);
         assert_eq!(regions(&mut first), 5);
-        let mut second = budget.enter();
+        let mut second = enter(&budget);
         assert_eq!(regions(&mut second), 3);
         first.give_region();
         assert!(!first.take_region(5), "it has more than its part");
@@ -256,7 +318,7 @@ mod tests {
     #[test]
     fn packs_that_have_arrived_give_back_what_they_took() {
         let budget = budget(12 + 24, 1);
-        let mut share = budget.enter();
+        let mut share = enter(&budget);
         assert!((0..4).all(|in_flight| share.has_room_for_pack(in_flight, 8)));
         assert!(!share.has_room_for_pack(4, 8));
         share.packs_left(3);

@@ -357,7 +357,7 @@ impl Attempt<'_, '_, '_> {
         observer: &dyn Observer,
     ) -> Result<Option<BackupReport>, EngineError> {
         // From here on it holds regions and packs.
-        let share = self.resources.budget.enter();
+        let share = self.resources.budget.enter(observer)?;
         let frames = FrameReader::new(self.repository);
         let parent = self.session.parent.as_ref();
         let records = parent.map(|parent| self.session.condemned.applying_to(parent)).unwrap_or_default();

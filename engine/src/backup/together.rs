@@ -1,6 +1,6 @@
 //! What backups share that run at the same time in one process: the local index, memory, and buffers.
 
-use super::budget::Budget;
+use super::budget::{self, Budget};
 use crate::buffers::BufferPool;
 use crate::index::{Hits, IndexError, LocalIndex, Verdict};
 use crate::region::RegionPool;
@@ -18,12 +18,26 @@ pub struct Together {
 }
 
 impl Together {
-    /// For `backups` backups of a repository of that geometry. Their regions and packs take at most about `memory_bytes`,
-    /// or what one backup cannot do without, if that is more.
+    /// For `backups` backups of a repository of that geometry, of which at most `at_a_time` run at a time. Their regions and
+    /// packs take at most about `memory_bytes`, or what one backup cannot do without, if that is more.
     #[must_use]
-    pub fn new(index: LocalIndex, geometry: &Geometry, memory_bytes: u64, backups: usize) -> Self {
-        let budget = Budget::shared(geometry, memory_bytes, backups);
+    pub fn new(
+        index: LocalIndex,
+        geometry: &Geometry,
+        memory_bytes: u64,
+        backups: usize,
+        at_a_time: usize,
+    ) -> Self {
+        let budget = Budget::shared(geometry, memory_bytes, backups, at_a_time);
         Self { index: RwLock::new(index), resources: Resources::new(geometry, budget) }
+    }
+
+    /// The bytes with which so many backups of a repository of that geometry read at a time, and keep the threads of the rayon
+    /// pool busy besides.
+    #[must_use]
+    pub fn enough_memory_bytes(geometry: &Geometry, at_a_time: usize) -> u64 {
+        let lent = crate::threads::parallelism() as u64 * budget::region_bytes(geometry);
+        (at_a_time as u64).saturating_mul(budget::least_bytes(geometry)).saturating_add(lent)
     }
 
     /// Notes that one of the backups has ended, however it did, or will not be begun: nothing is kept for it any more.
@@ -147,7 +161,7 @@ mod tests {
         let repository = Repository::create(&store, geometry, &slot, &Entropy::new([1; 32])).unwrap();
         let index = LocalIndex::open(None, repository.config().repository, [2; 32], 1 << 30).unwrap();
         // Room for no more than one, so that it never has more packs on their way than one.
-        let together = Together::new(index, &repository.config().geometry, 0, 20);
+        let together = Together::new(index, &repository.config().geometry, 0, 20, 1);
         for number in 0..20 {
             let mut bytes = vec![0; 3 << 20];
             blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut bytes);

@@ -142,7 +142,8 @@ fn back_up_all(
 ) -> (Vec<Result<BackupReport, EngineError>>, u64) {
     let repository = open(store);
     let index = memory_index(&repository);
-    let together = Together::new(index, &repository.config().geometry, memory_bytes, disks.len());
+    let geometry = &repository.config().geometry;
+    let together = Together::new(index, geometry, memory_bytes, disks.len(), disks.len());
     let reports = scope(|threads| {
         let running: Vec<_> = disks
             .iter()

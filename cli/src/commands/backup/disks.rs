@@ -12,6 +12,7 @@ use keepstone_engine::source::{ChangesFile, NbdDisk, RawImage, WithChanges};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// The key of a disk that was given without one.
@@ -27,8 +28,8 @@ pub(super) struct Disk {
     changes: Option<PathBuf>,
     /// The dirty bitmap of an NBD server that tells its changes.
     pub(super) bitmap: Option<String>,
-    /// When an image was last written to; nothing of what does not tell.
-    modified: Option<SystemTime>,
+    /// When an image was last written to, as it was opened; nothing of what does not tell.
+    modified: OnceLock<Option<SystemTime>>,
 }
 
 /// Where a disk is.
@@ -51,7 +52,10 @@ impl Disk {
     /// Opens what the disk is read from.
     pub(super) fn open(&self) -> anyhow::Result<Box<dyn DiskSource>> {
         let source: Box<dyn DiskSource> = match &self.place {
-            Place::Local(path) => Box::new(RawImage::open(path)?),
+            Place::Local(path) => {
+                self.modified.get_or_init(|| modified(path));
+                Box::new(RawImage::open(path)?)
+            }
             Place::Nbd(place) => {
                 let settings = NbdSettings { bitmap: self.bitmap.clone(), ..NbdSettings::default() };
                 Box::new(NbdDisk::open(place, settings)?)
@@ -64,10 +68,10 @@ impl Disk {
         Ok(Box::new(WithChanges::new(source, changes).with_context(failed)?))
     }
 
-    /// Tells if an image was written to since the command began.
+    /// Tells if an image was written to since it was opened.
     pub(super) fn attention(&self) -> Exit {
         let Place::Local(path) = &self.place else { return Exit::Done };
-        if self.modified == modified(path) {
+        if self.modified.get().is_none_or(|before| *before == modified(path)) {
             return Exit::Done;
         }
         warn(&format!(
@@ -91,7 +95,7 @@ pub(super) fn disks(arguments: &Arguments) -> Result<Vec<Disk>, Usage> {
             return Err(Usage::new(format!("two disks have the key {key:?}")));
         }
         let place = Place::parse(source)?;
-        let modified = if let Place::Local(path) = &place { modified(path) } else { None };
+        let modified = OnceLock::new();
         disks.push(Disk { key: key.to_owned(), place, changes: None, bitmap: None, modified });
     }
     for given in &arguments.changes {
@@ -179,10 +183,11 @@ pub(in crate::commands) fn read_changes(path: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn disk(key: &str) -> Disk {
         let place = Place::Local(PathBuf::new());
-        Disk { key: key.to_owned(), place, changes: None, bitmap: None, modified: None }
+        Disk { key: key.to_owned(), place, changes: None, bitmap: None, modified: OnceLock::new() }
     }
 
     fn exported(key: &str) -> Disk {
@@ -191,6 +196,22 @@ mod tests {
 
     fn bitmaps(disks: &[Disk]) -> Vec<Option<&str>> {
         disks.iter().map(|disk| disk.bitmap.as_deref()).collect()
+    }
+
+    #[test]
+    fn only_what_is_written_after_an_image_was_opened_needs_attention() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4096).unwrap();
+        let image = Disk { place: Place::Local(file.path().to_owned()), ..disk("disk0") };
+        let write_at = |seconds| {
+            file.as_file().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        write_at(1);
+        let source = image.open().unwrap();
+        assert_eq!(image.attention(), Exit::Done);
+        write_at(2);
+        assert_eq!(image.attention(), Exit::Attention);
+        drop(source);
     }
 
     #[test]

@@ -3,10 +3,16 @@
 use super::{Arguments, Named};
 use crate::exit::Usage;
 use crate::selector;
-use anyhow::Context as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
+
+/// A hundred thousand VMs take less.
+const LEN_MAX: u64 = 16 << 20;
+/// So much of what a list says is told again, in characters.
+const SHOWN: usize = 200;
 
 /// What a list holds.
 #[derive(Debug, Deserialize)]
@@ -50,24 +56,74 @@ struct TrackedDisk {
     bitmap: Option<String>,
 }
 
-/// Reads a list: the arguments of a backup of each VM, where `common` is said for all of them.
+/// Reads a list: the arguments of a backup of each VM, where `common` is said for all of them, each with how messages name
+/// its place in the list.
 ///
 /// # Errors
-/// A file that cannot be read or is no list.
-pub(super) fn read(path: &Path, common: &Arguments) -> anyhow::Result<Vec<Arguments>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("could not read the list {}", path.display()))?;
+/// A file that cannot be read or is no list: wrong usage all of it.
+pub(super) fn read(path: &Path, common: &Arguments) -> Result<Vec<(String, Arguments)>, Usage> {
     let unusable = |why: String| Usage::new(format!("the list {} cannot be used: {why}", path.display()));
-    let list: List = toml::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    let text = text(path).map_err(unusable)?;
+    // Not with the line itself, as the library would tell it: it may have a secret in it.
+    let list: List = toml::from_str(&text).map_err(|error| {
+        let why = shown(error.message());
+        unusable(match error.span() {
+            Some(span) => format!("line {}: {why}", line_at(&text, span.start)),
+            None => why,
+        })
+    })?;
     let dir = path.parent().unwrap_or(Path::new(""));
-    let arguments = list.vm.into_iter().enumerate().map(|(number, listed)| {
-        let what = listed.name.clone().unwrap_or_else(|| format!("the VM at place {}", number + 1));
-        listed.arguments(dir, common).map_err(|why| unusable(format!("{what}: {why}")).into())
+    let arguments = list.vm.into_iter().enumerate().map(|(place, listed)| {
+        let entry = listed.entry(place + 1);
+        match listed.arguments(dir, common) {
+            Ok(arguments) => Ok((entry, arguments)),
+            Err(why) => Err(unusable(format!("{entry}: {}", shown(&why)))),
+        }
     });
     arguments.collect()
 }
 
+fn text(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LEN_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LEN_MAX {
+        return Err(format!("it is longer than {} MiB", LEN_MAX >> 20));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned())
+}
+
+/// The number of the line of a place in a text.
+fn line_at(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// What a list says, on one line of a bounded length, with everything that could steer a terminal written out.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars().take(SHOWN) {
+        if matches!(character, '"' | '\'' | '\\') {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_debug());
+        }
+    }
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('\u{2026}');
+    }
+    shown
+}
+
 impl Listed {
+    /// How messages name the VM: by its number, and by its name, or else by its source if no password can be in it.
+    fn entry(&self, number: usize) -> String {
+        let source = || self.source.as_ref().filter(|source| !source.contains('@'));
+        match self.name.as_ref().or_else(source) {
+            Some(what) => format!("VM {number}, {}", shown(what)),
+            None => format!("VM {number}"),
+        }
+    }
+
     fn arguments(self, dir: &Path, common: &Arguments) -> Result<Arguments, String> {
         let mut arguments = common.clone();
         arguments.list = None;

@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// So many VMs at a time if nothing is said.
 const PARALLEL: u8 = 4;
-/// What the regions and packs of all of them may take: with everything else it stays below 512 MiB.
+/// What the regions and packs of all of them may take if nothing is said, and those that run at a time need no more.
 const MEMORY: u64 = 448 << 20;
 
 /// What became of all VMs.
@@ -84,11 +84,15 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         progress.finish();
         index?
     };
-    let memory_bytes = arguments.memory.unwrap_or(MEMORY);
-    let together = Together::new(index, &repository.config().geometry, memory_bytes, machines.len());
-    let progress = Several::new(settings, machines.len());
     let parallel = usize::from(arguments.parallel.unwrap_or(PARALLEL)).min(machines.len());
-    let all = All { settings, repository: &repository, together: &together, progress: &progress };
+    let geometry = &repository.config().geometry;
+    let memory_bytes =
+        arguments.memory.unwrap_or_else(|| Together::enough_memory_bytes(geometry, parallel).max(MEMORY));
+    let together = Together::new(index, geometry, memory_bytes, machines.len(), parallel);
+    let progress = Several::new(settings, machines.len());
+    let names = Names::default();
+    let all =
+        All { settings, repository: &repository, together: &together, progress: &progress, names: &names };
     let vms = all.run(&machines, parallel);
     progress.finish();
     tracing::info!(peak_bytes = together.peak_bytes(), "all backups have ended");
@@ -103,7 +107,10 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 /// The VMs that the command line names. What is wrong with one of them is told before anything is done.
 fn machines(arguments: &Arguments) -> anyhow::Result<Vec<Machine>> {
     let all = match &arguments.list {
-        Some(path) => list::read(path, arguments)?,
+        Some(path) => {
+            let listed = list::read(path, arguments)?;
+            listed.into_iter().map(|(entry, arguments)| (Some(entry), arguments)).collect()
+        }
         None => in_vsphere(arguments)?,
     };
     if all.is_empty() {
@@ -111,26 +118,36 @@ fn machines(arguments: &Arguments) -> anyhow::Result<Vec<Machine>> {
     }
     let mut named = BTreeSet::new();
     let mut machines = Vec::with_capacity(all.len());
-    for arguments in all {
-        let given = Given::of(&arguments)?;
+    for (entry, arguments) in all {
+        let given = Given::of(&arguments).map_err(|error| of_entry(entry.as_deref(), error))?;
         let what = match (&arguments.vm, &given) {
             (Some(vm), _) => vm.clone(),
             (None, Given::Machine(place)) => format!("{} of {}", place.vm, place.host),
             (None, Given::Disks(_)) => {
-                return Err(Usage::new("a VM of the list has no name")
-                    .hint("name it; only VMs in vSphere have a name already")
-                    .into());
+                let error = Usage::new("it has no name");
+                let hint = "name it; only VMs in vSphere have a name already";
+                return Err(of_entry(entry.as_deref(), error.hint(hint)).into());
             }
         };
         if !named.insert(what.clone()) {
-            return Err(Usage::new(format!("{what:?} is named twice")).into());
+            return Err(Usage::new(format!("\"{}\" is named twice", list::shown(&what))).into());
         }
         machines.push(Machine { arguments, given, what });
     }
     Ok(machines)
 }
 
-fn in_vsphere(arguments: &Arguments) -> Result<Vec<Arguments>, Usage> {
+/// What is wrong, said of an entry of a list.
+fn of_entry(entry: Option<&str>, error: Usage) -> Usage {
+    let Some(entry) = entry else { return error };
+    let of_entry = Usage::new(format!("{entry}: {}", list::shown(&error.to_string())));
+    match error.advice() {
+        Some(advice) => of_entry.hint(advice),
+        None => of_entry,
+    }
+}
+
+fn in_vsphere(arguments: &Arguments) -> Result<Vec<(Option<String>, Arguments)>, Usage> {
     if arguments.vm.is_some() {
         return Err(Usage::new("--vm names one VM, and there are several")
             .hint("leave it out: they are called as in vSphere; or name each one in a --list"));
@@ -139,8 +156,23 @@ fn in_vsphere(arguments: &Arguments) -> Result<Vec<Arguments>, Usage> {
         return Err(Usage::new(format!("{other} is one of several sources, and no VM in vSphere"))
             .hint("name each disk of one VM with --disk KEY=SOURCE, or each VM with its disks in a --list"));
     }
-    let one = |source: &String| Arguments { source: vec![source.clone()], ..arguments.clone() };
+    let one = |source: &String| (None, Arguments { source: vec![source.clone()], ..arguments.clone() });
     Ok(arguments.source.iter().map(one).collect())
+}
+
+/// The names in the repository of the VMs of one run, as they become known.
+#[derive(Default)]
+struct Names(Mutex<BTreeSet<String>>);
+
+impl Names {
+    /// Takes a name for a VM. Two machines in vSphere may have the same: snapshots of both would take turns under it.
+    fn take(&self, vm: &str) -> Result<(), Usage> {
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(vm.to_owned()) {
+            return Ok(());
+        }
+        let what = format!("another VM of this command is called \"{}\" too", list::shown(vm));
+        Err(Usage::new(what).hint("give one of them another name in a --list"))
+    }
 }
 
 /// What all backups of one run have together.
@@ -149,6 +181,7 @@ struct All<'a> {
     repository: &'a Repository<'a>,
     together: &'a Together,
     progress: &'a Several,
+    names: &'a Names,
 }
 
 impl All<'_> {
@@ -216,6 +249,7 @@ impl All<'_> {
         let Machine { arguments, given, .. } = machine;
         let ready = given.open(self.settings, arguments)?;
         *vm = ready.vm(arguments)?;
+        self.names.take(vm)?;
         about(vm, &self.settings.screen);
         let running = Running::begin(self.settings, self.repository, vm, self.progress)?;
         let run = Run {
@@ -268,4 +302,19 @@ fn text(report: &Report) -> String {
             format!("{machines}{failed}, stored {}", size(stored)),
             format!("  {}", report.figures.line(disks)),
         ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_of_one_vm_only() {
+        let names = Names::default();
+        names.take("web").unwrap();
+        names.take("db").unwrap();
+        let refused = names.take("web").unwrap_err();
+        assert_eq!(refused.to_string(), "another VM of this command is called \"web\" too");
+        assert_eq!(refused.advice(), Some("give one of them another name in a --list"));
+    }
 }
