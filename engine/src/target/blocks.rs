@@ -7,7 +7,7 @@
 //! where the file system has no direct writes.
 //!
 //! # Memory
-//! `(BLOCKS_MAX + WRITERS + BLOCKS_QUEUED) x BLOCK_LEN`: 38 MiB.
+//! `(BLOCKS_MAX + BLOCKS_QUEUED + 2 + WRITERS) x BLOCK_LEN`, 40 MiB: the last two of those queued come with one piece.
 
 mod assembly;
 
@@ -15,6 +15,7 @@ use crate::direct::AlignedPool;
 use crate::frames::lock;
 use assembly::{Assembly, BLOCK_LEN, Block};
 use rustix::io::Errno;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -27,7 +28,7 @@ use assembly::BLOCKS_MAX;
 
 /// Threads that write: while one has the next block copied to the kernel's queue, the other waits for the disk.
 const WRITERS: usize = 2;
-/// Complete blocks that wait for a writer: so that none of these waits for a block.
+/// Blocks that wait for a writer when more data is taken: so that no writer waits for a block.
 const BLOCKS_QUEUED: usize = 4;
 
 /// Writes pieces of a new file of known length in any order. The first failure of writing is the error of each call
@@ -46,18 +47,31 @@ struct Shared {
     direct_works: AtomicBool,
     size: u64,
     pool: AlignedPool,
-    assembly: Mutex<Assembly>,
-    queue: Mutex<Queue>,
-    /// The queue, or what is being written, became shorter or longer.
+    /// A block is in one of its parts at any time, from its first piece until it is written: so nobody who waits for what
+    /// came before misses one.
+    state: Mutex<State>,
+    /// There is more to write, or less, or nothing more will come.
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    complete: Vec<Block>,
-    being_written: usize,
+#[derive(Debug)]
+struct State {
+    assembly: Assembly,
+    /// What is to be written, the oldest first, with numbers that rise.
+    queue: VecDeque<(u64, Block, Known)>,
+    /// The numbers of what is being written.
+    being_written: BTreeSet<u64>,
+    /// The number of the next block.
+    next: u64,
     ended: bool,
     failure: Option<Failure>,
+}
+
+/// How much is known of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    All,
+    Part,
 }
 
 /// An error that can be told more than once.
@@ -79,29 +93,62 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl State {
+    fn new(size: u64) -> Self {
+        Self {
+            assembly: Assembly::new(size),
+            queue: VecDeque::new(),
+            being_written: BTreeSet::new(),
+            next: 0,
+            ended: false,
+            failure: None,
+        }
+    }
+
+    fn push(&mut self, block: Block, known: Known) {
+        self.queue.push_back((self.next, block, known));
+        self.next += 1;
+    }
+
+    /// Whether all blocks with lower numbers are written.
+    fn is_written_up_to(&self, number: u64) -> bool {
+        let first = self.queue.front().map(|(first, ..)| *first);
+        first.into_iter().chain(self.being_written.first().copied()).all(|first| first >= number)
+    }
+
+    fn result(&self) -> io::Result<()> {
+        self.failure.map_or(Ok(()), |failure| Err(failure.error()))
+    }
+}
+
 impl BlockWriter {
     /// Begins with a file of `size` bytes of which all is a hole. `direct` is the same file, opened for direct writes, if
     /// that can be done.
-    pub(super) fn new(file: File, direct: Option<File>, size: u64) -> Self {
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub(super) fn new(file: File, direct: Option<File>, size: u64) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             file,
             direct_works: AtomicBool::new(direct.is_some()),
             direct,
             size,
             pool: AlignedPool::default(),
-            assembly: Mutex::new(Assembly::new(size)),
-            queue: Mutex::default(),
+            state: Mutex::new(State::new(size)),
             changed: Condvar::new(),
         });
-        let writers = (0..WRITERS).map(|_| {
-            let shared = Arc::clone(&shared);
+        // From here on dropping it ends the threads that there are.
+        let mut writer = Self { writers: Vec::new(), shared };
+        for _ in 0..WRITERS {
+            let shared = Arc::clone(&writer.shared);
             #[expect(
                 clippy::disallowed_methods,
                 reason = "it writes while other calls come, and is joined when the target is dropped"
             )]
-            std::thread::spawn(move || shared.write_blocks())
-        });
-        Self { writers: writers.collect(), shared }
+            let thread = std::thread::Builder::new().spawn(move || shared.write_blocks())?;
+            writer.writers.push(thread);
+        }
+        Ok(writer)
     }
 
     /// Writes data within the file, sooner or later.
@@ -109,14 +156,16 @@ impl BlockWriter {
         let (mut offset, mut data) = (offset, data);
         while !data.is_empty() {
             let (piece, rest) = data.split_at(data.len().min(left_in_block(offset)));
-            let (complete, overdue) = {
-                let mut assembly = lock(&self.shared.assembly);
-                (assembly.data(offset, piece, &self.shared.pool)?, assembly.overdue())
-            };
-            if let Some(block) = overdue {
-                self.shared.write_data(block)?;
+            let mut state = self.shared.wait(|state| state.queue.len() < BLOCKS_QUEUED);
+            state.result()?;
+            if let Some(block) = state.assembly.data(offset, piece, &self.shared.pool)? {
+                state.push(block, Known::All);
             }
-            self.shared.enqueue(complete)?;
+            if let Some(block) = state.assembly.overdue() {
+                state.push(block, Known::Part);
+            }
+            drop(state);
+            self.shared.changed.notify_all();
             (offset, data) = (offset + piece.len() as u64, rest);
         }
         Ok(())
@@ -124,31 +173,42 @@ impl BlockWriter {
 
     /// Says that a range within the file stays a hole.
     pub(super) fn leave_hole(&self, offset: u64, end: u64) -> io::Result<()> {
-        let edges = [offset..end.min(block_end(offset)), (end - end % BLOCK_LEN as u64).max(offset)..end];
-        let [first, last] = edges;
-        self.leave(first.start, first.end)?;
+        self.leave(offset, end.min(block_end(offset)))?;
         // Blocks between the first and the last are holes whole.
-        if last.start > offset { self.leave(last.start, last.end) } else { Ok(()) }
+        let last = end - end % BLOCK_LEN as u64;
+        if last > offset { self.leave(last, end) } else { Ok(()) }
     }
 
+    /// Leaves a hole within one block.
     fn leave(&self, start: u64, end: u64) -> io::Result<()> {
         let len = usize::try_from(end - start).expect("it is within a block");
-        let complete = if len == 0 { None } else { lock(&self.shared.assembly).hole(start, len) };
-        self.shared.enqueue(complete)
+        let mut state = self.shared.wait(|state| state.queue.len() < BLOCKS_QUEUED);
+        state.result()?;
+        if len > 0
+            && let Some(block) = state.assembly.hole(start, len)
+        {
+            state.push(block, Known::All);
+            self.shared.changed.notify_all();
+        }
+        Ok(())
     }
 
-    /// Writes everything that waits. It is not durable yet.
+    /// Writes everything that was given before. It is not durable yet.
     pub(super) fn write_out(&self) -> io::Result<()> {
-        let rest = lock(&self.shared.assembly).take_all();
-        rest.into_iter().try_for_each(|block| self.shared.write_data(block))?;
-        let idle = self.shared.wait(|queue| queue.complete.is_empty() && queue.being_written == 0);
-        idle.failure.map_or(Ok(()), |failure| Err(failure.error()))
+        let mut state = lock(&self.shared.state);
+        for block in state.assembly.take_all() {
+            state.push(block, Known::Part);
+        }
+        let number = state.next;
+        drop(state);
+        self.shared.changed.notify_all();
+        self.shared.wait(|state| state.is_written_up_to(number)).result()
     }
 }
 
 impl Drop for BlockWriter {
     fn drop(&mut self) {
-        lock(&self.shared.queue).ended = true;
+        lock(&self.shared.state).ended = true;
         self.shared.changed.notify_all();
         for writer in self.writers.drain(..) {
             // What became of it is known: a panic has failed the calls that waited for it.
@@ -158,70 +218,51 @@ impl Drop for BlockWriter {
 }
 
 impl Shared {
-    /// Hands a complete block to the writers, as soon as there is room.
-    fn enqueue(&self, block: Option<Block>) -> io::Result<()> {
-        let Some(block) = block else { return Ok(()) };
-        let mut queue = self.wait(|queue| queue.complete.len() < BLOCKS_QUEUED);
-        if let Some(failure) = queue.failure {
-            return Err(failure.error());
-        }
-        queue.complete.push(block);
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    /// Waits until something holds of the queue, or writing has failed.
-    fn wait(&self, holds: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
-        let until = |queue: &mut Queue| !holds(queue) && queue.failure.is_none();
-        self.changed.wait_while(lock(&self.queue), until).unwrap_or_else(PoisonError::into_inner)
+    /// Waits until something holds, or writing has failed.
+    fn wait(&self, holds: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let until = |state: &mut State| !holds(state) && state.failure.is_none();
+        self.changed.wait_while(lock(&self.state), until).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_blocks(&self) {
         loop {
-            let mut queue = self.wait(|queue| !queue.complete.is_empty() || queue.ended);
-            if queue.failure.is_some() {
+            let mut state = self.wait(|state| !state.queue.is_empty() || state.ended);
+            if state.failure.is_some() {
                 return;
             }
-            let Some(block) = queue.complete.pop() else { return };
-            queue.being_written += 1;
-            drop(queue);
-            let mut writing = Writing { shared: self, result: None };
-            writing.result = Some(self.write_complete(block));
+            let Some((number, block, known)) = state.queue.pop_front() else { return };
+            state.being_written.insert(number);
+            drop(state);
+            // There is room in the queue.
+            self.changed.notify_all();
+            let mut writing = Writing { shared: self, number, result: None };
+            writing.result = Some(self.write(block, known));
         }
     }
 
-    /// Writes a block of which all is known.
-    fn write_complete(&self, mut block: Block) -> io::Result<()> {
-        let whole = block.offset() + BLOCK_LEN as u64 <= self.size;
-        let direct = self.direct.as_ref().filter(|_| whole && self.direct_works.load(Relaxed));
-        if let Some(direct) = direct {
-            let written = block.pages().try_for_each(|(offset, bytes)| direct.write_all_at(bytes, offset));
-            match written {
-                // The file system does not take it after all, or wants longer blocks.
-                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                    self.direct_works.store(false, Relaxed);
-                }
-                result => {
-                    self.pool.give_back(block);
-                    return result;
-                }
-            }
+    fn write(&self, mut block: Block, known: Known) -> io::Result<()> {
+        let result = match self.write_directly(&mut block, known) {
+            Some(result) => result,
+            None => block.data().try_for_each(|(offset, bytes)| self.file.write_all_at(bytes, offset)),
+        };
+        if let Some(memory) = block.memory {
+            self.pool.give(memory);
         }
-        self.write_data(block)
-    }
-
-    /// Writes the data of a block through the page cache.
-    fn write_data(&self, block: Block) -> io::Result<()> {
-        let result = block.data().try_for_each(|(offset, bytes)| self.file.write_all_at(bytes, offset));
-        self.pool.give_back(block);
         result
     }
-}
 
-impl AlignedPool {
-    fn give_back(&self, block: Block) {
-        if let Some(memory) = block.memory {
-            self.give(memory);
+    /// Writes the pages of a block of which all is known, if that can be done.
+    fn write_directly(&self, block: &mut Block, known: Known) -> Option<io::Result<()>> {
+        let whole = known == Known::All && block.offset() + BLOCK_LEN as u64 <= self.size;
+        let direct = self.direct.as_ref().filter(|_| whole && self.direct_works.load(Relaxed))?;
+        let written = block.pages().try_for_each(|(offset, bytes)| direct.write_all_at(bytes, offset));
+        match written {
+            // The file system does not take it after all, or wants longer blocks.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.direct_works.store(false, Relaxed);
+                None
+            }
+            result => Some(result),
         }
     }
 }
@@ -229,18 +270,19 @@ impl AlignedPool {
 /// A block that is being written; a panic meanwhile is a failure, so that nobody waits for what will not come.
 struct Writing<'a> {
     shared: &'a Shared,
+    number: u64,
     result: Option<io::Result<()>>,
 }
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        let mut queue = lock(&self.shared.queue);
-        queue.being_written -= 1;
-        match self.result.take() {
-            Some(Ok(())) => {}
-            Some(Err(error)) => drop(queue.failure.get_or_insert(error.into())),
-            None => drop(queue.failure.get_or_insert(io::Error::from(io::ErrorKind::Other).into())),
+        let mut state = lock(&self.shared.state);
+        state.being_written.remove(&self.number);
+        let result = self.result.take().unwrap_or_else(|| Err(io::ErrorKind::Other.into()));
+        if let Err(error) = result {
+            state.failure.get_or_insert(error.into());
         }
+        drop(state);
         self.shared.changed.notify_all();
     }
 }
@@ -251,4 +293,60 @@ fn block_end(offset: u64) -> u64 {
 
 fn left_in_block(offset: u64) -> usize {
     usize::try_from(block_end(offset) - offset).expect("a block fits memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assembly::BLOCKS_MAX;
+    use super::*;
+    use crate::direct::open_again;
+    use std::fs::{self, OpenOptions};
+
+    const LEN: u64 = BLOCK_LEN as u64;
+
+    fn new_file(size: u64) -> (tempfile::TempDir, File, Option<File>) {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = dir.path().join("disk");
+        let file = File::create_new(&path).unwrap();
+        file.set_len(size).unwrap();
+        let direct = open_again(&path, &file, OpenOptions::new().write(true));
+        (dir, file, direct)
+    }
+
+    #[test]
+    fn a_failure_of_writing_is_the_error_of_all_calls_after_it() {
+        let (dir, _, direct) = new_file(1 << 40);
+        // It can be read only: whatever is written through the page cache fails.
+        let file = File::open(dir.path().join("disk")).unwrap();
+        let writer = BlockWriter::new(file, direct, 1 << 40).unwrap();
+        for number in 0..=BLOCKS_MAX as u64 {
+            writer.write_at(number * LEN, b"part of a block").unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(writer.write_out().unwrap_err().raw_os_error(), Some(Errno::BADF.raw_os_error()));
+            assert!(writer.write_at(77 * LEN, b"more").is_err());
+            assert!(writer.leave_hole(77 * LEN, 80 * LEN).is_err());
+        }
+    }
+
+    #[test]
+    fn whole_blocks_go_past_the_page_cache_and_others_do_not() {
+        let (dir, file, direct) = new_file(3 * LEN + 100);
+        assert!(direct.is_some(), "the checkout is on a file system without direct writes");
+        let read_only = File::open(dir.path().join("disk")).unwrap();
+        let writer = BlockWriter::new(read_only, direct, 3 * LEN + 100).unwrap();
+        writer.write_at(LEN, &vec![7; BLOCK_LEN]).unwrap();
+        writer.leave_hole(5, LEN).unwrap();
+        writer.write_at(0, b"begin").unwrap();
+        writer.write_out().unwrap();
+        drop(writer);
+        let writer = BlockWriter::new(file, None, 3 * LEN + 100).unwrap();
+        writer.write_at(2 * LEN + 10, &vec![8; BLOCK_LEN - 10 + 100]).unwrap();
+        writer.write_out().unwrap();
+        let mut expected = vec![0; 3 * BLOCK_LEN + 100];
+        expected[..5].copy_from_slice(b"begin");
+        expected[BLOCK_LEN..2 * BLOCK_LEN].fill(7);
+        expected[2 * BLOCK_LEN + 10..].fill(8);
+        assert!(fs::read(dir.path().join("disk")).unwrap() == expected);
+    }
 }

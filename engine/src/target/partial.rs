@@ -98,7 +98,7 @@ impl PartialFile {
         let file = self.file.try_clone().map_err(|source| self.failed("create", source))?;
         // Without it the page cache will do.
         let direct = open_again(&self.partial, &file, OpenOptions::new().write(true));
-        Ok(BlockWriter::new(file, direct, size))
+        BlockWriter::new(file, direct, size).map_err(|source| self.failed("create", source))
     }
 
     /// Begins a file that is written from front to back.

@@ -111,10 +111,11 @@ impl Assembly {
         let memory = match &mut block.memory {
             Some(memory) => memory,
             none => {
+                let taken = pool.take(BLOCK_LEN)?;
                 block.begun = self.begun;
                 self.order.insert(self.begun, number);
                 self.begun += 1;
-                none.insert(pool.take(BLOCK_LEN)?)
+                none.insert(taken)
             }
         };
         memory[range.clone()].copy_from_slice(bytes);
