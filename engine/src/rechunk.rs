@@ -112,20 +112,13 @@ pub fn foreseen(
         return std::iter::once(0..len).collect();
     }
     let mut ranges: Vec<Range<u32>> = Vec::new();
-    let mut add = |start: u32, end: u32| match ranges.last_mut() {
-        Some(last) if start <= last.end => last.end = last.end.max(end),
-        _ => ranges.push(start..end),
-    };
+    let mut add = |start: u32, end: u32| ranges.push(start..end);
     for area in areas_within(areas, region_start, len) {
         let first = old.partition_point(|piece| piece_decided_by(chunker, *piece, len) <= area.start);
-        let (mut decided_by, mut area_is_added) = (area.end, false);
+        let mut decided_by = area.end;
         for piece in &old[first..] {
             if piece.start >= decided_by {
                 break;
-            }
-            if piece.start > area.start && !area_is_added {
-                add(area.start, area.end);
-                area_is_added = true;
             }
             if piece.hole {
                 continue;
@@ -137,6 +130,13 @@ pub fn foreseen(
         }
         add(area.start, area.end);
     }
+    // What decides about a chunk may reach over a hole with the next area in it.
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, last| {
+        let joins = next.start <= last.end;
+        last.end = if joins { last.end.max(next.end) } else { last.end };
+        joins
+    });
     ranges
 }
 

@@ -6,7 +6,7 @@ use crate::listing::for_each_blob;
 use crate::map::{FANOUT, Shape};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Snapshot};
-use repo_format::{BlobKind, Child, FrameKind, Location, Node, PackKind, PackName, PayloadId};
+use repo_format::{BlobKind, Child, FrameKind, Location, Node, PackKind, PackName, PayloadId, SessionId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -243,11 +243,18 @@ struct Wanted {
     at: Location,
 }
 
+/// What makes out a node and where it is said to be: one that is elsewhere for another snapshot may be damaged there.
+type NodePlace = (PayloadId, SessionId, u32, u32, u32);
+
+fn node_place(at: &Location) -> NodePlace {
+    (at.id, at.pack.name.session, at.pack.name.number, at.offset, at.stored_len)
+}
+
 /// The maps of some snapshots.
 #[derive(Default)]
 struct Roots {
     packs: HashSet<PackName>,
-    seen: HashSet<PayloadId>,
+    seen: HashSet<NodePlace>,
     wanted: BTreeMap<u8, Vec<Wanted>>,
 }
 
@@ -257,7 +264,7 @@ impl Roots {
             let Some(at) = &disk.map else { continue };
             let shape = Shape::new(&repository.config().geometry, disk.size);
             self.packs.insert(at.pack.name.clone());
-            if self.seen.insert(at.id) {
+            if self.seen.insert(node_place(at)) {
                 let root = Wanted { shape, index: 0, at: at.clone() };
                 self.wanted.entry(shape.root_level()).or_default().push(root);
             }
@@ -282,7 +289,7 @@ fn needed_packs(repository: &Repository<'_>, roots: Roots) -> Result<HashSet<Pac
                 }
                 for (slot, child) in (0..).zip(parsed.children) {
                     if let Child::Stored { at, .. } = child
-                        && seen.insert(at.id)
+                        && seen.insert(node_place(&at))
                     {
                         let below = Wanted { shape: *shape, index: index * FANOUT + slot, at };
                         wanted.entry(level - 1).or_default().push(below);

@@ -562,6 +562,15 @@ fn scattered_changes_read_less_than_three_times_their_bytes() {
 }
 
 #[test]
+fn a_change_in_a_hole_that_a_decision_reaches_over_is_foreseen() {
+    let chunker = Chunker::new(&mincdc((128, 512)), 1);
+    let piece = |start, len, hole| OldPiece { start, len, hole };
+    let old = [piece(0, 200, false), piece(200, 256, true), piece(456, 1000, false)];
+    let areas = [Extent { start: 10, length: 10 }, Extent { start: 300, length: 50 }];
+    assert_eq!(foreseen(&chunker, (0, 1456), &old, &areas), [0..200, 300..350, 456..512]);
+}
+
+#[test]
 fn a_change_within_a_hole_reads_nothing_but_the_change() {
     let mut disk = vec![0; 40 << 20];
     for setup in default_setups() {

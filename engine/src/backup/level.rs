@@ -45,7 +45,7 @@ pub(super) struct Seen {
 pub(super) enum Slower {
     /// They had to wait, because no more packs may be on their way.
     Store,
-    /// No pack was on its way.
+    /// No pack was on its way, while tasks waited for a processor.
     Processors,
     Neither,
 }

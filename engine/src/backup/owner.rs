@@ -73,6 +73,8 @@ pub(super) struct Owner<'o, 'a, 'f, 'r, 's, 't> {
     paging: Paging<'o, 'f, 'r, 's>,
     indexing: Indexing,
     packs_in_flight: usize,
+    /// Regions that are being chunked or encoded, or wait for a processor to do so.
+    tasks_out: usize,
     /// The first of the decided regions was encoded and had to wait for the store.
     waits_for_store: bool,
     seen: Seen,
@@ -117,6 +119,7 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             paging: Paging::begin(context, map)?,
             indexing: Indexing::default(),
             packs_in_flight: 0,
+            tasks_out: 0,
             waits_for_store: false,
             seen: Seen::default(),
             totals: Totals::default(),
@@ -154,8 +157,12 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
                     (count..self.granted).for_each(|_| self.share.give_region());
                     self.granted = u64::MAX;
                 }
-                Event::Chunked(region) => self.look_up_ready(region)?,
+                Event::Chunked(region) => {
+                    self.tasks_out -= 1;
+                    self.look_up_ready(region)?;
+                }
                 Event::Encoded(encoded) => {
+                    self.tasks_out -= 1;
                     let position =
                         usize::try_from(encoded.seq - self.next_pack).expect("few regions are open");
                     self.decided[position].encoded = Some(encoded);
@@ -197,7 +204,8 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
     }
 
     /// Has something done by the pool; what comes of it reaches the owner as an event.
-    fn spawn(&self, work: impl FnOnce(&'t Stages<'t>) -> Result<Event<'t>, EngineError> + Send + 't) {
+    fn spawn(&mut self, work: impl FnOnce(&'t Stages<'t>) -> Result<Event<'t>, EngineError> + Send + 't) {
+        self.tasks_out += 1;
         let (stages, events) = (self.stages, self.channels.events.clone());
         self.tasks.spawn(move || {
             reporting_panic(&events, || {
@@ -272,15 +280,18 @@ impl<'o, 'a, 'f, 'r, 's, 't> Owner<'o, 'a, 'f, 'r, 's, 't> {
             self.pack(region)?;
             self.share.give_region();
         }
-        self.waits_for_store |= self.decided.front().is_some_and(|region| region.encoded.is_some());
+        self.waits_for_store |=
+            self.decided.front().is_some_and(|region| region.encoded.is_some() && !region.new.is_empty());
         Ok(())
     }
 
     /// Lets the level of compression follow whatever is slower, the store or the processors.
     fn note_slower(&mut self) {
+        let processors_are_short = self.tasks_out > parallelism();
         let slower = match (std::mem::take(&mut self.waits_for_store), self.packs_in_flight) {
             (true, _) => Slower::Store,
-            (false, 0) => Slower::Processors,
+            (false, 0) if processors_are_short => Slower::Processors,
+            // What is slower may be the source.
             (false, _) => Slower::Neither,
         };
         self.stages.level.note(&mut self.seen, slower);

@@ -1,7 +1,7 @@
 //! The pipeline: one owner that keeps order, rayon for CPU work, plain threads that wait for sources and the store.
 //!
 //! Regions are chunked and encoded in any order, and looked up, packed and mapped in theirs; so the same input
-//! gives the same packs (which of them an index checkpoint lists depends on when they were stored). Bounds: a region
+//! gives the same packs at a given level of compression (which of them an index checkpoint lists depends on when they were stored). Bounds: a region
 //! enters for a credit that one leaving gives back; packs are appended to only while few are on their way. Nothing
 //! blocks but the owner (on events) and the threads of sources and store, and events are never waited for by a task; so there
 //! is no circle to wait in. The first failure stops all stages.

@@ -141,10 +141,7 @@ impl BlockWriter {
         let mut writer = Self { writers: Vec::new(), shared };
         for _ in 0..WRITERS {
             let shared = Arc::clone(&writer.shared);
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "it writes while other calls come, and is joined when the target is dropped"
-            )]
+            // It writes while other calls come, and is joined when the target is dropped.
             let thread = std::thread::Builder::new().spawn(move || shared.write_blocks())?;
             writer.writers.push(thread);
         }
