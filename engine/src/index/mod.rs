@@ -10,7 +10,7 @@
 //!
 //! Memory: what is mapped, 2.1 bytes an entry ([`LocalIndex::resident_max`]), of which the kernel keeps what was
 //! touched; and for each table its list of packs, sessions and index blobs (under 100 bytes for each of them). Merging
-//! takes [`MERGED_MAX`] read buffers besides.
+//! takes `MERGED_MAX` read buffers besides.
 
 mod build;
 pub(crate) mod directory;
