@@ -29,6 +29,10 @@ pub enum Fault {
     /// The call is not applied, and neither is any later one: the process ended while the call was under way. It is
     /// applied when [`FaultStore::take_late`] has it applied.
     CrashDuring,
+    /// From the call on, nothing is deleted: the container keeps what it has (WORM), and says so. All else works.
+    DeletesRefused,
+    /// From the call on, nothing is created or deleted: the credential does not allow it. All else works.
+    ChangesForbidden,
 }
 
 /// A request that changes something and whose sender has been told that it failed.
@@ -128,6 +132,8 @@ impl<S: BlobStore> FaultStore<S> {
         let fails = match self.fault {
             Fault::CrashBefore | Fault::CrashAfter | Fault::CrashDuring => call >= self.at,
             Fault::NotApplied | Fault::AnswerLost => call == self.at,
+            Fault::DeletesRefused => call >= self.at && action == "delete",
+            Fault::ChangesForbidden => call >= self.at && matches!(action, "create" | "delete"),
             Fault::AppliedLater { .. } => {
                 call == self.at || (call > self.at && self.is_repeated(request().as_ref()))
             }
@@ -143,10 +149,14 @@ impl<S: BlobStore> FaultStore<S> {
                     (*lock(&self.failed)).clone_from(&request);
                     *lock(&self.late) = request;
                 }
-                Fault::NotApplied | Fault::CrashBefore => {}
+                Fault::NotApplied | Fault::CrashBefore | Fault::DeletesRefused | Fault::ChangesForbidden => {}
             }
         }
-        let source = io::Error::new(io::ErrorKind::ConnectionAborted, "injected fault");
+        let source = match self.fault {
+            Fault::DeletesRefused => rustix::io::Errno::PERM.into(),
+            Fault::ChangesForbidden => rustix::io::Errno::ACCESS.into(),
+            _ => io::Error::new(io::ErrorKind::ConnectionAborted, "injected fault"),
+        };
         Err(StoreError::Io { action, object: object.to_owned(), source })
     }
 
@@ -242,5 +252,28 @@ mod tests {
         assert_eq!(names(store.inner()), ["a"]);
         store.put_new(&name("b"), b"x").unwrap();
         assert_eq!(names(store.inner()), ["a", "b", "late"]);
+    }
+
+    #[test]
+    fn a_container_that_keeps_what_it_has_takes_new_blobs_and_says_why_nothing_goes() {
+        let store = FaultStore::new(MemoryStore::new(), 0, Fault::DeletesRefused);
+        store.put_new(&name("a"), b"x").unwrap();
+        assert!(store.delete(&name("a")).unwrap_err().is_refused_by_retention());
+        assert_eq!(
+            (names(store.inner()), store.get(&name("a"), None).unwrap()),
+            (vec!["a".into()], vec![b'x'])
+        );
+    }
+
+    #[test]
+    fn who_may_change_nothing_can_still_read() {
+        let store = FaultStore::new(MemoryStore::new(), 1, Fault::ChangesForbidden);
+        store.put_new(&name("a"), b"x").unwrap();
+        assert!(store.put_new(&name("b"), b"x").is_err());
+        assert!(!store.delete(&name("a")).unwrap_err().is_refused_by_retention());
+        assert_eq!(
+            (names(store.inner()), store.get(&name("a"), None).unwrap()),
+            (vec!["a".into()], vec![b'x'])
+        );
     }
 }

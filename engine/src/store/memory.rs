@@ -110,7 +110,7 @@ impl BlobStore for MemoryStore {
                 break;
             }
             let len = u64::try_from(blob.bytes.len()).expect("a length in memory fits 64 bits");
-            page.blobs.push(BlobInfo { name: name_of(text), len, modified: blob.modified });
+            page.blobs.push(BlobInfo { name: name_of(text), len, modified: blob.modified, tier: None });
         }
         Ok(page)
     }

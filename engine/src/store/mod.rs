@@ -39,6 +39,22 @@ pub struct BlobInfo {
     /// When it was created, in milliseconds since 1970 by the store's own clock. Nothing that must hold depends on
     /// it (PROTOCOL S4).
     pub modified: u64,
+    /// The tier that it is kept in, where the store has tiers and its listing tells.
+    pub tier: Option<StoredTier>,
+}
+
+/// Where a blob is kept now. A rule of the account may have moved it since it was created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredTier {
+    /// For data that is read now and then.
+    Hot,
+    /// Cheaper to keep and dearer to read; kept at least 30 days.
+    Cool,
+    /// Cheaper still to keep; kept at least 90 days.
+    Cold,
+    /// Not to be read before it was brought back, which takes hours; kept at least 180 days.
+    Archive,
 }
 
 /// What is in the container and is no blob: it bears a name that no blob can have, or is no file.
@@ -113,6 +129,20 @@ impl StoreError {
             Self::NotFound { name } => !matches!(name.kind(), Some(BlobKind::KeySlot(_))),
             Self::Io { source, .. } => source.kind() == std::io::ErrorKind::InvalidData,
             Self::Service { .. } | Self::Unsuitable { .. } => false,
+        }
+    }
+
+    /// Whether the store keeps the blob from being deleted for now, whoever asks: by a policy of immutability or a legal
+    /// hold in Azure, or because the file is immutable. It is no failure: the same delete may succeed later.
+    #[must_use]
+    pub fn is_refused_by_retention(&self) -> bool {
+        match self {
+            Self::Service { source, .. } => source.answer().is_some_and(azure::Answer::tells_of_retention),
+            // unlink(2): EPERM is an immutable file, EACCES is somebody who may not.
+            Self::Io { action: "delete", source, .. } => {
+                source.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
+            }
+            Self::Io { .. } | Self::NotFound { .. } | Self::Unsuitable { .. } => false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::service::{container, key, open, settings};
 use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Tier};
-use keepstone_engine::store::{BlobStore, PerTier, Put, Traffic, conformance};
+use keepstone_engine::store::{BlobStore, PerTier, Put, StoredTier, Traffic, conformance};
 use keepstone_peers::azurite::{Azurite, PRIMARY};
 use repo_format::BlobName;
 use std::num::NonZeroU64;
@@ -74,6 +74,22 @@ fn every_request_is_counted_by_what_it_costs() {
     let traffic = store.traffic();
     assert!(traffic.bytes_in > 510, "a listing has a body too");
     assert_eq!(Traffic { bytes_in: 0, ..traffic }, expected);
+}
+
+#[test]
+fn a_listing_tells_the_tier_of_each_blob() {
+    let mut settings = settings(&container(), key());
+    settings.data_tier = Tier::Cold;
+    let store = open(settings);
+    let session = "0123456789abcdef0123456789abcdef";
+    let names = [format!("d/w/{session}-00000000"), format!("m/w/{session}-00000000")];
+    for text in &names {
+        store.put_new(&name(text), b"x").unwrap();
+    }
+    let listed = store.list("", None, 10).unwrap().blobs;
+    let tiers: Vec<_> = listed.iter().map(|info| (info.name.to_string(), info.tier)).collect();
+    let [data, map] = names;
+    assert_eq!(tiers, [(data, Some(StoredTier::Cold)), (map, Some(StoredTier::Hot))]);
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn the_preferred_blobs_come_first_within_the_budget() {
 }
 
 fn info(number: u8, len: u64) -> BlobInfo {
-    BlobInfo { name: blob(number), len, modified: 0 }
+    BlobInfo { name: blob(number), len, modified: 0, tier: None }
 }
 
 #[test]
@@ -228,7 +228,8 @@ fn the_plan_makes_a_table_anew_when_most_of_it_has_vanished() {
 #[test]
 fn the_plan_ignores_names_that_are_no_index() {
     let name = BlobName::parse("i/host-a/notes").unwrap();
-    let plan = plan_sync(&[BlobInfo { name, len: 5, modified: 0 }], &[], &Preference::default(), 1000);
+    let plan =
+        plan_sync(&[BlobInfo { name, len: 5, modified: 0, tier: None }], &[], &Preference::default(), 1000);
     assert_eq!(plan, SyncPlan::default());
 }
 

@@ -18,6 +18,15 @@ pub struct Answer {
     pub request: String,
 }
 
+impl Answer {
+    /// Whether it says that the blob must not be deleted or overwritten yet, whoever asks.
+    #[must_use]
+    pub fn tells_of_retention(&self) -> bool {
+        // Microsoft's list of error codes of the blob service.
+        matches!(self.code.as_str(), "BlobImmutableDueToPolicy" | "BlobImmutableDueToLegalHold")
+    }
+}
+
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { status, code, request } = self;
@@ -111,6 +120,26 @@ pub enum ServiceError {
     /// What was answered is not what a blob service answers.
     #[error("the answer is not one of a blob service: {0}")]
     Nonsense(&'static str),
+}
+
+impl ServiceError {
+    /// What the service answered, if it did.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::Expired { answer, .. }
+            | Self::Unauthenticated { answer }
+            | Self::Forbidden { answer }
+            | Self::NoContainer { answer }
+            | Self::Busy { answer, .. }
+            | Self::Refused { answer, .. } => Some(answer),
+            Self::Connection { .. }
+            | Self::Late { .. }
+            | Self::Token { .. }
+            | Self::Unordered { .. }
+            | Self::Nonsense(_) => None,
+        }
+    }
 }
 
 /// One try that failed.
@@ -327,6 +356,7 @@ fn chain(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreError;
 
     fn failed(status: u16, code: &str) -> Failure {
         let answer = Answer { status, code: code.to_owned(), request: "1-2".to_owned() };
@@ -378,9 +408,24 @@ mod tests {
             assert!(matches!(error, ServiceError::Unauthenticated { .. }), "{at}: {error:?}");
         }
         let error = failed(403, "AuthorizationPermissionMismatch").finally(1, None);
+        assert!(!error.answer().expect("an answer").tells_of_retention());
         assert_eq!(
             error.to_string(),
             "the credential does not allow it (403 AuthorizationPermissionMismatch, request 1-2)"
         );
+    }
+
+    #[test]
+    fn a_blob_that_must_be_kept_is_told_from_one_that_somebody_else_may_delete() {
+        for (status, code, expected) in [
+            (409, "BlobImmutableDueToPolicy", true),
+            (409, "BlobImmutableDueToLegalHold", true),
+            (409, "LeaseIdMissing", false),
+            (403, "AuthorizationPermissionMismatch", false),
+        ] {
+            let source = failed(status, code).finally(1, None);
+            let error = StoreError::Service { action: "delete", object: "d/w/1".to_owned(), source };
+            assert_eq!(error.is_refused_by_retention(), expected, "{code}");
+        }
     }
 }

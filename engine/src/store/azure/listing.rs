@@ -2,8 +2,8 @@
 
 use super::failure::Failure;
 use super::{AzureStore, LIST_MAX};
-use crate::store::{BlobInfo, Foreign, Page, StoreError};
-use azure_storage_blob::models::BlobContainerClientListBlobsOptions;
+use crate::store::{BlobInfo, Foreign, Page, StoreError, StoredTier};
+use azure_storage_blob::models::{AccessTier, BlobContainerClientListBlobsOptions};
 use futures::StreamExt as _;
 use repo_format::BlobName;
 
@@ -18,6 +18,7 @@ struct Item {
     name: String,
     len: u64,
     modified: u64,
+    tier: Option<StoredTier>,
 }
 
 impl AzureStore {
@@ -95,6 +96,7 @@ impl AzureStore {
                         name: item.name?,
                         len: properties.content_length?,
                         modified: u64::try_from(modified).unwrap_or(0),
+                        tier: properties.access_tier.as_ref().and_then(stored_tier),
                     })
                 });
                 let items: Option<Vec<Item>> = items.collect();
@@ -108,13 +110,27 @@ impl AzureStore {
 
 fn add(page: &mut Page, name: &str, item: &Item) {
     match BlobName::parse(name).filter(|_| name_behind(name).is_some()) {
-        Some(name) => page.blobs.push(BlobInfo { name, len: item.len, modified: item.modified }),
+        Some(name) => {
+            let Item { len, modified, tier, .. } = *item;
+            page.blobs.push(BlobInfo { name, len, modified, tier });
+        }
         None if page.foreign.len() < LIST_MAX => {
             let name = name.escape_debug().to_string();
             page.foreign.push(Foreign { name, what: "another program's" });
         }
         None => {}
     }
+}
+
+/// The tier that the service names; nothing for those of accounts that Keepstone was not made for.
+fn stored_tier(tier: &AccessTier) -> Option<StoredTier> {
+    Some(match tier {
+        AccessTier::Hot => StoredTier::Hot,
+        AccessTier::Cool => StoredTier::Cool,
+        AccessTier::Cold => StoredTier::Cold,
+        AccessTier::Archive => StoredTier::Archive,
+        _ => return None,
+    })
 }
 
 /// The smallest name behind one: no name holds a byte that comes before a hyphen. Nothing for a name of the greatest

@@ -52,7 +52,8 @@ fn blob_info(dir: &OwnedFd, name: &BlobName, leaf: &str) -> io::Result<Option<Bl
             let len = u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData)?;
             // A file that is dated before 1970 counts as from then.
             let millis = stat.st_mtime.saturating_mul(1000);
-            Ok(Some(BlobInfo { name: name.clone(), len, modified: u64::try_from(millis).unwrap_or(0) }))
+            let modified = u64::try_from(millis).unwrap_or(0);
+            Ok(Some(BlobInfo { name: name.clone(), len, modified, tier: None }))
         }
         Ok(_) | Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),

@@ -192,7 +192,7 @@ fn a_prefix_that_is_a_whole_name_is_answered_without_the_rest() {
     }
     let first = store.list("d/w/1", None, 10).unwrap();
     let modified = first.blobs.first().expect("a page with a blob").modified;
-    let expected = BlobInfo { name: name("d/w/1"), len: 5, modified };
+    let expected = BlobInfo { name: name("d/w/1"), len: 5, modified, tier: None };
     assert_eq!(first, Page { blobs: vec![expected], next: Some(name("d/w/1-")), foreign: Vec::new() });
     let rest = store.list("d/w/1", first.next.as_ref(), 10).unwrap();
     assert_eq!((names(&rest), &rest.next), (vec!["d/w/1-x", "d/w/10"], &None));
