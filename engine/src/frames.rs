@@ -5,6 +5,7 @@
 
 use crate::error::EngineError;
 use crate::repository::Repository;
+use crate::threads::{self, Condvar, scope};
 use repo_format::{
     Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName, PackOpener,
     PackRef, SealedSessionKey, SessionKey,
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Frames closer than this are fetched in one request: reading the gap costs less than another request.
 const MERGE_GAP: u64 = 16 << 10;
@@ -30,7 +31,7 @@ const OPENERS_MAX: usize = 4096;
 pub(crate) struct FrameReader<'r, 's> {
     repository: &'r Repository<'s>,
     /// Nothing for a pack whose header somebody is reading.
-    openers: Mutex<HashMap<PackName, Option<Arc<PackOpener>>>>,
+    openers: threads::Mutex<HashMap<PackName, Option<Arc<PackOpener>>>>,
     /// When somebody has read a header, or has failed to.
     header_read: Condvar,
     session_keys: Mutex<HashMap<[u8; 32], Arc<SessionKey>>>,
@@ -152,7 +153,7 @@ impl<'r, 's> FrameReader<'r, 's> {
     pub(crate) fn new(repository: &'r Repository<'s>) -> Self {
         Self {
             repository,
-            openers: Mutex::default(),
+            openers: threads::Mutex::default(),
             header_read: Condvar::new(),
             session_keys: Mutex::default(),
         }
@@ -164,7 +165,7 @@ impl<'r, 's> FrameReader<'r, 's> {
 
     /// Groups locations into as few requests as is sensible; equal locations are fetched once.
     pub(crate) fn plan(&self, locations: &[Location], gaps: Gaps) -> Vec<Fetch> {
-        plan_fetches(locations, gaps, |pack| lock(&self.openers).contains_key(pack))
+        plan_fetches(locations, gaps, |pack| threads::lock(&self.openers).contains_key(pack))
     }
 
     /// The bytes of one fetch, fewer than its range if the blob is short, and what opens the frames in them.
@@ -183,7 +184,7 @@ impl<'r, 's> FrameReader<'r, 's> {
                 Ok((opener, bytes))
             }
             Some(claim) => {
-                let (opener, bytes) = std::thread::scope(|scope| {
+                let (opener, bytes) = scope(|scope| {
                     let opener = scope.spawn(|| claim.settle(|| self.read_opener(pack)));
                     let bytes = get();
                     (opener.join().unwrap_or_else(|panic| resume_unwind(panic)), bytes)
@@ -204,7 +205,7 @@ impl<'r, 's> FrameReader<'r, 's> {
                 return claim.settle(|| self.read_opener(pack));
             }
             let being_read = |openers: &mut HashMap<_, _>| matches!(openers.get(pack), Some(None));
-            let openers = self.header_read.wait_while(lock(&self.openers), being_read);
+            let openers = self.header_read.wait_while(threads::lock(&self.openers), being_read);
             let openers = openers.unwrap_or_else(PoisonError::into_inner);
             if let Some(Some(opener)) = openers.get(pack) {
                 return Ok(Arc::clone(opener));
@@ -215,7 +216,7 @@ impl<'r, 's> FrameReader<'r, 's> {
 
     /// Makes the caller the one who reads a pack's header, unless it was read or somebody does so.
     fn claim<'c>(&'c self, pack: &'c PackName) -> Option<Claim<'c, 'r, 's>> {
-        let mut openers = lock(&self.openers);
+        let mut openers = threads::lock(&self.openers);
         if openers.contains_key(pack) {
             return None;
         }
@@ -343,7 +344,7 @@ impl<'r, 's> FrameReader<'r, 's> {
 
     /// Has a pack's header read anew, if nobody does so already.
     fn forget_opener(&self, pack: &PackName) {
-        let mut openers = lock(&self.openers);
+        let mut openers = threads::lock(&self.openers);
         if let Some(Some(_)) = openers.get(pack) {
             openers.remove(pack);
         }
@@ -397,11 +398,11 @@ impl<'r, 's> FrameReader<'r, 's> {
                 }
             }
         };
-        let threads = fetches.len().min(READ_THREADS);
+        let threads = fetches.len().min(threads::waiting(READ_THREADS));
         if threads <= 1 {
             work();
         } else {
-            std::thread::scope(|scope| {
+            scope(|scope| {
                 for _ in 0..threads {
                     scope.spawn(work);
                 }
@@ -461,14 +462,14 @@ impl Claim<'_, '_, '_> {
         read: impl FnOnce() -> Result<PackOpener, EngineError>,
     ) -> Result<Arc<PackOpener>, EngineError> {
         let opener = Arc::new(read()?);
-        lock(&self.frames.openers).insert(self.pack.clone(), Some(Arc::clone(&opener)));
+        threads::lock(&self.frames.openers).insert(self.pack.clone(), Some(Arc::clone(&opener)));
         Ok(opener)
     }
 }
 
 impl Drop for Claim<'_, '_, '_> {
     fn drop(&mut self) {
-        let mut openers = lock(&self.frames.openers);
+        let mut openers = threads::lock(&self.frames.openers);
         if let Some(None) = openers.get(self.pack) {
             openers.remove(self.pack);
         }

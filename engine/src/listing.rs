@@ -5,6 +5,7 @@
 //! parts are walked at the same time.
 
 use crate::store::{BlobInfo, BlobStore, Foreign, StoreError};
+use crate::threads::scope;
 use repo_format::BlobName;
 use std::panic::resume_unwind;
 
@@ -92,7 +93,7 @@ fn directory_of_ids<'n>(prefix: &str, name: &'n BlobName) -> Option<(&'n str, Bl
 fn by_digits(store: &dyn BlobStore, directory: &str, from: &BlobName) -> Result<Vec<BlobInfo>, StoreError> {
     let first = from.as_str()[directory.len()..].chars().next();
     let digits = DIGITS.chars().skip_while(|digit| first.is_some_and(|first| *digit < first));
-    let parts: Vec<Result<_, StoreError>> = std::thread::scope(|threads| {
+    let parts: Vec<Result<_, StoreError>> = scope(|threads| {
         let running: Vec<_> = digits
             .map(|digit| {
                 let from = (Some(digit) == first).then(|| from.clone());

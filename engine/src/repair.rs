@@ -21,6 +21,7 @@ use crate::repository::{Repository, get_sealed};
 use crate::session::create;
 use crate::snapshots;
 use crate::store::StoreError;
+use crate::threads;
 use repo_format::{
     Abort, AbortBy, BlobKind, BlobName, Decision, DecisionName, FrameEntry, Index, IndexEntry, Intent,
     PREFIX_DATA, PREFIX_INDEX, PackName, PackRef, PayloadId, SessionId, Tombstone, WriterId,
@@ -214,9 +215,9 @@ type Frames = Result<Vec<(u32, FrameEntry)>, EngineError>;
 fn read_all(repository: &Repository<'_>, packs: &[&PackRef]) -> Result<Vec<Frames>, EngineError> {
     let next = AtomicUsize::new(0);
     let results: Mutex<BTreeMap<usize, Frames>> = Mutex::default();
-    std::thread::scope(|threads| {
-        for _ in 0..packs.len().min(READ_THREADS) {
-            threads.spawn(|| {
+    threads::scope(|scope| {
+        for _ in 0..packs.len().min(threads::waiting(READ_THREADS)) {
+            scope.spawn(|| {
                 loop {
                     let position = next.fetch_add(1, Ordering::Relaxed);
                     let Some(pack) = packs.get(position) else { return };

@@ -42,6 +42,7 @@ use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::Repository;
 use crate::source::DiskSource;
 use crate::target::DiskTarget;
+use crate::threads::{channel, scope, sync_channel};
 use existing::Existing;
 use plan::Planner;
 use queue::Queue;
@@ -49,7 +50,6 @@ use repo_format::{Disk, SessionId};
 use run::{Run, Totals};
 use serde::Serialize;
 use std::sync::PoisonError;
-use std::sync::mpsc::{channel, sync_channel};
 
 /// A window's default length, without its holes: large enough that a pack of a first backup lies within one or two.
 pub const WINDOW_LEN: u64 = 1 << 30;
@@ -226,7 +226,7 @@ fn pass(
     let (window_len, on_damage) = (job.window_len, job.on_damage);
     let course = Planner { map, window_len, on_damage, areas, existing };
     let (plans, planned) = sync_channel(0);
-    let restored = std::thread::scope(|threads| {
+    let restored = scope(|threads| {
         threads.spawn(|| course.plan_windows(plans));
         threads.spawn(|| run.keep_journal(completed));
         // By value: a failure drops the receiver, and with that ends the planning.

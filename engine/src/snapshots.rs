@@ -3,6 +3,7 @@
 use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed};
 use crate::store::StoreError;
+use crate::threads;
 use repo_format::{
     BlobKind, BlobName, Commit, Decision, DecisionName, Disk, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId,
     Tombstone, VmTag, decisions_prefix, tombstones_prefix,
@@ -410,8 +411,8 @@ fn read_all(
 ) -> Result<Vec<(DecisionName, Read)>, EngineError> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Read)>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..names.len().min(READ_THREADS) {
+    threads::scope(|scope| {
+        for _ in 0..names.len().min(threads::waiting(READ_THREADS)) {
             scope.spawn(|| {
                 loop {
                     let position = next.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Where the threads of a backup come from, and what they meet in: the standard library and rayon, or, with the
-//! feature `shuttle`, a scheduler that tries one order after another.
+//! Where threads come from that read and write blobs, and what they meet in: the standard library and rayon, or, with
+//! the feature `shuttle`, a scheduler that a test controls.
 //!
 //! Only what a thread may wait for has to come from here. A lock that is held for a moment and across no call of this
 //! module is the standard library's in both.
@@ -8,9 +8,14 @@
 mod system {
     pub(crate) use rayon::current_num_threads as parallelism;
     pub(crate) use std::sync::atomic::AtomicBool;
-    pub(crate) use std::sync::mpsc::{Receiver, Sender, channel};
-    pub(crate) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::scope;
+
+    /// How many of `threads` that wait for the store or a source there are.
+    pub(crate) fn waiting(threads: usize) -> usize {
+        threads
+    }
 
     /// Where tasks for the pool are handed over.
     #[derive(Clone, Copy)]
@@ -34,8 +39,8 @@ mod system {
 mod explored {
     use super::lock;
     pub(crate) use shuttle::sync::atomic::AtomicBool;
-    pub(crate) use shuttle::sync::mpsc::{Receiver, Sender, channel};
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+    pub(crate) use shuttle::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
     use shuttle::thread;
     use std::any::Any;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -48,8 +53,15 @@ mod explored {
     /// Threads of the pool: with one, tasks would not meet each other.
     const POOL_THREADS: usize = 2;
 
+    /// Threads that wait, at most: each more is orders to try in which nothing else happens.
+    const WAITING_THREADS: usize = 4;
+
     pub(crate) fn parallelism() -> usize {
         POOL_THREADS
+    }
+
+    pub(crate) fn waiting(threads: usize) -> usize {
+        threads.min(WAITING_THREADS)
     }
 
     /// A scope of threads.
@@ -59,9 +71,31 @@ mod explored {
     }
 
     impl<'scope> Threads<'scope, '_> {
-        pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'scope) {
+        pub(crate) fn spawn<T: Send + 'scope>(
+            &self,
+            work: impl FnOnce() -> T + Send + 'scope,
+        ) -> Running<'scope, T> {
             let panic = Arc::clone(&self.panic);
-            self.scope.spawn(move || keep_panic(&panic, work));
+            Running {
+                thread: self.scope.spawn(move || keep_panic(&panic, work)),
+                panic: Arc::clone(&self.panic),
+            }
+        }
+    }
+
+    /// A thread of a scope.
+    pub(crate) struct Running<'scope, T> {
+        thread: thread::ScopedJoinHandle<'scope, Option<T>>,
+        panic: Arc<FirstPanic>,
+    }
+
+    impl<T> Running<'_, T> {
+        /// Waits for the thread; its panic, or the first one of its scope.
+        pub(crate) fn join(self) -> thread::Result<T> {
+            let passed_on =
+                || -> Box<dyn Any + Send> { Box::new("the scope's first panic was passed on already") };
+            let panic = || self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.thread.join()?.ok_or_else(|| panic().unwrap_or_else(passed_on))
         }
     }
 
@@ -115,9 +149,13 @@ mod explored {
         pass_on(result, &panic)
     }
 
-    fn keep_panic(first: &FirstPanic, work: impl FnOnce()) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+    fn keep_panic<T>(first: &FirstPanic, work: impl FnOnce() -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => Some(result),
+            Err(panic) => {
+                first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+                None
+            }
         }
     }
 

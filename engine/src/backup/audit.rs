@@ -33,10 +33,10 @@ use crate::map::reader::MapReader;
 use crate::map::sequence::StoredPiece;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::region::{REQUEST_LEN, RegionBuffer, RegionPool};
+use crate::threads::{SyncSender, scope, sync_channel};
 use repo_format::{ChunkId, Keys};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 /// Holes are compared with zeros in pieces of so many bytes, about those of an average chunk.
 const HOLE_PIECE_LEN: u32 = 64 << 10;
@@ -162,7 +162,7 @@ impl DiskAudit<'_, '_, '_, '_> {
     ) -> Result<(), EngineError> {
         let total = regions.iter().map(|region| u64::from(plan.shape.region_bytes(*region))).sum();
         begin(self.observer, Phase::Audit { disk: plan.key.to_owned() }, total)?;
-        std::thread::scope(|threads| {
+        scope(|threads| {
             let (send, batches) = sync_channel(1);
             threads.spawn(move || self.read_pages(plan, regions, &send));
             for (batch, stored) in regions.chunks(REGIONS_READ).zip(batches) {
@@ -198,7 +198,7 @@ impl DiskAudit<'_, '_, '_, '_> {
                 lock(&results).push((position, compared));
             }
         };
-        std::thread::scope(|threads| {
+        scope(|threads| {
             for _ in 0..READERS.min(regions.len()) {
                 threads.spawn(read);
             }

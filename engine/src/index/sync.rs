@@ -8,11 +8,11 @@ use crate::error::{EngineError, chain};
 use crate::observer::{Event, Notice, Observer, Phase, notify, tell};
 use crate::repository::{SEALED_LEN_MAX, list};
 use crate::store::{BlobInfo, BlobStore, StoreError};
+use crate::threads::{scope, waiting};
 use repo_format::{BlobKind, BlobName, FormatError, Index, Keys, PREFIX_INDEX, SessionId, WriterId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 
 #[cfg(test)]
 mod tests;
@@ -310,8 +310,9 @@ impl Fetch<'_> {
             }
             done
         };
-        let done: Vec<(usize, Fetched)> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..FETCH_THREADS.min(batch.len())).map(|_| scope.spawn(work)).collect();
+        let done: Vec<(usize, Fetched)> = scope(|scope| {
+            let threads: Vec<_> =
+                (0..waiting(FETCH_THREADS).min(batch.len())).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
                 .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

@@ -10,11 +10,11 @@ use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::map::scan::Scan;
 use crate::map::sequence::{LostPiece, StoredPiece, from_each_page};
+use crate::threads::SyncSender;
 use repo_format::{Child, Location, Page};
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Range;
-use std::sync::mpsc::SyncSender;
 
 /// A window has at most so many bytes of pages, or is one region: some hundred times what usual pages of a GiB are, and
 /// with the plan that is made of them some hundred MiB.

@@ -2,11 +2,11 @@
 
 use super::plan::Window;
 use crate::Extent;
-use crate::frames::{Fetch, lock};
+use crate::frames::Fetch;
+use crate::threads::{Condvar, Mutex, Sender, lock};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// Windows that are restored at the same time: the first requests of one hide the last ones of the window before.
 pub const WINDOWS_OPEN: u64 = 2;
@@ -206,8 +206,8 @@ impl Drop for Request<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::threads::channel;
     use repo_format::{PackKind, PackName, PackRef, SessionId, WriterId};
-    use std::sync::mpsc::channel;
 
     fn window(start: u64) -> Window {
         let writer = WriterId::new("host").expect("a writer id");

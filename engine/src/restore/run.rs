@@ -9,9 +9,9 @@ use crate::error::EngineError;
 use crate::extent::{Extent, total_length};
 use crate::frames::{FrameReader, Scratch, lock};
 use crate::observer::{Event, Observer, tell};
+use crate::threads::{self, Receiver, Tasks, scope, tasks};
 use repo_format::{FrameKind, PackOpener};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 
 /// A hole is made in at most so many steps that are longer than a window.
@@ -79,10 +79,10 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
 
     /// Restores the windows that are planned.
     pub(super) fn windows(&self, planned: Receiver<Result<Window, EngineError>>) -> Result<(), EngineError> {
-        rayon::in_place_scope(|tasks| {
-            std::thread::scope(|threads| {
-                for _ in 0..FETCH_THREADS {
-                    threads.spawn(|| self.fetch_all(tasks));
+        tasks(|tasks| {
+            scope(|threads| {
+                for _ in 0..threads::waiting(FETCH_THREADS) {
+                    threads.spawn(move || self.fetch_all(tasks));
                 }
                 self.note(self.open_all(planned));
                 self.queue.complete();
@@ -148,10 +148,10 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
     }
 
     /// Fetches what is next until there is nothing more, and has it written by rayon.
-    fn fetch_all<'t>(&'t self, tasks: &rayon::Scope<'t>) {
+    fn fetch_all<'t>(&'t self, tasks: Tasks<'_, 't>) {
         while let Some(request) = self.queue.next() {
             match self.fetch(&request) {
-                Ok((opener, bytes)) => tasks.spawn(move |_| self.note(self.write(&request, &opener, bytes))),
+                Ok((opener, bytes)) => tasks.spawn(move || self.note(self.write(&request, &opener, bytes))),
                 Err(error) => {
                     let window = request.window();
                     let chunks = request.fetch().members.iter().map(|member| &window.chunks[*member]);

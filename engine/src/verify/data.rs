@@ -26,13 +26,14 @@ use super::walk::{Inspector, unreadable};
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
 use crate::observer::{Event, Phase, begin, tell};
+use crate::threads::{self, Condvar, scope, tasks};
 use repo_format::{
     Decoder, Entry, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page,
     verify_pack,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Packs that are being read or checked: eight of the default length.
 const BYTES_IN_FLIGHT: u64 = 256 << 20;
@@ -77,7 +78,7 @@ pub(super) fn check(
         packs: &packs,
         next: AtomicUsize::new(0),
         read_bytes: AtomicU64::new(0),
-        budget: Budget { free: Mutex::new(BYTES_IN_FLIGHT), freed: Condvar::new() },
+        budget: Budget { free: threads::Mutex::new(BYTES_IN_FLIGHT), freed: Condvar::new() },
         decoders: Mutex::default(),
         stopped: AtomicBool::new(false),
         failure: Mutex::default(),
@@ -156,8 +157,8 @@ impl Reading<'_, '_, '_, '_> {
             }
         };
         let keep = &keep;
-        rayon::in_place_scope(|tasks| {
-            std::thread::scope(|threads| {
+        tasks(|tasks| {
+            scope(|threads| {
                 for _ in 0..self.packs.len().min(READ_THREADS) {
                     threads.spawn(|| {
                         while !self.stopped.load(Ordering::Relaxed) && !is_full() {
@@ -165,7 +166,7 @@ impl Reading<'_, '_, '_, '_> {
                             let Some(&(name, state, len)) = self.packs.get(next) else { return };
                             let taken = self.budget.take(len, &self.stopped);
                             match self.read(name, state, len) {
-                                Ok(Read::Whole(bytes)) => tasks.spawn(move |_| {
+                                Ok(Read::Whole(bytes)) => tasks.spawn(move || {
                                     let _taken = taken;
                                     keep(name, self.verify(name, bytes));
                                 }),
@@ -367,7 +368,7 @@ impl Inspector for Compare<'_, '_, '_, '_> {
 
 /// Bytes that may be in memory; threads wait until there are enough.
 struct Budget {
-    free: Mutex<u64>,
+    free: threads::Mutex<u64>,
     freed: Condvar,
 }
 
@@ -375,7 +376,7 @@ impl Budget {
     /// Takes so many bytes, or all there are if that is more.
     fn take<'a>(&'a self, bytes: u64, stopped: &'a AtomicBool) -> Taken<'a> {
         let bytes = bytes.min(BYTES_IN_FLIGHT);
-        let free = lock(&self.free);
+        let free = threads::lock(&self.free);
         let mut free =
             self.freed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
         *free -= bytes;
@@ -396,7 +397,7 @@ impl Drop for Taken<'_> {
         if std::thread::panicking() {
             self.stopped.store(true, Ordering::Relaxed);
         }
-        *lock(&self.budget.free) += self.bytes;
+        *threads::lock(&self.budget.free) += self.bytes;
         self.budget.freed.notify_all();
     }
 }

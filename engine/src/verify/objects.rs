@@ -10,6 +10,7 @@ use crate::frames::lock;
 use crate::repository::{Repository, get_sealed, untried_slots};
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::{BlobInfo, StoreError};
+use crate::threads;
 use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{
     BlobKind, BlobName, Condemned, DecisionName, FormatError, GcResult, GenerationSeal, Index, Intent,
@@ -72,8 +73,8 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     let next = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
     let failure: Mutex<Option<EngineError>> = Mutex::default();
-    std::thread::scope(|threads| {
-        for _ in 0..blobs.len().min(READ_THREADS) {
+    threads::scope(|threads| {
+        for _ in 0..blobs.len().min(threads::waiting(READ_THREADS)) {
             threads.spawn(|| {
                 while !stopped.load(Ordering::Relaxed) {
                     let Some(info) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
