@@ -29,7 +29,9 @@ pub fn create(store: &dyn BlobStore) -> Result<Repository<'_>, EngineError> {
     // Guessing the password costs nothing: opening repositories is not what is measured.
     let kdf = KdfParams { memory_kib: 8, passes: 1, lanes: 1 };
     let slot = NewSlot { name: &name, label: "benchmark", password: PASSWORD, kdf, time: EPOCH };
-    Repository::create(store, Geometry::default(), &slot, &Entropy::new([0x5a; 32]))
+    let retention =
+        NewSlot { name: &SlotName::new("retention").expect("it keeps to the rules of names"), ..slot };
+    Repository::create(store, Geometry::default(), &slot, &retention, &Entropy::new([0x5a; 32]))
 }
 
 /// Opens a repository that [`create`] made.

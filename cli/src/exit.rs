@@ -139,7 +139,7 @@ mod tests {
     use keepstone_engine::store::StoreError;
     use keepstone_engine::store::azure::{Answer, PlaceError, ServiceError};
     use keepstone_engine::target::TargetError;
-    use repo_format::{BlobName, FormatError, SessionId, SlotName, check_tag};
+    use repo_format::{BlobName, FormatError, SessionId, SlotKind, SlotName, check_tag};
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -221,7 +221,10 @@ mod tests {
             EngineError::Damaged { name: BlobName::config(), source: FormatError::BadTag },
             EngineError::Damaged { name: index(), source: FormatError::BadTag },
             StoreError::NotFound { name: pack() }.into(),
-            EngineError::LastSlot { name: text("first") },
+            EngineError::LastSlot { name: text("first"), kind: SlotKind::Root },
+            EngineError::LastSlot { name: text("retention"), kind: SlotKind::Retention },
+            EngineError::WrongRetentionPassword { slots: 1, damaged: 1 },
+            EngineError::NoDataKey,
             EngineError::MapUnreadable { offset: 0, source: Box::new(damaged()) },
             unrestorable(damaged()),
             unrestorable(StoreError::NotFound { name: pack() }.into()),

@@ -17,7 +17,7 @@ use keepstone_engine::source::{ChangesError, ImageError};
 use keepstone_engine::store::StoreError;
 use keepstone_engine::store::azure::{CredentialError, ServiceError};
 use keepstone_engine::target::TargetError;
-use repo_format::{BlobKind, BlobName, PackKind};
+use repo_format::{BlobKind, BlobName, PackKind, SlotKind};
 use std::error::Error;
 use std::io;
 
@@ -103,7 +103,16 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::TooManySlots { .. } => {
             "move the key slots that nobody here made out of `keys/` in the repository; `keepstone key list` lists them"
         }
+        EngineError::WrongRetentionPassword { .. } => {
+            "give the password of a retention key slot; `keepstone key list` lists the slots with their kinds"
+        }
+        EngineError::LastSlot { kind: SlotKind::Retention, .. } => {
+            "add another slot first, with `keepstone key add --kind retention`"
+        }
         EngineError::LastSlot { .. } => "add another slot first, with `keepstone key add`",
+        EngineError::NoDataKey => {
+            "give the password of a root key slot; `keepstone key list` lists the slots with their kinds"
+        }
         EngineError::NoSuchSnapshot { .. } => "`keepstone snapshots` lists those that there are",
         EngineError::AmbiguousSnapshot { .. } => "give more digits of the id",
         EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",

@@ -7,18 +7,16 @@ use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use repo_format::{
-    BlobKind, BlobName, Child, Condemned as CondemnedList, Decision, GcResult, GenerationSeal, Location,
-    PREFIX_GC, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
+    BlobKind, BlobName, Child, Condemned as CondemnedList, Decision, FormatError, GcResult, GenerationSeal,
+    Lead, PREFIX_GC, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The condemned set C and the repack records, as seen by one listing.
 #[derive(Debug, Default)]
 pub(crate) struct Condemned {
     packs: BTreeSet<PackName>,
     records: Vec<Record>,
-    /// Where each moved entry went, of all records.
-    moved: HashMap<(PackName, u32), Location>,
 }
 
 /// A repack record that counts, as far as whole packs are concerned.
@@ -42,11 +40,7 @@ impl Condemned {
     }
 
     fn add(&mut self, record: RepackRecord) {
-        let mut leads: BTreeMap<PackName, BTreeSet<PackName>> = BTreeMap::new();
-        for ((old, offset), place) in moves(&record) {
-            leads.entry(old.clone()).or_default().insert(place.pack.name.clone());
-            self.moved.insert((old, offset), place);
-        }
+        let leads = leads(&record);
         let RepackRecord { session, applies_to, .. } = record;
         self.records.push(Record { session, applies_to, leads });
     }
@@ -65,28 +59,15 @@ impl Condemned {
         self.packs.contains(pack)
     }
 
-    /// Whether a pack is of a repack session whose COMMIT was read.
+    /// Whether a pack is of a repack session whose decision was read.
     pub(crate) fn is_of_repack(&self, pack: &PackName) -> bool {
         self.records.iter().any(|record| record.session == pack.session)
     }
 
-    /// Whether some of a pack's entries were moved. Then the others are not to be taken from it: maps name whole
-    /// packs, so a root with the record in its `via` could not say that it needs both the old pack and the new one.
+    /// Whether a record moves a pack. Then nothing is to be taken from it: maps name whole packs, so a root with the
+    /// record in its `via` could not say that it needs both the old pack and the new ones. Indexes list the new places.
     pub(crate) fn is_repacked(&self, pack: &PackName) -> bool {
         self.records.iter().any(|record| record.leads.contains_key(pack))
-    }
-
-    /// Where an entry is to be taken from, if a record that is known moved it, over all levels of moves.
-    pub(crate) fn newest_place(&self, location: &Location) -> Location {
-        let mut place = location;
-        // A record only leads to packs that are newer than itself; the bound guards against hostile ones.
-        for _ in 0..=self.records.len() {
-            match self.moved.get(&(place.pack.name.clone(), place.offset)) {
-                Some(next) if next.id == location.id && next.plain_len == location.plain_len => place = next,
-                _ => break,
-            }
-        }
-        place.clone()
     }
 
     /// The records that apply to a root (PROTOCOL 2).
@@ -130,8 +111,8 @@ fn condemned_packs(repository: &Repository<'_>) -> Result<BTreeSet<PackName>, En
         } else if generation.has_condemned {
             let name = BlobName::condemned(n);
             let bytes = get_sealed(repository.store(), &name)?;
-            let list = CondemnedList::open(repository.keys(), n, &bytes);
-            list.map_err(EngineError::damaged(&name))?.packs
+            let list = signed(CondemnedList::open(repository.keys(), n, &bytes));
+            list.map_err(EngineError::damaged(&name))?.map_or_else(Vec::new, |list| list.packs)
         } else {
             continue;
         };
@@ -145,11 +126,14 @@ fn result_or_seal(repository: &Repository<'_>, n: u32) -> Result<Vec<PackRef>, E
     let (keys, store) = (repository.keys(), repository.store());
     let name = BlobName::result(n);
     match get_sealed(store, &name) {
-        Ok(bytes) => Ok(GcResult::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?.delete),
+        Ok(bytes) => {
+            let result = signed(GcResult::open(keys, n, &bytes)).map_err(EngineError::damaged(&name))?;
+            Ok(result.map_or_else(Vec::new, |result| result.delete))
+        }
         Err(EngineError::Store(StoreError::NotFound { .. })) => {
             let name = BlobName::generation_seal(n);
             let bytes = get_sealed(store, &name)?;
-            GenerationSeal::open(keys, n, &bytes).map_err(EngineError::damaged(&name))?;
+            signed(GenerationSeal::open(keys, n, &bytes)).map_err(EngineError::damaged(&name))?;
             Ok(Vec::new())
         }
         Err(error) => Err(error),
@@ -163,29 +147,32 @@ fn committed_records(repository: &Repository<'_>) -> Result<Vec<RepackRecord>, E
             continue;
         }
         let bytes = get_sealed(repository.store(), &info.name)?;
-        let record = RepackRecord::open(repository.keys(), &info.name, &bytes)
+        let record = signed(RepackRecord::open(repository.keys(), &info.name, &bytes))
             .map_err(EngineError::damaged(&info.name))?;
-        if let Some(Decision::Commit(_)) = snapshots::read(repository, &record.decision)? {
+        if let Some(record) = record
+            && let Some(Decision::Repack(_)) = snapshots::read(repository, &record.decision)?
+        {
             records.push(record);
         }
     }
     Ok(records)
 }
 
-fn moves(record: &RepackRecord) -> impl Iterator<Item = ((PackName, u32), Location)> + '_ {
-    record.moves.iter().filter_map(|entry| {
-        let old = record.packs.get(entry.old_pack as usize)?;
-        let new = record.packs.get(entry.new_pack as usize)?;
-        let location = Location {
-            pack: new.clone(),
-            codec: entry.codec,
-            offset: entry.new_offset,
-            stored_len: entry.new_stored_len,
-            plain_len: entry.plain_len,
-            id: entry.id,
-        };
-        Some(((old.name.clone(), entry.old_offset), location))
-    })
+/// An object that the retention did not sign is as if it were not there: anybody who backs up can make one.
+fn signed<T>(opened: Result<T, FormatError>) -> Result<Option<T>, FormatError> {
+    match opened {
+        Err(FormatError::BadSignature) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn leads(record: &RepackRecord) -> BTreeMap<PackName, BTreeSet<PackName>> {
+    let name = |number: u32| record.packs.get(number as usize).map(|pack| pack.name.clone());
+    let lead = |lead: &Lead| {
+        let new = lead.new.iter().filter_map(|number| name(*number)).collect();
+        Some((name(lead.old)?, new))
+    };
+    record.leads.iter().filter_map(lead).collect()
 }
 
 /// The packs that a name leads to through records, and the sessions of the records that it passes.

@@ -3,7 +3,7 @@
 use crate::index::IndexError;
 use crate::restore::JournalError;
 use crate::store::StoreError;
-use repo_format::{BlobName, FormatError, SessionId};
+use repo_format::{BlobName, FormatError, SessionId, SlotKind};
 use std::io;
 use std::sync::Arc;
 
@@ -69,12 +69,25 @@ pub enum EngineError {
         /// One of the other parts.
         found: BlobName,
     },
-    /// The last key slot cannot be removed.
-    #[error("key slot {name} is the only one; without it nothing could be read again")]
+    /// No retention slot opens with the password.
+    #[error("the password opens no retention key slot; {slots} {} tried{}", were(*slots), and_damaged(*damaged))]
+    WrongRetentionPassword {
+        /// Slots that were tried.
+        slots: usize,
+        /// Slots, of whatever kind, that could not be tried.
+        damaged: usize,
+    },
+    /// The last key slot that gives the root key or the retention key cannot be removed.
+    #[error("key slot {name} is the only {} slot; without it nothing could be {} again", kind.as_str(), use_of(*kind))]
     LastSlot {
         /// The slot.
         name: String,
+        /// What it gives that no other does.
+        kind: SlotKind,
     },
+    /// The repository was opened with an inventory slot, which does not reach what is inside disks.
+    #[error("this needs the data key, and the password opens an inventory key slot, which does not give it")]
+    NoDataKey,
     /// A name that a caller gave is not allowed.
     #[error("{what} {name:?} is not allowed")]
     BadName {
@@ -255,9 +268,12 @@ impl EngineError {
         }
     }
 
-    /// Says that `name` is damaged, for `map_err`.
+    /// Says that `name` is damaged, for `map_err`; or that a key is missing that reading it takes.
     pub(crate) fn damaged(name: &BlobName) -> impl Fn(FormatError) -> Self + '_ {
-        move |source| Self::Damaged { name: name.clone(), source }
+        move |source| match source {
+            FormatError::NoDataKey => Self::NoDataKey,
+            source => Self::Damaged { name: name.clone(), source },
+        }
     }
 
     /// The same error again if it tells that something stored is damaged or missing, and not of a store that fails.
@@ -294,6 +310,14 @@ fn and_damaged(slots: usize) -> String {
         return String::new();
     }
     format!(", and {slots} {} damaged or of another repository", if slots == 1 { "is" } else { "are" })
+}
+
+fn use_of(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::Root => "read",
+        SlotKind::Retention => "forgotten or pruned",
+        SlotKind::Inventory => "listed",
+    }
 }
 
 fn were(count: usize) -> &'static str {

@@ -107,7 +107,7 @@ struct Listable {
 }
 
 /// Lists in new indexes the data packs that no readable index lists: those of sessions that were committed or
-/// forgotten, and of sessions of this writer that were aborted (SPEC W-5). Does nothing if there are none.
+/// forgotten, of repacks, and of sessions of this writer that were aborted (SPEC W-5). Does nothing if there are none.
 ///
 /// # Errors
 /// A failing store, [`EngineError::Cancelled`], or a damaged generation or repack record: without it nobody knows what
@@ -169,8 +169,8 @@ fn listable(
     }
     for info in repository.list(repo_format::PREFIX_DECISIONS)? {
         if let Some(BlobKind::Decision(decision)) = info.name.kind()
-            && decision.writer == *writer
-            && found.aborted.contains(&decision.session)
+            && (found.repacked.contains(&decision.session)
+                || decision.writer == *writer && found.aborted.contains(&decision.session))
         {
             sessions.insert(decision.session, Listable { decision, is_snapshot: false });
         }

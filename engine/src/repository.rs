@@ -9,9 +9,9 @@ use repo_format::limits::{
     CONFIG_LEN_MAX, KEY_SLOTS_MAX, SEAL_HEADER_LEN, SEALED_PLAIN_LEN_MAX, SLOT_LEN_MAX,
 };
 use repo_format::{
-    BlobKind, BlobName, Config, FormatError, Geometry, KdfParams, Keys, PREFIX_DATA, PREFIX_DECISIONS,
-    PREFIX_INDEX, PREFIX_INTENTS, PREFIX_KEYS, PREFIX_MAP, RepositoryId, RootKey, Slot, SlotInfo, SlotName,
-    TAG_LEN, UncheckedConfig, seal_slot,
+    BlobKind, BlobName, Config, DataKeys, FormatError, Geometry, KdfParams, Keys, PREFIX_DATA,
+    PREFIX_DECISIONS, PREFIX_INDEX, PREFIX_INTENTS, PREFIX_KEYS, PREFIX_MAP, RepositoryId, RetentionKey,
+    RootKey, Slot, SlotInfo, SlotKey, SlotKind, SlotName, TAG_LEN, UncheckedConfig, seal_slot,
 };
 
 /// The longest blob that is a sealed object.
@@ -43,7 +43,8 @@ pub struct NewSlot<'a> {
 }
 
 impl<'s> Repository<'s> {
-    /// Creates a repository with one key slot in an empty store.
+    /// Creates a repository in an empty store, with two key slots: `slot` gives the root key, `retention` the key that
+    /// forgets and prunes.
     ///
     /// The config comes last: until it is there, nothing is a repository.
     ///
@@ -53,6 +54,7 @@ impl<'s> Repository<'s> {
         store: &'s dyn BlobStore,
         geometry: Geometry,
         slot: &NewSlot<'_>,
+        retention: &NewSlot<'_>,
         entropy: &Entropy,
     ) -> Result<Self, EngineError> {
         let name = BlobName::config();
@@ -65,24 +67,33 @@ impl<'s> Repository<'s> {
         }
         let repository = RepositoryId(entropy.draw16("repository id", 0));
         let root = RootKey::new(entropy.draw("root key", 0));
-        let keys = Keys::from_root(&root, repository);
-        // A slot of that name without a config is what an interrupted creation left; it belongs to no repository.
-        let free = free_slot_name(store, slot.name)?;
-        put_slot(store, repository, &root, &NewSlot { name: &free, ..*slot }, entropy)?;
-        let config =
-            Config { repository, created: slot.time, geometry, data_public_key: keys.data_public_key() };
+        let retention_key = RetentionKey::new(entropy.draw("retention key", 0));
+        let keys = Keys::from_root(&root, repository, retention_key.public());
+        for (key, slot) in [(SlotKey::Root(root), slot), (SlotKey::Retention(retention_key), retention)] {
+            // A slot of that name without a config is what an interrupted creation left; it is no repository's.
+            let free = free_slot_name(store, slot.name)?;
+            put_slot(store, repository, &key, &NewSlot { name: &free, ..*slot }, entropy)?;
+        }
+        let config = Config {
+            repository,
+            created: slot.time,
+            geometry,
+            data_public_key: keys.data_public_key(),
+            retention_public_key: keys.retention_public(),
+        };
         match store.put_new(&name, &config.encode(&keys))? {
             Put::Created | Put::Identical => Ok(Self { store, config, keys }),
             Put::Different => Err(EngineError::AlreadyARepository),
         }
     }
 
-    /// Opens a repository with a password.
+    /// Opens a repository with a password: of a root slot or, if it opens none of these, of an inventory slot. What is
+    /// inside disks is then out of reach ([`Keys::can_read_data`]).
     ///
     /// # Errors
     /// [`EngineError::NotARepository`], [`EngineError::WrongPassword`], a damaged config, or a failing store.
     pub fn open(store: &'s dyn BlobStore, password: &[u8]) -> Result<Self, EngineError> {
-        let Unlocked { config, keys, .. } = unlock(store, password)?;
+        let Unlocked { config, keys, .. } = unlock(store, password, &[SlotKind::Root, SlotKind::Inventory])?;
         Ok(Self { store, config, keys })
     }
 
@@ -104,6 +115,14 @@ impl<'s> Repository<'s> {
         &self.keys
     }
 
+    /// The keys that reading and writing what is inside disks takes.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDataKey`] if an inventory slot opened the repository.
+    pub fn data_keys(&self) -> Result<&DataKeys, EngineError> {
+        self.keys.data().map_err(|_| EngineError::NoDataKey)
+    }
+
     /// All blobs under a prefix.
     ///
     /// # Errors
@@ -121,18 +140,40 @@ impl<'s> Repository<'s> {
     }
 }
 
-/// Adds a key slot to the repository in `store`, which `password` opens.
+/// Adds a key slot to the repository in `store`. `password` opens a slot that gives the key now: a retention slot if it
+/// is to be one, else a root slot.
 ///
 /// # Errors
-/// As [`Repository::open`]; a slot of that name that exists.
+/// As [`Repository::open`]; [`EngineError::WrongRetentionPassword`]; a slot of that name that exists.
 pub fn add_slot(
     store: &dyn BlobStore,
     password: &[u8],
+    kind: SlotKind,
     slot: &NewSlot<'_>,
     entropy: &Entropy,
 ) -> Result<(), EngineError> {
-    let Unlocked { config, root, .. } = unlock(store, password)?;
-    put_slot(store, config.repository, &root, slot, entropy)
+    let (repository, key) = match kind {
+        SlotKind::Retention => {
+            let unchecked = unchecked_config(store)?;
+            let (repository, public) = (unchecked.repository(), unchecked.public_keys().retention);
+            (repository, SlotKey::Retention(open_retention(store, repository, public, password)?))
+        }
+        SlotKind::Root | SlotKind::Inventory => {
+            let Unlocked { config, keys, key } = unlock(store, password, &[SlotKind::Root])?;
+            let inventory = SlotKey::Inventory(keys.inventory_key());
+            (config.repository, if kind == SlotKind::Root { key } else { inventory })
+        }
+    };
+    put_slot(store, repository, &key, slot, entropy)
+}
+
+/// Opens the retention key of a repository with the password of a retention slot.
+///
+/// # Errors
+/// [`EngineError::WrongRetentionPassword`], slots that give another key than the config's, or a failing store.
+pub fn unlock_retention(repository: &Repository<'_>, password: &[u8]) -> Result<RetentionKey, EngineError> {
+    let Config { repository: id, retention_public_key, .. } = repository.config;
+    open_retention(repository.store, id, retention_public_key, password)
 }
 
 /// The key slots of a repository.
@@ -162,7 +203,7 @@ pub(crate) fn untried_slots(repository: &Repository<'_>) -> Result<Vec<BlobName>
     Ok(load_slots(repository.store, repository.config.repository)?.untried)
 }
 
-/// Removes a key slot, or what is in its place, but not the last one that a password may open.
+/// Removes a key slot, or what is in its place, but not the last root slot nor the last retention slot.
 ///
 /// # Errors
 /// [`EngineError::LastSlot`], a slot that does not exist, or a failing store.
@@ -171,8 +212,12 @@ pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineE
     if exists(store, &blob)?.is_none() {
         return Err(StoreError::NotFound { name: blob }.into());
     }
-    if slots(store)?.slots.iter().all(|info| info.name == *name) {
-        return Err(EngineError::LastSlot { name: name.as_str().to_owned() });
+    let (removed, left): (Vec<_>, Vec<_>) =
+        slots(store)?.slots.into_iter().partition(|info| info.name == *name);
+    // What cannot be read may be a root slot that can still be put right.
+    let kind = removed.first().map_or(SlotKind::Root, |info| info.kind);
+    if kind != SlotKind::Inventory && left.iter().all(|info| info.kind != kind) {
+        return Err(EngineError::LastSlot { name: name.as_str().to_owned(), kind });
     }
     Ok(store.delete(&blob)?)
 }
@@ -180,7 +225,7 @@ pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineE
 fn put_slot(
     store: &dyn BlobStore,
     repository: RepositoryId,
-    root: &RootKey,
+    key: &SlotKey,
     slot: &NewSlot<'_>,
     entropy: &Entropy,
 ) -> Result<(), EngineError> {
@@ -188,12 +233,13 @@ fn put_slot(
     let info = SlotInfo {
         name: slot.name.clone(),
         repository,
+        kind: key.kind(),
         label: slot.label.to_owned(),
         created: slot.time,
         kdf: slot.kdf,
-        salt: entropy.draw("key slot salt", 0),
+        salt: entropy.draw("key slot salt", key.kind() as u64),
     };
-    let bytes = seal_slot(&info, slot.password, root).map_err(EngineError::damaged(&blob))?;
+    let bytes = seal_slot(&info, slot.password, key).map_err(EngineError::damaged(&blob))?;
     match store.put_new(&blob, &bytes)? {
         Put::Created | Put::Identical => Ok(()),
         Put::Different => Err(EngineError::Twin { name: blob }),
@@ -213,41 +259,93 @@ fn free_slot_name(store: &dyn BlobStore, name: &SlotName) -> Result<SlotName, En
 struct Unlocked {
     config: Config,
     keys: Keys,
-    root: RootKey,
+    /// What the slot gave.
+    key: SlotKey,
 }
 
-/// Opens a repository with the first key slot that the password opens and whose root key is the config's.
+/// Opens a repository with the first key slot of these kinds, in their order, that the password opens and whose key is
+/// the config's.
 ///
 /// A slot is not bound to a root key, and AES-GCM not to one key: it may open with another root key, if somebody made it
 /// so. What tells is the config's MAC; a slot that does not fit it must not lock out the others.
-fn unlock(store: &dyn BlobStore, password: &[u8]) -> Result<Unlocked, EngineError> {
+fn unlock(store: &dyn BlobStore, password: &[u8], kinds: &[SlotKind]) -> Result<Unlocked, EngineError> {
     let unchecked = unchecked_config(store)?;
-    let repository = unchecked.repository();
-    let Loaded { mut slots, unreadable, untried } = load_slots(store, repository)?;
-    // The cheapest first: a planted slot then costs no more time than the one that is looked for.
-    slots.sort_by_key(|slot| slot.info().kdf.work());
-    let mut failed = None;
-    for slot in &slots {
-        let root = match slot.open(password) {
-            Ok(root) => root,
-            Err(FormatError::BadTag) => continue,
-            Err(source) => {
-                failed.get_or_insert((BlobName::key_slot(&slot.info().name), source));
-                continue;
-            }
+    let (repository, public) = (unchecked.repository(), unchecked.public_keys());
+    let tried = TriedSlots::of(load_slots(store, repository)?, kinds);
+    let take = |key: SlotKey| {
+        let keys = match &key {
+            SlotKey::Root(root) => Keys::from_root(root, repository, public.retention),
+            SlotKey::Inventory(inventory) => Keys::from_inventory(inventory, repository, public),
+            SlotKey::Retention(_) => return Err((None, FormatError::BadTag)),
         };
-        let keys = Keys::from_root(&root, repository);
         match unchecked.clone().check(&keys) {
-            Ok(config) => return Ok(Unlocked { config, keys, root }),
-            Err(source) => drop(failed.get_or_insert((BlobName::config(), source))),
+            Ok(config) => Ok(Unlocked { config, keys, key }),
+            Err(source) => Err((Some(BlobName::config()), source)),
         }
+    };
+    tried.open(password, take, |slots, damaged| EngineError::WrongPassword { slots, damaged })
+}
+
+/// Opens the first retention slot whose key is the one that the config tells the public half of.
+fn open_retention(
+    store: &dyn BlobStore,
+    repository: RepositoryId,
+    public: [u8; 32],
+    password: &[u8],
+) -> Result<RetentionKey, EngineError> {
+    let tried = TriedSlots::of(load_slots(store, repository)?, &[SlotKind::Retention]);
+    let take = |key: SlotKey| match key {
+        SlotKey::Retention(key) if key.public() == public => Ok(key),
+        _ => Err((None, FormatError::BadValue("the key in the slot is not the retention key of the config"))),
+    };
+    tried.open(password, take, |slots, damaged| EngineError::WrongRetentionPassword { slots, damaged })
+}
+
+/// The slots that a password is tried on.
+struct TriedSlots {
+    slots: Vec<Slot>,
+    damaged: usize,
+    untried: usize,
+}
+
+impl TriedSlots {
+    fn of(loaded: Loaded, kinds: &[SlotKind]) -> Self {
+        let rank = |slot: &Slot| kinds.iter().position(|kind| *kind == slot.info().kind);
+        let mut slots: Vec<Slot> = loaded.slots.into_iter().filter(|slot| rank(slot).is_some()).collect();
+        // The cheapest first: a planted slot then costs no more time than the one that is looked for.
+        slots.sort_by_key(|slot| (rank(slot), slot.info().kdf.work()));
+        Self { slots, damaged: loaded.unreadable.len(), untried: loaded.untried.len() }
     }
-    if let Some((name, source)) = failed {
-        Err(EngineError::Damaged { name, source })
-    } else if untried.is_empty() {
-        Err(EngineError::WrongPassword { slots: slots.len(), damaged: unreadable.len() })
-    } else {
-        Err(EngineError::TooManySlots { tried: slots.len(), untried: untried.len() })
+
+    /// Hands the keys that the password opens to `take` until it takes one. What it finds wrong is the slot's, or of the
+    /// blob that it names.
+    fn open<T>(
+        &self,
+        password: &[u8],
+        take: impl Fn(SlotKey) -> Result<T, (Option<BlobName>, FormatError)>,
+        wrong_password: impl Fn(usize, usize) -> EngineError,
+    ) -> Result<T, EngineError> {
+        let mut failed = None;
+        for slot in &self.slots {
+            let opened = match slot.open(password) {
+                Err(FormatError::BadTag) => continue,
+                opened => opened.map_err(|source| (None, source)),
+            };
+            match opened.and_then(&take) {
+                Ok(taken) => return Ok(taken),
+                Err((name, source)) => {
+                    let name = name.unwrap_or_else(|| BlobName::key_slot(&slot.info().name));
+                    failed.get_or_insert((name, source));
+                }
+            }
+        }
+        if let Some((name, source)) = failed {
+            Err(EngineError::Damaged { name, source })
+        } else if self.untried == 0 {
+            Err(wrong_password(self.slots.len(), self.damaged))
+        } else {
+            Err(EngineError::TooManySlots { tried: self.slots.len(), untried: self.untried })
+        }
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Snapshots {
     pub forgotten: BTreeSet<SessionId>,
     /// Sessions that were aborted.
     pub aborted: BTreeSet<SessionId>,
+    /// Sessions that repacked.
+    pub repacked: BTreeSet<SessionId>,
 }
 
 /// What a user calls a snapshot by.
@@ -166,6 +168,7 @@ pub fn each(
                 match decision {
                     Ok(Some(Decision::Commit(commit))) => found.push(Snapshot { name, commit: *commit }),
                     Ok(Some(Decision::Abort(_))) => drop(result.aborted.insert(name.session)),
+                    Ok(Some(Decision::Repack(_))) => drop(result.repacked.insert(name.session)),
                     // Removed between the listing and the reading: it had a tombstone.
                     Ok(None) => {}
                     Err(error) => result.unreadable.push((name.blob(), error)),

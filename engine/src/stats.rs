@@ -229,7 +229,9 @@ impl BlobStats {
                 BlobKind::Condemned(_)
                 | BlobKind::GcResult(_)
                 | BlobKind::GenerationSeal(_)
-                | BlobKind::Repack(_),
+                | BlobKind::Repack(_)
+                | BlobKind::Pin { .. }
+                | BlobKind::Canary,
             ) => &mut self.prune_records,
             None => &mut self.unknown,
         }

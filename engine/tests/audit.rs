@@ -21,7 +21,9 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use world::{NOW, create, latest, memory_index, mixed, noise, restored, small_geometry, undamaged};
+use world::{
+    NOW, create, latest, memory_index, mixed, noise, restored, retention_key, small_geometry, undamaged,
+};
 
 const REGION: u64 = 64 << 10;
 const ALL: Audit = Audit::Share { ppm: 1_000_000, seed: None };
@@ -585,8 +587,12 @@ fn what_is_read_again_because_its_packs_are_condemned_is_audited_all_the_same() 
     let mut disk = Tracked::new(noise(1, 20 * REGION as usize));
     let repository = backed_up(&store, &disk);
     let packs = packs_of(&latest(&repository, "vm"), &repository);
-    let (name, bytes) =
-        Condemned { packs: packs.into_iter().step_by(2).collect() }.seal(repository.keys(), 0, [7; 32]);
+    let (name, bytes) = Condemned { packs: packs.into_iter().step_by(2).collect() }.seal(
+        repository.keys(),
+        &retention_key(&repository),
+        0,
+        [7; 32],
+    );
     repository.store().put_new(&name, &bytes).unwrap();
     let wrong = [1, 4, 5, 12, 19];
     for region in wrong {

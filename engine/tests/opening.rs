@@ -6,7 +6,7 @@ use keepstone_engine::repository::{NewSlot, add_slot, slots};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::{BlobStore, MemoryStore, RecordingStore};
 use keepstone_engine::{EngineError, Entropy, Repository};
-use repo_format::{BlobName, FormatError, RootKey, SlotInfo, SlotName, seal_slot};
+use repo_format::{BlobName, FormatError, RootKey, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot};
 use world::{
     NOW, PASSWORD, back_up, cheap_kdf, create, create_from_seed, memory_index, open, small_geometry,
     try_create,
@@ -58,7 +58,8 @@ fn with_other_slots(count: u8) -> MemoryStore {
     for number in 0..count {
         let name = SlotName::new(&format!("a{number:03}")).expect("a slot name");
         let slot = NewSlot { name: &name, label: "", password: b"other", kdf: cheap_kdf(), time: NOW };
-        add_slot(&store, PASSWORD, &slot, &Entropy::new([number; 32])).expect("the name is free");
+        add_slot(&store, PASSWORD, SlotKind::Root, &slot, &Entropy::new([number; 32]))
+            .expect("the name is free");
     }
     store
 }
@@ -84,7 +85,7 @@ fn the_65th_key_slot_is_not_tried_and_opening_says_so() {
     let store = with_other_slots(63);
     let name = SlotName::new("a064").unwrap();
     let slot = NewSlot { name: &name, label: "", password: b"other", kdf: cheap_kdf(), time: NOW };
-    add_slot(&store, PASSWORD, &slot, &Entropy::new([64; 32])).unwrap();
+    add_slot(&store, PASSWORD, SlotKind::Root, &slot, &Entropy::new([64; 32])).unwrap();
     let opened = Repository::open(&store, PASSWORD);
     assert!(matches!(opened, Err(EngineError::TooManySlots { tried: 64, untried: 1 })));
     assert_eq!(slots(&store).unwrap().untried, [BlobName::parse("keys/first").unwrap()]);
@@ -96,8 +97,16 @@ fn a_key_slot_of_another_root_key_locks_out_no_other_and_opens_nothing_alone() {
     let store = MemoryStore::new();
     let repository = create(&store, small_geometry()).config().repository;
     let (name, label) = (SlotName::new("a").unwrap(), String::new());
-    let info = SlotInfo { name, repository, label, created: NOW, kdf: cheap_kdf(), salt: [4; 32] };
-    let planted = seal_slot(&info, PASSWORD, &RootKey::new([3; 32])).unwrap();
+    let info = SlotInfo {
+        name,
+        repository,
+        kind: SlotKind::Root,
+        label,
+        created: NOW,
+        kdf: cheap_kdf(),
+        salt: [4; 32],
+    };
+    let planted = seal_slot(&info, PASSWORD, &SlotKey::Root(RootKey::new([3; 32]))).unwrap();
     store.put_new(&BlobName::key_slot(&info.name), &planted).unwrap();
     open(&store);
     store.delete(&BlobName::parse("keys/first").unwrap()).unwrap();

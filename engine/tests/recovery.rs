@@ -5,7 +5,7 @@
 mod world;
 
 use keepstone_engine::store::{BlobStore, MemoryStore};
-use repo_format::{BlobName, ChunkerName, RootKey, SlotInfo, SlotName, seal_slot};
+use repo_format::{BlobName, ChunkerName, RootKey, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -82,8 +82,16 @@ fn the_second_reader_passes_over_key_slots_that_are_of_no_use() {
     let (store, _) = golden::repository();
     let (name, label) = (SlotName::new("a").unwrap(), String::new());
     let repository = open(&store).config().repository;
-    let info = SlotInfo { name, repository, label, created: NOW, kdf: cheap_kdf(), salt: [4; 32] };
-    let of_another_root_key = seal_slot(&info, PASSWORD, &RootKey::new([3; 32])).unwrap();
+    let info = SlotInfo {
+        name,
+        repository,
+        kind: SlotKind::Root,
+        label,
+        created: NOW,
+        kdf: cheap_kdf(),
+        salt: [4; 32],
+    };
+    let of_another_root_key = seal_slot(&info, PASSWORD, &SlotKey::Root(RootKey::new([3; 32]))).unwrap();
     let newer = br#"{"keepstone": "key", "format": 1, "what": {}}"#.to_vec();
     for (name, bytes) in [("0", newer), ("1", b"{".to_vec()), ("a", of_another_root_key)] {
         store.put_new(&BlobName::parse(&format!("keys/{name}")).unwrap(), &bytes).unwrap();

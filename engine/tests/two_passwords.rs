@@ -5,14 +5,15 @@ mod world;
 
 use keepstone_engine::store::{BlobStore, MemoryStore};
 use keepstone_engine::{EngineError, Repository};
-use repo_format::{BlobName, FormatError, RootKey, Slot, SlotInfo, SlotName, seal_slot};
+use repo_format::{BlobName, FormatError, RootKey, Slot, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot};
 use world::{NOW, PASSWORD, cheap_kdf, create, open, small_geometry};
 
 const OTHER: &[u8] = b"another password";
 
 /// Ciphertext and tag of the slot that holds `root`.
 fn sealed(info: &SlotInfo, password: &[u8], root: [u8; 32]) -> ([u8; 32], u128) {
-    let text = String::from_utf8(seal_slot(info, password, &RootKey::new(root)).unwrap()).unwrap();
+    let text =
+        String::from_utf8(seal_slot(info, password, &SlotKey::Root(RootKey::new(root))).unwrap()).unwrap();
     let (_, hex) = text.split_once("\"sealed\": \"").unwrap();
     let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
     let tag = std::array::from_fn(|at| byte(32 + at));
@@ -78,11 +79,19 @@ fn a_key_slot_that_opens_by_two_passwords_lets_nobody_in_and_locks_nobody_out() 
     let store = MemoryStore::new();
     let repository = create(&store, small_geometry()).config().repository;
     let (name, label) = (SlotName::new("a").unwrap(), String::new());
-    let info = SlotInfo { name, repository, label, created: NOW, kdf: cheap_kdf(), salt: [4; 32] };
+    let info = SlotInfo {
+        name,
+        repository,
+        kind: SlotKind::Root,
+        label,
+        created: NOW,
+        kdf: cheap_kdf(),
+        salt: [4; 32],
+    };
     let (one, other) = (Tags::new(&info, PASSWORD), Tags::new(&info, OTHER));
     let ciphertext = colliding(&one, &other);
     let roots = [one.root(ciphertext), other.root(ciphertext)];
-    let blob = seal_slot(&info, PASSWORD, &RootKey::new(roots[0])).unwrap();
+    let blob = seal_slot(&info, PASSWORD, &SlotKey::Root(RootKey::new(roots[0]))).unwrap();
     let slot = Slot::parse(&info.name, &blob).unwrap();
     assert!([PASSWORD, OTHER].iter().all(|password| slot.open(password).is_ok()));
     assert_ne!(roots[0], roots[1]);

@@ -15,6 +15,11 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
+    /// What was not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], FormatError> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(FormatError::Truncated)?;
         self.rest = rest;

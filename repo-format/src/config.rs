@@ -7,7 +7,7 @@ use crate::error::FormatError;
 use crate::geometry::{ChunkerName, ChunkerParams, Geometry};
 use crate::ids::RepositoryId;
 use crate::json::{Hex, Object, parse_object, render_object};
-use crate::keys::{Keys, equal_in_constant_time};
+use crate::keys::{Keys, PublicKeys, equal_in_constant_time};
 use crate::limits::CONFIG_LEN_MAX;
 
 const KEEPSTONE: &str = "repository";
@@ -23,6 +23,8 @@ pub struct Config {
     pub geometry: Geometry,
     /// The X25519 key that session keys are sealed to.
     pub data_public_key: [u8; 32],
+    /// The Ed25519 key that signatures of the retention are checked with.
+    pub retention_public_key: [u8; 32],
 }
 
 impl Config {
@@ -35,6 +37,11 @@ impl Config {
         self.geometry.check().expect("a config that is written is valid");
         assert_eq!(self.repository, keys.repository(), "the keys must be the repository's");
         assert_eq!(self.data_public_key, keys.data_public_key(), "the public key must be the repository's");
+        assert_eq!(
+            self.retention_public_key,
+            keys.retention_public(),
+            "the public key must be the repository's"
+        );
         let Geometry { chunker, region_len, cell_len, pack_len } = self.geometry;
         let ChunkerParams { name, min, average, max } = chunker;
         render_object(&ConfigJson {
@@ -47,6 +54,7 @@ impl Config {
             cell_len,
             pack_len,
             data_public_key: Hex(self.data_public_key),
+            retention_public_key: Hex(self.retention_public_key),
             mac: Hex(*keys.config_mac(&self.mac_body()).as_bytes()),
         })
     }
@@ -58,6 +66,7 @@ impl Config {
         writer.put(b"keepstone config").u32(0).put(&self.repository.0).u64(self.created);
         writer.str8(chunker.name.as_str()).u32(chunker.min).u32(chunker.average).u32(chunker.max);
         writer.u32(region_len).u32(cell_len).u32(pack_len).put(&self.data_public_key);
+        writer.put(&self.retention_public_key);
         writer.finish()
     }
 }
@@ -86,6 +95,7 @@ impl UncheckedConfig {
             created: json.created,
             geometry,
             data_public_key: json.data_public_key.0,
+            retention_public_key: json.retention_public_key.0,
         };
         Ok(Self { config, mac: json.mac.0 })
     }
@@ -102,10 +112,16 @@ impl UncheckedConfig {
         &self.config.geometry
     }
 
+    /// Returns the public keys that the config claims to be the repository's; its check shows whether they are.
+    #[must_use]
+    pub fn public_keys(&self) -> PublicKeys {
+        PublicKeys { data: self.config.data_public_key, retention: self.config.retention_public_key }
+    }
+
     /// Checks the config against the repository's keys.
     ///
     /// # Errors
-    /// [`FormatError::MacMismatch`]; a data public key that is not that of the keys (KEY-2).
+    /// [`FormatError::MacMismatch`]; public keys that are not those of the keys (KEY-2).
     pub fn check(self, keys: &Keys) -> Result<Config, FormatError> {
         let expected = keys.config_mac(&self.config.mac_body());
         if self.config.repository != keys.repository()
@@ -115,6 +131,9 @@ impl UncheckedConfig {
         }
         if self.config.data_public_key != keys.data_public_key() {
             return Err(FormatError::BadValue("the data public key is not that of the root key"));
+        }
+        if self.config.retention_public_key != keys.retention_public() {
+            return Err(FormatError::BadValue("the retention public key is not that of the keys"));
         }
         Ok(self.config)
     }
@@ -132,6 +151,7 @@ struct ConfigJson {
     cell_len: u32,
     pack_len: u32,
     data_public_key: Hex<32>,
+    retention_public_key: Hex<32>,
     mac: Hex<32>,
 }
 

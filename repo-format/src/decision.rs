@@ -6,11 +6,13 @@ use crate::frame::{Codec, FrameKind, Location, PackRef, check_limit};
 use crate::ids::{SessionId, check_disk_key, check_tag, check_vm_name};
 use crate::keys::Keys;
 use crate::limits::{DISK_SIZE_MAX, DISKS_MAX, PROPERTIES_MAX, TAGS_MAX};
-use crate::name::{DecisionName, PackKind, PackName};
+use crate::name::{BlobName, DecisionName, PackKind, PackName};
+use crate::retention::{RetentionKey, check_signature, seal_signed};
 use crate::seal::{SealedKind, open, seal};
 
 const COMMIT: u8 = 1;
 const ABORT: u8 = 2;
+const REPACK: u8 = 3;
 /// The codec of a root node that is not there.
 const NO_MAP: u8 = 0;
 const TAG_LEN_MIN: usize = 1 + 1;
@@ -24,6 +26,19 @@ pub enum Decision {
     Commit(Box<Commit>),
     /// It made none.
     Abort(Abort),
+    /// It repacked: it made no snapshot, and its packs and its repack record count.
+    Repack(Repacked),
+}
+
+/// The end of a repack session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repacked {
+    /// The session.
+    pub session: SessionId,
+    /// When it began.
+    pub time: u64,
+    /// The program that repacked, with its version: at most 255 bytes.
+    pub program: String,
 }
 
 /// The end of a session that made no snapshot.
@@ -129,6 +144,7 @@ impl Decision {
         match self {
             Self::Commit(commit) => commit.session,
             Self::Abort(abort) => abort.session,
+            Self::Repack(repacked) => repacked.session,
         }
     }
 
@@ -139,11 +155,13 @@ impl Decision {
     pub fn check(&self) -> Result<(), FormatError> {
         match self {
             Self::Commit(commit) => commit.check(),
-            Self::Abort(abort) => check_limit("program length", abort.program.len() as u64, 255),
+            Self::Abort(Abort { program, .. }) | Self::Repack(Repacked { program, .. }) => {
+                check_limit("program length", program.len() as u64, 255)
+            }
         }
     }
 
-    /// Encodes the plaintext of the decision.
+    /// Encodes the content of the decision: its plaintext, but for the signature of a pruner's ABORT.
     ///
     /// # Panics
     /// If [`Decision::check`] finds something wrong.
@@ -160,44 +178,68 @@ impl Decision {
                 writer.u8(ABORT).put(&abort.session.0).u64(abort.time).str8(&abort.program);
                 writer.u8(abort.by as u8);
             }
+            Self::Repack(Repacked { session, time, program }) => {
+                writer.u8(REPACK).put(&session.0).u64(*time).str8(program);
+            }
         }
         writer.finish()
     }
 
-    /// Parses the plaintext of a decision.
+    /// Parses the content of a decision: its plaintext, but for the signature of a pruner's ABORT.
     ///
     /// # Errors
     /// Bytes that break SPEC 10.2.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let decision = parse_all(bytes, |reader| {
-            let verdict = reader.u8()?;
-            let (session, time, program) = (reader.session()?, reader.u64()?, reader.str8()?.to_owned());
-            match verdict {
-                COMMIT => Ok(Self::Commit(Box::new(read_commit(reader, session, time, program)?))),
-                ABORT => Ok(Self::Abort(Abort { session, time, program, by: read_by(reader)? })),
-                found => Err(FormatError::BadType { what: "verdict", found }),
-            }
-        })?;
+        let decision = parse_all(bytes, read_decision)?;
         decision.check()?;
         Ok(decision)
+    }
+
+    /// Tells whether the decision is one that only the retention may make: a pruner's ABORT.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        matches!(self, Self::Abort(Abort { by: AbortBy::Pruner, .. }))
     }
 
     /// Seals the decision under its name.
     ///
     /// # Panics
-    /// If [`Decision::check`] finds something wrong, or the name is another session's or VM's.
+    /// If [`Decision::check`] finds something wrong, the name is another session's or VM's, or the decision is one that
+    /// is signed.
     #[must_use]
     pub fn seal(&self, keys: &Keys, name: &DecisionName, salt: [u8; 32]) -> Vec<u8> {
+        assert!(!self.is_signed(), "a pruner's ABORT is signed");
         self.check_name(keys, name).expect("a decision is written under its own name");
         seal(keys, SealedKind::Decision, &name.blob(), salt, &self.encode())
+    }
+
+    /// Signs and seals a pruner's ABORT under its name.
+    ///
+    /// # Panics
+    /// If [`Decision::check`] finds something wrong, the name is another session's, the decision is none that is signed,
+    /// or the retention key is another repository's.
+    #[must_use]
+    pub fn seal_signed(
+        &self,
+        keys: &Keys,
+        retention: &RetentionKey,
+        name: &DecisionName,
+        salt: [u8; 32],
+    ) -> Vec<u8> {
+        assert!(self.is_signed(), "only a pruner's ABORT is signed");
+        self.check_name(keys, name).expect("a decision is written under its own name");
+        seal_signed(keys, retention, (SealedKind::Decision, &name.blob()), salt, self.encode())
     }
 
     /// Opens the decision in the blob of that name.
     ///
     /// # Errors
-    /// A blob that is not authentic, or not the decision that its name calls for.
+    /// A blob that is not authentic, or not the decision that its name calls for; [`FormatError::BadSignature`] for a
+    /// pruner's ABORT that the retention did not sign.
     pub fn open(keys: &Keys, name: &DecisionName, blob: &[u8]) -> Result<Self, FormatError> {
-        let decision = Self::parse(&open(keys, SealedKind::Decision, &name.blob(), blob)?)?;
+        let blob_name = name.blob();
+        let plaintext = open(keys, SealedKind::Decision, &blob_name, blob)?;
+        let decision = Self::parse(content_of(keys, &blob_name, &plaintext)?)?;
         decision.check_name(keys, name)?;
         Ok(decision)
     }
@@ -207,6 +249,7 @@ impl Decision {
         let vm_fits = match self {
             Self::Commit(commit) => keys.vm_tag(&commit.vm) == name.vm,
             Self::Abort(_) => true,
+            Self::Repack(_) => keys.vm_tag("") == name.vm,
         };
         if vm_fits && self.session() == name.session {
             Ok(())
@@ -256,6 +299,30 @@ impl Disk {
         let change_id_len = self.change_id.as_ref().map_or(0, String::len);
         check_limit("length of a change id", change_id_len as u64, usize::from(u16::MAX))?;
         self.map.as_ref().map_or(Ok(()), |map| map.check(FrameKind::Node))
+    }
+}
+
+/// The plaintext without the signature, which is checked, if it is of the kind that has one (DEC-6).
+fn content_of<'a>(keys: &Keys, name: &BlobName, plaintext: &'a [u8]) -> Result<&'a [u8], FormatError> {
+    let mut reader = Reader::new(plaintext);
+    // Which decision it is shows before its end; what else is wrong with it is found when it is parsed.
+    if !read_decision(&mut reader).is_ok_and(|decision| decision.is_signed()) {
+        return Ok(plaintext);
+    }
+    let content_len = plaintext.len().saturating_sub(reader.rest().len());
+    let (content, signature) = plaintext.split_at_checked(content_len).ok_or(FormatError::Truncated)?;
+    check_signature(keys, (SealedKind::Decision, name), content, signature)?;
+    Ok(content)
+}
+
+fn read_decision(reader: &mut Reader<'_>) -> Result<Decision, FormatError> {
+    let verdict = reader.u8()?;
+    let (session, time, program) = (reader.session()?, reader.u64()?, reader.str8()?.to_owned());
+    match verdict {
+        COMMIT => Ok(Decision::Commit(Box::new(read_commit(reader, session, time, program)?))),
+        ABORT => Ok(Decision::Abort(Abort { session, time, program, by: read_by(reader)? })),
+        REPACK => Ok(Decision::Repack(Repacked { session, time, program })),
+        found => Err(FormatError::BadType { what: "verdict", found }),
     }
 }
 

@@ -60,6 +60,13 @@ pub enum FormatError {
     /// A payload is not the one that its id calls for.
     #[error("the payload does not match its id")]
     WrongId,
+    /// An object that is authentic otherwise lacks the retention's signature, or has a wrong one. Whoever holds the
+    /// key of an ordinary user can make such an object; it is to be ignored and reported.
+    #[error("the signature of the retention key is missing or wrong")]
+    BadSignature,
+    /// The keys at hand do not reach what is inside disks.
+    #[error("this needs the data key, which the key of an inventory slot does not give")]
+    NoDataKey,
     /// The key hash does not belong to the content.
     #[error("the key hash does not match the content")]
     WrongKeyHash,

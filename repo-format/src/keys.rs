@@ -56,6 +56,11 @@ secret_type!(
     RootKey
 );
 secret_type!(
+    /// The key that all but data packs are sealed under (KEY-1): enough to list, verify structure, forget and prune.
+    /// Erased when dropped.
+    InventoryKey
+);
+secret_type!(
     /// The key that the data packs of one session are sealed under (KEY-3). Erased when dropped.
     SessionKey
 );
@@ -69,59 +74,116 @@ pub struct SealedSessionKey {
     pub ciphertext: [u8; 48],
 }
 
-/// The keys of a repository, derived from its root key. Erased when dropped.
+/// The public keys of a repository, as its config tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKeys {
+    /// The X25519 key that session keys are sealed to.
+    pub data: [u8; 32],
+    /// The Ed25519 key that signatures of the retention are checked with.
+    pub retention: [u8; 32],
+}
+
+/// The keys of a repository. Erased when dropped.
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct Keys {
     #[zeroize(skip)]
     repository: RepositoryId,
     #[zeroize(skip)]
-    data_public: [u8; 32],
-    #[zeroize(skip)]
-    chunker_seed: u64,
-    data_private: [u8; 32],
+    public: PublicKeys,
+    data: Option<DataKeys>,
     inventory: [u8; 32],
-    chunk_id: [u8; 32],
     map_id: [u8; 32],
     vm_tag: [u8; 32],
     config_mac: [u8; 32],
     seal_hash: [u8; 32],
 }
 
-impl Keys {
-    /// Derives the keys of a repository.
+/// The keys that reading and cutting the content of disks takes; only the root key gives them. Erased when dropped.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct DataKeys {
+    #[zeroize(skip)]
+    chunker_seed: u64,
+    private: [u8; 32],
+    chunk_id: [u8; 32],
+}
+
+impl DataKeys {
+    /// Returns the payload id of a chunk.
     #[must_use]
-    pub fn from_root(root: &RootKey, repository: RepositoryId) -> Self {
+    pub fn chunk_id(&self, chunk: &[u8]) -> ChunkId {
+        PayloadId(*blake3::keyed_hash(&self.chunk_id, chunk).as_bytes())
+    }
+
+    /// Returns the number that the chunker's tables are varied by.
+    #[must_use]
+    pub fn chunker_seed(&self) -> u64 {
+        self.chunker_seed
+    }
+}
+
+impl fmt::Debug for DataKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKeys(..)")
+    }
+}
+
+impl Keys {
+    /// Derives the keys of a repository from its root key. `retention_public` is what the config tells.
+    #[must_use]
+    pub fn from_root(root: &RootKey, repository: RepositoryId, retention_public: [u8; 32]) -> Self {
         let from_root = |context| derive(context, &[root.bytes(), &repository.0]);
         let chunk_id = from_root("keepstone v0 chunk id");
-        let inventory = from_root("keepstone v0 inventory");
-        let data_private = from_root("keepstone v0 data private key");
+        let private = from_root("keepstone v0 data private key");
         let seed = derive("keepstone v0 chunker seed", &[&chunk_id]);
         let (seed, _) = seed.split_first_chunk::<8>().expect("32 bytes begin with 8 bytes");
-        let public = Dhkem::sk_to_pk(&private_key(&data_private));
+        let data_public = Dhkem::sk_to_pk(&private_key(&private)).to_bytes().into();
+        let public = PublicKeys { data: data_public, retention: retention_public };
+        let data = DataKeys { chunker_seed: u64::from_le_bytes(*seed), private, chunk_id };
+        let inventory = InventoryKey::new(from_root("keepstone v0 inventory"));
+        Self { data: Some(data), ..Self::from_inventory(&inventory, repository, public) }
+    }
+
+    /// Derives the keys that follow from the inventory key: all but those of the content of disks. `public` is what
+    /// the config tells.
+    #[must_use]
+    pub fn from_inventory(inventory: &InventoryKey, repository: RepositoryId, public: PublicKeys) -> Self {
+        let from_inventory = |context| derive(context, &[inventory.bytes()]);
         Self {
             repository,
-            data_public: public.to_bytes().into(),
-            chunker_seed: u64::from_le_bytes(*seed),
-            map_id: derive("keepstone v0 map id", &[&inventory]),
-            vm_tag: derive("keepstone v0 vm tag", &[&inventory]),
-            config_mac: derive("keepstone v0 config mac", &[&inventory]),
-            seal_hash: derive("keepstone v0 seal hash", &[&inventory]),
-            data_private,
-            inventory,
-            chunk_id,
+            public,
+            data: None,
+            inventory: *inventory.bytes(),
+            map_id: from_inventory("keepstone v0 map id"),
+            vm_tag: from_inventory("keepstone v0 vm tag"),
+            config_mac: from_inventory("keepstone v0 config mac"),
+            seal_hash: from_inventory("keepstone v0 seal hash"),
         }
+    }
+
+    /// Tells whether the keys open data packs and know the ids of chunks.
+    #[must_use]
+    pub fn can_read_data(&self) -> bool {
+        self.data.is_some()
+    }
+
+    /// Returns the keys of the content of disks.
+    ///
+    /// # Errors
+    /// [`FormatError::NoDataKey`] if only the inventory key is known.
+    pub fn data(&self) -> Result<&DataKeys, FormatError> {
+        self.data.as_ref().ok_or(FormatError::NoDataKey)
+    }
+
+    /// Returns the key that is sealed in inventory slots.
+    #[must_use]
+    pub fn inventory_key(&self) -> InventoryKey {
+        InventoryKey(self.inventory)
     }
 
     /// Returns the repository that the keys are for.
     #[must_use]
     pub fn repository(&self) -> RepositoryId {
         self.repository
-    }
-
-    /// Returns the payload id of a chunk.
-    #[must_use]
-    pub fn chunk_id(&self, chunk: &[u8]) -> ChunkId {
-        PayloadId(*blake3::keyed_hash(&self.chunk_id, chunk).as_bytes())
     }
 
     /// Returns the payload id of a page or a node.
@@ -131,30 +193,26 @@ impl Keys {
     }
 
     /// Returns the payload id of a payload of any kind (PACK-6).
-    #[must_use]
-    pub fn payload_id(&self, kind: FrameKind, payload: &[u8]) -> PayloadId {
+    ///
+    /// # Errors
+    /// [`FormatError::NoDataKey`] for a chunk if only the inventory key is known.
+    pub fn payload_id(&self, kind: FrameKind, payload: &[u8]) -> Result<PayloadId, FormatError> {
         match kind {
-            FrameKind::Chunk => self.chunk_id(payload),
-            FrameKind::Page | FrameKind::Node => self.map_id(payload),
+            FrameKind::Chunk => Ok(self.data()?.chunk_id(payload)),
+            FrameKind::Page | FrameKind::Node => Ok(self.map_id(payload)),
         }
     }
 
     /// Checks that a payload is the one that its id calls for (PACK-6).
     ///
     /// # Errors
-    /// [`FormatError::WrongId`].
+    /// [`FormatError::WrongId`]; [`FormatError::NoDataKey`] for a chunk if only the inventory key is known.
     pub fn check_payload(&self, kind: FrameKind, id: PayloadId, payload: &[u8]) -> Result<(), FormatError> {
-        if equal_in_constant_time(&self.payload_id(kind, payload).0, &id.0) {
+        if equal_in_constant_time(&self.payload_id(kind, payload)?.0, &id.0) {
             Ok(())
         } else {
             Err(FormatError::WrongId)
         }
-    }
-
-    /// Returns the number that the chunker's tables are varied by.
-    #[must_use]
-    pub fn chunker_seed(&self) -> u64 {
-        self.chunker_seed
     }
 
     /// Returns what stands for a VM's name in the names of blobs.
@@ -167,7 +225,13 @@ impl Keys {
     /// Returns the X25519 key that session keys are sealed to.
     #[must_use]
     pub fn data_public_key(&self) -> [u8; 32] {
-        self.data_public
+        self.public.data
+    }
+
+    /// Returns the Ed25519 key that signatures of the retention are checked with.
+    #[must_use]
+    pub fn retention_public(&self) -> [u8; 32] {
+        self.public.retention
     }
 
     /// Derives a key for local use, such as the checksums of a cache, from the inventory key.
@@ -193,7 +257,8 @@ impl Keys {
     /// Opens the session key in the header of a data pack.
     ///
     /// # Errors
-    /// [`FormatError::BadTag`] if it was not sealed to this repository for this session.
+    /// [`FormatError::BadTag`] if it was not sealed to this repository for this session; [`FormatError::NoDataKey`]
+    /// if only the inventory key is known.
     pub fn open_session_key(
         &self,
         sealed: &SealedSessionKey,
@@ -203,7 +268,7 @@ impl Keys {
             .expect("an encapsulated X25519 key has 32 bytes");
         let opened = hpke::single_shot_open::<AesGcm256, HkdfSha256, Dhkem>(
             &OpModeR::Base,
-            &private_key(&self.data_private),
+            &private_key(&self.data()?.private),
             &encapsulated,
             &session_key_info(self.repository),
             &sealed.ciphertext,

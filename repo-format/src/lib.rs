@@ -29,7 +29,9 @@ mod name;
 mod node;
 mod pack;
 mod page;
+mod pin;
 mod repack;
+mod retention;
 mod seal;
 mod slot;
 mod table;
@@ -37,7 +39,7 @@ mod tombstone;
 
 pub use codec::{Decoder, Encoder};
 pub use config::{Config, UncheckedConfig};
-pub use decision::{Abort, AbortBy, Commit, Decision, Disk, DiskMode, Totals};
+pub use decision::{Abort, AbortBy, Commit, Decision, Disk, DiskMode, Repacked, Totals};
 pub use directory::{
     FrameEntry, PackHeader, directory_stored_len, encode_directory, open_directory, parse_directory,
 };
@@ -51,17 +53,21 @@ pub use ids::{
 };
 pub use index::{Index, IndexEntry};
 pub use intent::Intent;
-pub use keys::{Keys, RootKey, SealedSessionKey, SessionKey, seal_session_key};
+pub use keys::{
+    DataKeys, InventoryKey, Keys, PublicKeys, RootKey, SealedSessionKey, SessionKey, seal_session_key,
+};
 pub use limits::{PACK_HEADER_LEN, TAG_LEN};
 pub use name::{
-    BlobKind, BlobName, DecisionName, PREFIX_DATA, PREFIX_DECISIONS, PREFIX_GC, PREFIX_INDEX, PREFIX_INTENTS,
-    PREFIX_KEYS, PREFIX_MAP, PREFIX_REPACK, PREFIX_TOMBSTONES, PackKind, PackName, decisions_prefix,
-    indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
+    BlobKind, BlobName, CANARY, DecisionName, PREFIX_DATA, PREFIX_DECISIONS, PREFIX_GC, PREFIX_INDEX,
+    PREFIX_INTENTS, PREFIX_KEYS, PREFIX_MAP, PREFIX_PINS, PREFIX_REPACK, PREFIX_TOMBSTONES, PackKind,
+    PackName, decisions_prefix, indexes_prefix, intents_prefix, packs_prefix, pins_prefix, tombstones_prefix,
 };
 pub use node::{Child, Node, child_count, child_span, root_level};
 pub use pack::{PackBase, PackOpener, PackSeal, seal_pack, verify_pack};
 pub use page::{Entry, Page, PageBounds};
-pub use repack::{Move, RepackRecord};
+pub use pin::Pin;
+pub use repack::{Lead, RepackRecord};
+pub use retention::{RetentionKey, open_signed, seal_signed};
 pub use seal::{SealedKind, open, seal};
-pub use slot::{KdfParams, Slot, SlotInfo, seal_slot};
+pub use slot::{KdfParams, Slot, SlotInfo, SlotKey, SlotKind, seal_slot};
 pub use tombstone::Tombstone;

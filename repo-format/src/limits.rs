@@ -11,6 +11,8 @@ pub const SEALED_PLAIN_LEN_MAX: usize = 64 << 20;
 
 /// The length of the tag of AES-256-GCM, in bytes.
 pub const TAG_LEN: usize = 16;
+/// The length of a signature of Ed25519, in bytes.
+pub const SIGNATURE_LEN: usize = 64;
 /// The length of what stands before the ciphertext of a sealed object, in bytes.
 pub const SEAL_HEADER_LEN: usize = 80;
 /// The length of what stands before the first frame of a pack, in bytes.

@@ -24,6 +24,26 @@ pub const PREFIX_TOMBSTONES: &str = "f/";
 pub const PREFIX_GC: &str = "gc/";
 /// What the names of repack records begin with.
 pub const PREFIX_REPACK: &str = "k/";
+/// What the names of pins begin with.
+pub const PREFIX_PINS: &str = "p/";
+
+/// What is in a canary: a blob that says nothing but that listings show it.
+pub const CANARY: &[u8] = b"keepstone canary\n";
+/// The prefixes that have canaries, with a name in the middle of those that may follow: writers begin with letters
+/// and digits, tags, sessions and generations with hexadecimal digits.
+const CANARY_PREFIXES: [(&str, &str); 9] = [
+    (PREFIX_INTENTS, "h_"),
+    (PREFIX_DATA, "h_"),
+    (PREFIX_MAP, "h_"),
+    (PREFIX_INDEX, "h_"),
+    (PREFIX_DECISIONS, "7_"),
+    (PREFIX_TOMBSTONES, "7_"),
+    (PREFIX_GC, "7_"),
+    (PREFIX_REPACK, "7_"),
+    (PREFIX_PINS, "7_"),
+];
+/// What the first and the last name under a prefix end with.
+const CANARY_ENDS: [&str; 2] = ["-", "~"];
 
 /// What a pack holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +145,12 @@ pub fn tombstones_prefix(vm: VmTag) -> String {
     format!("{PREFIX_TOMBSTONES}{vm}/")
 }
 
+/// Returns what the names of a VM's pins begin with.
+#[must_use]
+pub fn pins_prefix(vm: VmTag) -> String {
+    format!("{PREFIX_PINS}{vm}/")
+}
+
 /// Returns what the names of a writer's intents begin with.
 #[must_use]
 pub fn intents_prefix(writer: &WriterId) -> String {
@@ -143,7 +169,7 @@ pub fn packs_prefix(kind: PackKind, writer: &WriterId, session: SessionId) -> St
     format!("{}{writer}/{session}-", kind.prefix())
 }
 
-/// The name of a blob: 1 to 255 bytes, components of `a-z 0-9 . -` between slashes.
+/// The name of a blob: 1 to 255 bytes, components of `a-z 0-9 . -` between slashes; those of canaries have a `_` or `~` as well.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobName(Arc<str>);
 
@@ -173,6 +199,10 @@ pub enum BlobKind {
     GenerationSeal(u32),
     /// A repack record.
     Repack(SessionId),
+    /// A pin.
+    Pin { vm: VmTag, session: SessionId, number: u32 },
+    /// A canary.
+    Canary,
 }
 
 impl BlobName {
@@ -183,7 +213,8 @@ impl BlobName {
             !matches!(part, "" | "." | "..")
                 && part.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
         };
-        (text.len() <= 255 && text.split('/').all(component)).then(|| Self(text.into()))
+        let has_form = text.len() <= 255 && text.split('/').all(component);
+        (has_form || is_canary(text)).then(|| Self(text.into()))
     }
 
     fn format(text: fmt::Arguments<'_>) -> Self {
@@ -244,6 +275,22 @@ impl BlobName {
         Self::format(format_args!("{PREFIX_REPACK}{session}"))
     }
 
+    /// Returns the name of a pin.
+    #[must_use]
+    pub fn pin(vm: VmTag, session: SessionId, number: u32) -> Self {
+        Self::format(format_args!("{PREFIX_PINS}{vm}/{session}-{number:08x}"))
+    }
+
+    /// Returns the names of all canaries: of each prefix the first, one in the middle and the last.
+    #[must_use]
+    pub fn canaries() -> Vec<Self> {
+        let [first, last] = CANARY_ENDS;
+        let of_prefix = |(prefix, middle): (&str, &str)| {
+            [first, middle, last].map(|end| Self::format(format_args!("{prefix}{end}")))
+        };
+        CANARY_PREFIXES.into_iter().flat_map(of_prefix).collect()
+    }
+
     /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -253,6 +300,9 @@ impl BlobName {
     /// Tells what the blob is; `None` if the name is not one of SPEC section 2 (NAME-3).
     #[must_use]
     pub fn kind(&self) -> Option<BlobKind> {
+        if is_canary(&self.0) {
+            return Some(BlobKind::Canary);
+        }
         let mut parts = self.0.split('/');
         let kind = match parts.next()? {
             "config" => BlobKind::Config,
@@ -288,6 +338,11 @@ impl BlobName {
                 }
             }
             "k" => BlobKind::Repack(parse_session(parts.next()?)?),
+            "p" => {
+                let vm = parse_tag(parts.next()?)?;
+                let (session, number) = parse_numbered(parts.next()?)?;
+                BlobKind::Pin { vm, session, number }
+            }
             _ => return None,
         };
         parts.next().is_none().then_some(kind)
@@ -304,6 +359,13 @@ impl fmt::Debug for BlobName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BlobName({self})")
     }
+}
+
+fn is_canary(name: &str) -> bool {
+    let ends = |end: &str, middle: &str| end == middle || CANARY_ENDS.contains(&end);
+    CANARY_PREFIXES
+        .iter()
+        .any(|(prefix, middle)| name.strip_prefix(prefix).is_some_and(|end| ends(end, middle)))
 }
 
 fn parse_pack<'a>(kind: PackKind, parts: &mut impl Iterator<Item = &'a str>) -> Option<BlobKind> {

@@ -1,55 +1,45 @@
-//! Repack records: that payloads were copied to other packs (SPEC 10.5).
+//! Repack records: that what is in some packs was copied to others (SPEC 10.5).
 
 use crate::bytes::{Reader, Writer, check_sorted, parse_all};
 use crate::error::FormatError;
-use crate::frame::{Codec, FrameKind, PackRef, check_lengths, check_place};
-use crate::ids::{PayloadId, SessionId};
+use crate::frame::PackRef;
+use crate::ids::SessionId;
 use crate::keys::Keys;
-use crate::limits::PACK_HEADER_LEN;
-use crate::name::{BlobName, DecisionName, PackKind};
-use crate::seal::{SealedKind, open, seal};
+use crate::name::{BlobName, DecisionName};
+use crate::retention::{RetentionKey, open_signed, seal_signed};
+use crate::seal::SealedKind;
 use crate::table::{check_packs, read_table, write_table};
 
-const MOVE_LEN: usize = 32 + 4 + 4 + 1 + 4 + 4 + 4 + 4;
+/// The length of the shortest lead: to one pack.
+const LEAD_LEN_MIN: usize = 4 + 4 + 4;
 
-/// What a repack session moved.
+/// What a repack session copied: of each old pack, every payload that a snapshot in `applies_to` names is in one of
+/// the packs that it leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepackRecord {
     /// The repack session.
     pub session: SessionId,
-    /// The name of its decision; the record counts only if that is a COMMIT.
+    /// The name of its decision; the record counts only if that is REPACK.
     pub decision: DecisionName,
     /// The snapshots that the record applies to, sorted.
     pub applies_to: Vec<SessionId>,
-    /// The packs that payloads were moved from and to, sorted.
+    /// The packs that were copied from and to, sorted.
     pub packs: Vec<PackRef>,
-    /// The moves, sorted by old pack and offset.
-    pub moves: Vec<Move>,
+    /// Where each old pack leads, sorted by old pack.
+    pub leads: Vec<Lead>,
 }
 
-/// One payload with its old and its new place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// The payload's id.
-    pub id: PayloadId,
-    /// The place of its old pack in [`RepackRecord::packs`].
-    pub old_pack: u32,
-    /// Where its frame began there, in bytes.
-    pub old_offset: u32,
-    /// How it is encoded now.
-    pub codec: Codec,
-    /// The place of its new pack in [`RepackRecord::packs`].
-    pub new_pack: u32,
-    /// Where its frame begins now, in bytes.
-    pub new_offset: u32,
-    /// The length of its frame with the tag now, in bytes.
-    pub new_stored_len: u32,
-    /// The payload's length, in bytes.
-    pub plain_len: u32,
+/// An old pack and the new ones that its payloads are in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lead {
+    /// The place of the old pack in [`RepackRecord::packs`].
+    pub old: u32,
+    /// The places of the new packs there, sorted; at least one.
+    pub new: Vec<u32>,
 }
 
 impl RepackRecord {
-    /// Encodes the plaintext of the record.
+    /// Encodes the content of the record: its plaintext but for the signature.
     ///
     /// # Panics
     /// If [`RepackRecord::check`] finds something wrong.
@@ -59,15 +49,17 @@ impl RepackRecord {
         let mut writer = Writer::new();
         writer.put(&self.session.0).decision_name(&self.decision).sessions(&self.applies_to);
         write_table(&mut writer, &self.packs);
-        writer.count(self.moves.len());
-        for moved in &self.moves {
-            writer.put(&moved.id.0).u32(moved.old_pack).u32(moved.old_offset).u8(moved.codec as u8);
-            writer.u32(moved.new_pack).u32(moved.new_offset).u32(moved.new_stored_len).u32(moved.plain_len);
+        writer.count(self.leads.len());
+        for Lead { old, new } in &self.leads {
+            writer.u32(*old).count(new.len());
+            for number in new {
+                writer.u32(*number);
+            }
         }
         writer.finish()
     }
 
-    /// Parses the plaintext of a record.
+    /// Parses the content of a record.
     ///
     /// # Errors
     /// Bytes that break SPEC 8.2 or 10.5.
@@ -77,9 +69,9 @@ impl RepackRecord {
             let decision = reader.decision_name_of(session)?;
             let applies_to = reader.sessions("the sessions of a repack record")?;
             let packs = read_table(reader)?;
-            let count = reader.count(MOVE_LEN)?;
-            let moves = (0..count).map(|_| read_move(reader)).collect::<Result<_, _>>()?;
-            Ok(Self { session, decision, applies_to, packs, moves })
+            let count = reader.count(LEAD_LEN_MIN)?;
+            let leads = (0..count).map(|_| read_lead(reader)).collect::<Result<_, _>>()?;
+            Ok(Self { session, decision, applies_to, packs, leads })
         })?;
         record.check()?;
         Ok(record)
@@ -95,15 +87,14 @@ impl RepackRecord {
         }
         check_sorted("the sessions of a repack record", &self.applies_to)?;
         check_packs(&self.packs)?;
-        let old_place = |moved: &Move| (moved.old_pack, moved.old_offset);
-        if !self.moves.is_sorted_by(|a, b| old_place(a) < old_place(b)) {
-            return Err(FormatError::OutOfOrder("the moves of a repack record"));
+        if !self.leads.is_sorted_by(|a, b| a.old < b.old) {
+            return Err(FormatError::OutOfOrder("the leads of a repack record"));
         }
         let mut used = vec![false; self.packs.len()];
-        for moved in &self.moves {
-            self.check_move(moved)?;
-            for number in [moved.old_pack, moved.new_pack] {
-                if let Some(used) = used.get_mut(number as usize) {
+        for lead in &self.leads {
+            self.check_lead(lead)?;
+            for number in lead.new.iter().chain([&lead.old]) {
+                if let Some(used) = used.get_mut(*number as usize) {
                     *used = true;
                 }
             }
@@ -115,45 +106,51 @@ impl RepackRecord {
         }
     }
 
-    fn check_move(&self, moved: &Move) -> Result<(), FormatError> {
-        let pack = |number: u32| {
-            self.packs
-                .get(number as usize)
-                .ok_or(FormatError::BadValue("an entry number is not in the table"))
-        };
-        let (old, new) = (pack(moved.old_pack)?, pack(moved.new_pack)?);
-        if old.name == new.name || old.name.kind != new.name.kind {
-            return Err(FormatError::BadValue("a move does not lead to another pack of the same kind"));
+    fn check_lead(&self, lead: &Lead) -> Result<(), FormatError> {
+        let is_new =
+            |pack: &PackRef| pack.name.session == self.session && pack.name.writer == self.decision.writer;
+        check_sorted("the new packs of a lead", &lead.new)?;
+        if lead.new.is_empty() {
+            return Err(FormatError::BadValue("an old pack leads nowhere"));
         }
-        if (moved.old_offset as usize) < PACK_HEADER_LEN || moved.old_offset >= old.len {
-            return Err(FormatError::BadValue("a frame does not lie within its pack"));
+        let old = self.pack(lead.old)?;
+        if old.name.session == self.session {
+            return Err(FormatError::BadValue("an old pack is of the repack session itself"));
         }
-        check_place(moved.new_offset, moved.new_stored_len, new.len)?;
-        // Whether a map frame is a page or a node is not told; nodes have the higher limit.
-        let kind = match new.name.kind {
-            PackKind::Data => FrameKind::Chunk,
-            PackKind::Map => FrameKind::Node,
-        };
-        check_lengths(kind, moved.codec, moved.new_stored_len, moved.plain_len)
+        for number in &lead.new {
+            let new = self.pack(*number)?;
+            if !is_new(new) {
+                return Err(FormatError::BadValue("a new pack is not of the repack session"));
+            }
+            if new.name.kind != old.name.kind {
+                return Err(FormatError::BadValue("an old pack leads to one of another kind"));
+            }
+        }
+        Ok(())
     }
 
-    /// Seals the record; returns the name of its blob and the blob.
+    fn pack(&self, number: u32) -> Result<&PackRef, FormatError> {
+        self.packs.get(number as usize).ok_or(FormatError::BadValue("an entry number is not in the table"))
+    }
+
+    /// Signs and seals the record; returns the name of its blob and the blob.
     ///
     /// # Panics
-    /// If [`RepackRecord::check`] finds something wrong, or the record is longer than its limit.
+    /// If [`RepackRecord::check`] finds something wrong, the record is longer than its limit, or the retention key is
+    /// another repository's.
     #[must_use]
-    pub fn seal(&self, keys: &Keys, salt: [u8; 32]) -> (BlobName, Vec<u8>) {
+    pub fn seal(&self, keys: &Keys, retention: &RetentionKey, salt: [u8; 32]) -> (BlobName, Vec<u8>) {
         let name = BlobName::repack(self.session);
-        let blob = seal(keys, SealedKind::Repack, &name, salt, &self.encode());
+        let blob = seal_signed(keys, retention, (SealedKind::Repack, &name), salt, self.encode());
         (name, blob)
     }
 
     /// Opens the record in the blob `name`.
     ///
     /// # Errors
-    /// A blob that is not authentic, or not the record that its name calls for.
+    /// A blob that is not authentic, or not the record that its name calls for; [`FormatError::BadSignature`].
     pub fn open(keys: &Keys, name: &BlobName, blob: &[u8]) -> Result<Self, FormatError> {
-        let record = Self::parse(&open(keys, SealedKind::Repack, name, blob)?)?;
+        let record = Self::parse(&open_signed(keys, SealedKind::Repack, name, blob)?)?;
         if BlobName::repack(record.session) == *name {
             Ok(record)
         } else {
@@ -162,15 +159,9 @@ impl RepackRecord {
     }
 }
 
-fn read_move(reader: &mut Reader<'_>) -> Result<Move, FormatError> {
-    Ok(Move {
-        id: reader.payload_id()?,
-        old_pack: reader.u32()?,
-        old_offset: reader.u32()?,
-        codec: Codec::from_number(reader.u8()?)?,
-        new_pack: reader.u32()?,
-        new_offset: reader.u32()?,
-        new_stored_len: reader.u32()?,
-        plain_len: reader.u32()?,
-    })
+fn read_lead(reader: &mut Reader<'_>) -> Result<Lead, FormatError> {
+    let old = reader.u32()?;
+    let count = reader.count(4)?;
+    let new = (0..count).map(|_| reader.u32()).collect::<Result<_, _>>()?;
+    Ok(Lead { old, new })
 }

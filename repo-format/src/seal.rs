@@ -34,14 +34,16 @@ pub enum SealedKind {
     Repack = 8,
     /// The directory of a pack.
     PackDirectory = 9,
+    /// A pin.
+    Pin = 10,
 }
 
 impl SealedKind {
-    /// Returns what the blob of this kind is sealed as; `None` for the config, key slots and unknown names.
+    /// Returns what the blob of this kind is sealed as; `None` for the config, key slots, canaries and unknown names.
     #[must_use]
     pub fn of_blob(kind: &BlobKind) -> Option<Self> {
         match kind {
-            BlobKind::Config | BlobKind::KeySlot(_) => None,
+            BlobKind::Config | BlobKind::KeySlot(_) | BlobKind::Canary => None,
             BlobKind::Intent { .. } => Some(Self::Intent),
             BlobKind::Pack(_) => Some(Self::PackDirectory),
             BlobKind::Index { .. } => Some(Self::Index),
@@ -51,6 +53,7 @@ impl SealedKind {
             BlobKind::GcResult(_) => Some(Self::GcResult),
             BlobKind::GenerationSeal(_) => Some(Self::GenerationSeal),
             BlobKind::Repack(_) => Some(Self::Repack),
+            BlobKind::Pin { .. } => Some(Self::Pin),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Key slots: the root key under a password (SPEC section 5).
+//! Key slots: a key of the repository under a password (SPEC section 5).
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
@@ -10,11 +10,11 @@ use crate::error::FormatError;
 use crate::frame::check_limit;
 use crate::ids::{RepositoryId, SlotName};
 use crate::json::{Hex, Object, parse_object, render_object};
-use crate::keys::RootKey;
+use crate::keys::{InventoryKey, RootKey};
 use crate::limits::{SLOT_LEN_MAX, TAG_LEN};
+use crate::retention::RetentionKey;
 
 const KEEPSTONE: &str = "key";
-const KIND: &str = "root";
 const KDF: &str = "argon2id";
 const SEALED_LEN: usize = 32 + TAG_LEN;
 /// The longest label, in bytes.
@@ -67,6 +67,78 @@ impl KdfParams {
     }
 }
 
+/// What is in a key slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SlotKind {
+    /// The root key: backs up, restores, and opens all there is to read.
+    Root,
+    /// The seed of the retention key: forgets and prunes.
+    Retention,
+    /// The inventory key: lists and verifies structure, but reads no data.
+    Inventory,
+}
+
+impl SlotKind {
+    /// Returns the word that stands for the kind.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Retention => "retention",
+            Self::Inventory => "inventory",
+        }
+    }
+
+    /// Reads the word that stands for a kind.
+    ///
+    /// # Errors
+    /// Any other word.
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
+        let kinds = [Self::Root, Self::Retention, Self::Inventory];
+        let found = kinds.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or(FormatError::BadValue("the kind of a key slot is not known"))
+    }
+}
+
+/// The key that a slot seals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotKey {
+    /// The key that all others follow from.
+    Root(RootKey),
+    /// The key that forgets and prunes.
+    Retention(RetentionKey),
+    /// The key that everything but data packs is sealed under.
+    Inventory(InventoryKey),
+}
+
+impl SlotKey {
+    /// Returns the kind of the slots that seal such a key.
+    #[must_use]
+    pub fn kind(&self) -> SlotKind {
+        match self {
+            Self::Root(_) => SlotKind::Root,
+            Self::Retention(_) => SlotKind::Retention,
+            Self::Inventory(_) => SlotKind::Inventory,
+        }
+    }
+
+    fn new(kind: SlotKind, bytes: [u8; 32]) -> Self {
+        match kind {
+            SlotKind::Root => Self::Root(RootKey::new(bytes)),
+            SlotKind::Retention => Self::Retention(RetentionKey::new(bytes)),
+            SlotKind::Inventory => Self::Inventory(InventoryKey::new(bytes)),
+        }
+    }
+
+    fn bytes(&self) -> &[u8; 32] {
+        match self {
+            Self::Root(key) => key.bytes(),
+            Self::Retention(key) => key.seed(),
+            Self::Inventory(key) => key.bytes(),
+        }
+    }
+}
+
 /// What a key slot tells in the clear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotInfo {
@@ -74,6 +146,8 @@ pub struct SlotInfo {
     pub name: SlotName,
     /// The repository.
     pub repository: RepositoryId,
+    /// What is in the slot.
+    pub kind: SlotKind,
     /// What the operator called it: at most 255 bytes.
     pub label: String,
     /// When it was made.
@@ -98,7 +172,7 @@ impl SlotInfo {
     fn associated_data(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.put(b"keepstone key slot").u32(0).put(&self.repository.0);
-        writer.str8(self.name.as_str()).str8(KIND).str8(&self.label).u64(self.created);
+        writer.str8(self.name.as_str()).str8(self.kind.as_str()).str8(&self.label).u64(self.created);
         writer.u32(self.kdf.memory_kib).u32(self.kdf.passes).u32(self.kdf.lanes).put(&self.salt);
         writer.finish()
     }
@@ -116,13 +190,16 @@ impl SlotInfo {
     }
 }
 
-/// Makes the blob of a key slot: the root key under a password.
+/// Makes the blob of a key slot: a key under a password.
 ///
 /// # Errors
-/// A label or parameters that are not allowed; a password of 4 GiB or more.
-pub fn seal_slot(info: &SlotInfo, password: &[u8], root: &RootKey) -> Result<Vec<u8>, FormatError> {
+/// A key of another kind than `info` tells; a label or parameters that are not allowed; a password of 4 GiB or more.
+pub fn seal_slot(info: &SlotInfo, password: &[u8], key: &SlotKey) -> Result<Vec<u8>, FormatError> {
     info.check()?;
-    let mut sealed = *root.bytes();
+    if key.kind() != info.kind {
+        return Err(FormatError::BadValue("the key is not of the slot's kind"));
+    }
+    let mut sealed = *key.bytes();
     let tag = info.key(password)?.seal(ZERO_NONCE, &info.associated_data(), &mut sealed);
     let mut both = [0; SEALED_LEN];
     let (key_place, tag_place) = both.split_at_mut(32);
@@ -133,7 +210,7 @@ pub fn seal_slot(info: &SlotInfo, password: &[u8], root: &RootKey) -> Result<Vec
         keepstone: KEEPSTONE.to_owned(),
         format: 0,
         repository: Hex(info.repository.0),
-        kind: KIND.to_owned(),
+        kind: info.kind.as_str().to_owned(),
         label: info.label.clone(),
         created: info.created,
         kdf: Object(KdfJson { name: KDF.to_owned(), memory_kib, passes, lanes, salt: Hex(info.salt) }),
@@ -156,14 +233,13 @@ impl Slot {
     pub fn parse(name: &SlotName, bytes: &[u8]) -> Result<Self, FormatError> {
         let json: SlotJson = parse_object(bytes, KEEPSTONE, SLOT_LEN_MAX)?;
         let KdfJson { name: kdf_name, memory_kib, passes, lanes, salt } = json.kdf.0;
-        if json.kind != KIND || kdf_name != KDF {
-            return Err(FormatError::BadValue(
-                "the kind of a key slot or of its key derivation is not known",
-            ));
+        if kdf_name != KDF {
+            return Err(FormatError::BadValue("the key derivation of a key slot is not known"));
         }
         let info = SlotInfo {
             name: name.clone(),
             repository: RepositoryId(json.repository.0),
+            kind: SlotKind::parse(&json.kind)?,
             label: json.label,
             created: json.created,
             kdf: KdfParams { memory_kib, passes, lanes },
@@ -183,12 +259,12 @@ impl Slot {
     ///
     /// # Errors
     /// [`FormatError::BadTag`] for a wrong password or a slot that was changed.
-    pub fn open(&self, password: &[u8]) -> Result<RootKey, FormatError> {
+    pub fn open(&self, password: &[u8]) -> Result<SlotKey, FormatError> {
         let mut sealed = Zeroizing::new(self.sealed);
         let key = self.info.key(password)?;
         let opened = key.open(ZERO_NONCE, &self.info.associated_data(), sealed.as_mut_slice())?;
-        let root = <[u8; 32]>::try_from(&*opened).map_err(|_| FormatError::BadTag)?;
-        Ok(RootKey::new(root))
+        let key = <[u8; 32]>::try_from(&*opened).map_err(|_| FormatError::BadTag)?;
+        Ok(SlotKey::new(self.info.kind, key))
     }
 }
 

@@ -5,7 +5,8 @@ use crate::error::FormatError;
 use crate::ids::SessionId;
 use crate::keys::Keys;
 use crate::name::{BlobName, DecisionName};
-use crate::seal::{SealedKind, open, seal};
+use crate::retention::{RetentionKey, open_signed, seal_signed};
+use crate::seal::SealedKind;
 
 /// The end of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Tombstone {
 }
 
 impl Tombstone {
-    /// Encodes the plaintext of the tombstone.
+    /// Encodes the content of the tombstone: its plaintext but for the signature.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
@@ -27,7 +28,7 @@ impl Tombstone {
         writer.finish()
     }
 
-    /// Parses the plaintext of a tombstone.
+    /// Parses the content of a tombstone.
     ///
     /// # Errors
     /// Bytes that break TOMB-1.
@@ -44,20 +45,23 @@ impl Tombstone {
         BlobName::tombstone(self.decision.vm, self.session)
     }
 
-    /// Seals the tombstone; returns the name of its blob and the blob.
+    /// Signs and seals the tombstone; returns the name of its blob and the blob.
+    ///
+    /// # Panics
+    /// If the retention key is another repository's.
     #[must_use]
-    pub fn seal(&self, keys: &Keys, salt: [u8; 32]) -> (BlobName, Vec<u8>) {
+    pub fn seal(&self, keys: &Keys, retention: &RetentionKey, salt: [u8; 32]) -> (BlobName, Vec<u8>) {
         let name = self.name();
-        let blob = seal(keys, SealedKind::Tombstone, &name, salt, &self.encode());
+        let blob = seal_signed(keys, retention, (SealedKind::Tombstone, &name), salt, self.encode());
         (name, blob)
     }
 
     /// Opens the tombstone in the blob `name`.
     ///
     /// # Errors
-    /// A blob that is not authentic, or not the tombstone that its name calls for.
+    /// A blob that is not authentic, or not the tombstone that its name calls for; [`FormatError::BadSignature`].
     pub fn open(keys: &Keys, name: &BlobName, blob: &[u8]) -> Result<Self, FormatError> {
-        let tombstone = Self::parse(&open(keys, SealedKind::Tombstone, name, blob)?)?;
+        let tombstone = Self::parse(&open_signed(keys, SealedKind::Tombstone, name, blob)?)?;
         if tombstone.name() == *name {
             Ok(tombstone)
         } else {

@@ -8,7 +8,7 @@ use crate::password::{Asking, Question};
 use crate::settings::Settings;
 use keepstone_engine::Repository;
 use keepstone_engine::repository::{NewSlot, slots};
-use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotName};
+use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotKind, SlotName};
 use serde::Serialize;
 
 /// The arguments of `init`.
@@ -74,10 +74,12 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         time: clock::now_millis(),
     };
     let geometry = Geometry { chunker: ChunkerParams::of(arguments.chunker.name()), ..Geometry::default() };
-    let repository = Repository::create(&store, geometry, &slot, &open::entropy()?)?;
+    let retention = NewSlot { name: &SlotName::new("retention").expect("it is a name"), ..slot };
+    let repository = Repository::create(&store, geometry, &slot, &retention, &open::entropy()?)?;
     // An interrupted attempt may have left a slot of that name; then this one has a number behind it.
     let slots = slots(&store)?.slots;
-    let made = slots.first().map_or(&arguments.slot, |slot| &slot.name);
+    let root = slots.iter().find(|slot| slot.kind == SlotKind::Root);
+    let made = root.map_or(&arguments.slot, |slot| &slot.name);
     let repository = repository.config().repository.to_string();
     let figures = Figures::take(stopwatch, &store);
     let report = Report { repository, slot: made.to_string(), figures };

@@ -12,7 +12,7 @@ use anyhow::bail;
 use clap::Subcommand;
 use keepstone_engine::repository::{NewSlot, add_slot, remove_slot, slots};
 use repo_format::limits::KEY_SLOTS_MAX;
-use repo_format::{BlobName, KdfParams, SlotInfo, SlotName};
+use repo_format::{BlobName, KdfParams, SlotInfo, SlotKind, SlotName};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -166,7 +166,7 @@ fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
         kdf: KdfParams::default(),
         time: clock::now_millis(),
     };
-    add_slot(&store, &password, &slot, &open::entropy()?)?;
+    add_slot(&store, &password, SlotKind::Root, &slot, &open::entropy()?)?;
     let report = Changed { slot: arguments.slot.to_string(), figures: Figures::take(stopwatch, &store) };
     changed(settings, &report, "added")
 }

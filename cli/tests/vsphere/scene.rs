@@ -298,5 +298,7 @@ fn make_repository(world: &World) {
         .bytes()
         .enumerate()
         .for_each(|(at, byte)| seed[at % 32] ^= byte.rotate_left(u32::try_from(at / 32).unwrap()));
-    Repository::create(&store, Geometry::default(), &slot, &Entropy::new(seed)).expect("a new repository");
+    let retention = NewSlot { name: &SlotName::new("retention").expect("a name"), ..slot };
+    Repository::create(&store, Geometry::default(), &slot, &retention, &Entropy::new(seed))
+        .expect("a new repository");
 }

@@ -34,7 +34,7 @@ use crate::map::sequence::StoredPiece;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::region::{REQUEST_LEN, RegionBuffer, RegionPool};
 use crate::threads::{SyncSender, scope, sync_channel};
-use repo_format::{ChunkId, Keys};
+use repo_format::{ChunkId, DataKeys};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -91,7 +91,7 @@ pub(super) struct DiskAudit<'a, 'f, 'r, 's> {
     /// What is compared with.
     pub(super) against: AuditAgainst,
     pub(super) seed: u64,
-    pub(super) keys: &'a Keys,
+    pub(super) keys: &'a DataKeys,
     /// What the parent has of the disk.
     pub(super) base: &'a MapReader<'f, 'r, 's>,
     pub(super) observer: &'a dyn Observer,

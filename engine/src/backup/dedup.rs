@@ -55,9 +55,8 @@ impl<'a, 's> Dedup<'a, 's> {
             return Ok(Found::Own(number));
         }
         for hit in self.index.lookup(&id) {
-            let place = self.session.condemned.newest_place(&hit);
-            if place.plain_len == len && self.may_reference(&place)? {
-                return Ok(Found::At(place));
+            if hit.plain_len == len && self.may_reference(&hit)? {
+                return Ok(Found::At(hit));
             }
         }
         Ok(Found::New)
@@ -130,7 +129,7 @@ impl<'a, 's> Dedup<'a, 's> {
         }
         let Some(decision) = self.index.decision_of(pack.session) else { return Ok(false) };
         match snapshots::read(self.repository, &decision) {
-            Ok(Some(Decision::Commit(_))) => {
+            Ok(Some(Decision::Commit(_) | Decision::Repack(_))) => {
                 self.remember(pack.session, Verdict::Commit);
                 Ok(true)
             }

@@ -402,7 +402,7 @@ impl Attempt<'_, '_, '_> {
             against,
             audit: self.job.audit,
             seed: self.job.audit.seed().unwrap_or_else(|| self.drawn_audit_seed()),
-            keys: self.repository.keys(),
+            keys: self.repository.data_keys()?,
             base,
             observer,
         };

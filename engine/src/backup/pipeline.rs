@@ -85,6 +85,7 @@ pub(super) fn run(
 ) -> Result<Stored, EngineError> {
     let config = context.repository.config();
     let keys = context.repository.keys();
+    let data_keys = context.repository.data_keys()?;
     let session_key = SessionKey::new(context.entropy.draw("session key", 0));
     let sealed_session_key = seal_session_key(
         &session_key,
@@ -96,11 +97,12 @@ pub(super) fn run(
     .map_err(EngineError::damaged(&BlobName::config()))?;
     let stages = Stages {
         keys,
+        data_keys,
         plans: context.plans,
         condemned: &context.session.condemned,
         entropy: context.entropy,
         level: Level::new(context.compression),
-        chunker: Chunker::new(&config.geometry.chunker, keys.chunker_seed()),
+        chunker: Chunker::new(&config.geometry.chunker, data_keys.chunker_seed()),
         pool: &context.resources.regions,
         session_key,
         sealed_session_key,

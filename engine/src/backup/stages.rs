@@ -19,8 +19,8 @@ use crate::rechunk::{Content, OldPiece, foreseen, rechunk};
 use crate::region::{RegionBuffer, RegionPool};
 use crate::threads::AtomicBool;
 use repo_format::{
-    ChunkId, Codec, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey, SessionKey,
-    seal_pack,
+    ChunkId, Codec, DataKeys, Encoder, Keys, Location, PackBase, PackKind, PackSeal, SealedSessionKey,
+    SessionKey, seal_pack,
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex};
 /// What all tasks of one backup share.
 pub(super) struct Stages<'a> {
     pub(super) keys: &'a Keys,
+    pub(super) data_keys: &'a DataKeys,
     pub(super) plans: &'a [DiskPlan<'a>],
     pub(super) condemned: &'a Condemned,
     pub(super) entropy: &'a Entropy,
@@ -117,8 +118,9 @@ impl<'a> Stages<'a> {
         let LoadedRegion { job, mut buffer } = region;
         let plan = &self.plans[job.disk];
         let old = old_pieces(plan, &job, buffer.len());
-        let new = rechunk(&self.chunker, &mut buffer, &old, &job.areas, |bytes| self.keys.chunk_id(bytes))
-            .map_err(|source| source_failed(plan, source))?;
+        let new =
+            rechunk(&self.chunker, &mut buffer, &old, &job.areas, |bytes| self.data_keys.chunk_id(bytes))
+                .map_err(|source| source_failed(plan, source))?;
         let mut at_same_place = SamePlace { stored: &job.stored, next: 0 };
         let mut pieces = Vec::with_capacity(new.len());
         let mut has_candidates = false;
@@ -180,10 +182,10 @@ impl<'a> Stages<'a> {
         differing_cells(&plan.shape, region, stored, new)
     }
 
-    /// The place that the parent has a chunk at, if it may be referenced (W5). One that was moved is looked up
-    /// like any other: the record need not apply to the parent, and then the new place is to be confirmed.
+    /// The place that the parent has a chunk at, if it may be referenced (W5). What was moved is looked up like any
+    /// other chunk: the record need not apply to the parent, and then the new place is to be confirmed.
     fn usable(&self, at: &Location) -> Option<Location> {
-        let refused = self.condemned.contains(&at.pack.name) || self.condemned.newest_place(at) != *at;
+        let refused = self.condemned.contains(&at.pack.name) || self.condemned.is_repacked(&at.pack.name);
         (!refused).then(|| at.clone())
     }
 

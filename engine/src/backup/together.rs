@@ -158,7 +158,9 @@ mod tests {
         let name = SlotName::new("first").unwrap();
         let kdf = KdfParams { memory_kib: 8, passes: 1, lanes: 1 };
         let slot = NewSlot { name: &name, label: "test", password: b"password", kdf, time: 1 };
-        let repository = Repository::create(&store, geometry, &slot, &Entropy::new([1; 32])).unwrap();
+        let retention = NewSlot { name: &SlotName::new("retention").unwrap(), ..slot };
+        let entropy = Entropy::new([1; 32]);
+        let repository = Repository::create(&store, geometry, &slot, &retention, &entropy).unwrap();
         let index = LocalIndex::open(None, repository.config().repository, [2; 32], 1 << 30).unwrap();
         // Room for no more than one, so that it never has more packs on their way than one.
         let together = Together::new(index, &repository.config().geometry, 0, 20, 1);

@@ -18,9 +18,9 @@ use crate::source::{MemoryDisk, ReadPart};
 use crate::{DiskSource, Extent};
 use rayon::prelude::*;
 use repo_format::{
-    ChunkId, Codec, Decoder, Encoder, FrameEntry, FrameKind, Geometry, Keys, PACK_HEADER_LEN, PackBase,
-    PackHeader, PackKind, PackName, PackOpener, PackSeal, RepositoryId, RootKey, SealedSessionKey, SessionId,
-    SessionKey, WriterId, seal_pack, seal_session_key,
+    ChunkId, Codec, DataKeys, Decoder, Encoder, FrameEntry, FrameKind, Geometry, Keys, PACK_HEADER_LEN,
+    PackBase, PackHeader, PackKind, PackName, PackOpener, PackSeal, RepositoryId, RootKey, SealedSessionKey,
+    SessionId, SessionKey, WriterId, seal_pack, seal_session_key,
 };
 use std::hint::black_box;
 use std::io;
@@ -58,6 +58,7 @@ pub struct Sample<'a> {
     regions: Vec<Extent>,
     region_pool: RegionPool,
     unit_pool: RegionPool,
+    data_keys: DataKeys,
     keys: Keys,
     chunker: Chunker,
     session_key: SessionKey,
@@ -107,7 +108,8 @@ impl<'a> Sample<'a> {
     ) -> io::Result<Self> {
         let allocated = source.changed_areas(None)?.areas;
         let sampled = SampledDisk::choose(source, &allocated, u64::from(UNIT_LEN), bytes_max);
-        let keys = Keys::from_root(&RootKey::new([1; 32]), RepositoryId([2; 16]));
+        let keys = Keys::from_root(&RootKey::new([1; 32]), RepositoryId([2; 16]), [3; 32]);
+        let data_keys = keys.data().expect("a root key gives all keys").clone();
         let session_key = SessionKey::new([3; 32]);
         let sealed_session_key =
             seal_session_key(&session_key, &keys.data_public_key(), keys.repository(), session(), [4; 32])
@@ -117,7 +119,8 @@ impl<'a> Sample<'a> {
             regions: regions(&allocated, u64::from(geometry.region_len), source.size()),
             region_pool: RegionPool::new(geometry.region_len),
             unit_pool: RegionPool::new(UNIT_LEN),
-            chunker: Chunker::new(&geometry.chunker, keys.chunker_seed()),
+            chunker: Chunker::new(&geometry.chunker, data_keys.chunker_seed()),
+            data_keys,
             keys,
             session_key,
             sealed_session_key,
@@ -144,7 +147,7 @@ impl<'a> Sample<'a> {
         };
         let mut encoded = Vec::new();
         unit.frames =
-            encode(&unit, &mut Encoder::new(level), &mut encoded, |chunk| self.keys.chunk_id(chunk));
+            encode(&unit, &mut Encoder::new(level), &mut encoded, |chunk| self.data_keys.chunk_id(chunk));
         unit.encoded = encoded;
         if let Some(pack) = Self::closed_pack(&unit) {
             unit.blob = self.seal(pack);
@@ -322,7 +325,7 @@ fn in_memory(
         }
         Ready::Nothing => {
             for chunk in &unit.chunks {
-                black_box(sample.keys.chunk_id(&unit.disk.bytes[chunk.clone()]));
+                black_box(sample.data_keys.chunk_id(&unit.disk.bytes[chunk.clone()]));
             }
         }
         Ready::Encoding(encoder, out) => {
@@ -348,7 +351,7 @@ fn in_memory(
 fn chunk_and_hash(sample: &Sample<'_>, region: &mut RegionBuffer<'_>) -> u64 {
     let hole = OldPiece { start: 0, len: region.len(), hole: true };
     let all = Extent { start: region.start(), length: u64::from(region.len()) };
-    let hash = |bytes: &[u8]| sample.keys.chunk_id(bytes);
+    let hash = |bytes: &[u8]| sample.data_keys.chunk_id(bytes);
     let pieces = rechunk(&sample.chunker, region, &[hole], &[all], hash).expect("all of it is in memory");
     let fresh = pieces.iter().filter(|piece| matches!(piece.content, Content::Fresh(_))).count();
     black_box(fresh);

@@ -166,6 +166,10 @@ pub enum FindingKind {
     DamagedGeneration,
     /// A repack record cannot be read.
     DamagedRepackRecord,
+    /// A pin cannot be read.
+    DamagedPin,
+    /// A canary does not have its content.
+    DamagedCanary,
     /// A key slot cannot be read, or is another repository's.
     DamagedKeySlot,
     /// Packs of a snapshot's session are in no index: later backups may store their chunks again.
@@ -215,6 +219,8 @@ impl FindingKind {
                 | Self::DamagedIndex
                 | Self::DamagedGeneration
                 | Self::DamagedRepackRecord
+                | Self::DamagedPin
+                | Self::DamagedCanary
         )
     }
 

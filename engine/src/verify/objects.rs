@@ -13,8 +13,8 @@ use crate::store::{BlobInfo, StoreError};
 use crate::threads;
 use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{
-    BlobKind, BlobName, Condemned, DecisionName, FormatError, GcResult, GenerationSeal, Index, Intent,
-    PackName, PackRef, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
+    BlobKind, BlobName, CANARY, Condemned, DecisionName, FormatError, GcResult, GenerationSeal, Index,
+    Intent, PackName, PackRef, Pin, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -148,7 +148,7 @@ impl Objects<'_, '_, '_> {
             .snapshots
             .iter()
             .map(Snapshot::session)
-            .chain(snapshots.aborted.iter().copied())
+            .chain(snapshots.aborted.iter().chain(&snapshots.repacked).copied())
             .chain(snapshots.forgotten.iter().copied())
             .collect();
         for (name, error) in &snapshots.unreadable {
@@ -209,7 +209,11 @@ impl Objects<'_, '_, '_> {
             }
             BlobKind::GcResult(n) => {
                 let result = self.generation(n, name, |bytes| GcResult::open(keys, n, bytes))?;
-                self.condemned(result.map(|result| result.delete));
+                let listed = result.map(|GcResult { mut delete, earlier, .. }| {
+                    delete.extend(earlier);
+                    delete
+                });
+                self.condemned(listed);
                 Ok(())
             }
             BlobKind::GenerationSeal(n) => {
@@ -218,6 +222,16 @@ impl Objects<'_, '_, '_> {
             BlobKind::Repack(_) => {
                 let open = |bytes: &[u8]| RepackRecord::open(keys, name, bytes);
                 self.open(name, FindingKind::DamagedRepackRecord, open).map(drop)
+            }
+            BlobKind::Pin { .. } => {
+                self.open(name, FindingKind::DamagedPin, |bytes| Pin::open(keys, name, bytes)).map(drop)
+            }
+            BlobKind::Canary => {
+                let open = |bytes: &[u8]| match bytes {
+                    CANARY => Ok(()),
+                    _ => Err(FormatError::BadValue("a canary does not have its content")),
+                };
+                self.open(name, FindingKind::DamagedCanary, open).map(drop)
             }
         }
     }

@@ -68,6 +68,7 @@ pub(super) fn session_of(kind: &BlobKind) -> Option<SessionId> {
         BlobKind::Intent { session, .. }
         | BlobKind::Index { session, .. }
         | BlobKind::Tombstone { session, .. }
+        | BlobKind::Pin { session, .. }
         | BlobKind::Repack(session) => Some(*session),
         BlobKind::Pack(pack) => Some(pack.session),
         BlobKind::Decision(decision) => Some(decision.session),

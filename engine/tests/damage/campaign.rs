@@ -108,6 +108,8 @@ fn kind(name: &BlobName) -> &'static str {
         BlobKind::GcResult(_) => "result",
         BlobKind::GenerationSeal(_) => "generation seal",
         BlobKind::Repack(_) => "repack record",
+        BlobKind::Pin { .. } => "pin",
+        BlobKind::Canary => "canary",
     }
 }
 

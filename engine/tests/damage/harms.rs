@@ -132,5 +132,7 @@ fn another_name(lab: &Lab, blob: &BlobName) -> BlobName {
         BlobKind::GcResult(_) => BlobName::result(4),
         BlobKind::GenerationSeal(_) => BlobName::generation_seal(4),
         BlobKind::Repack(_) => BlobName::repack(session),
+        BlobKind::Pin { vm, session, .. } => BlobName::pin(vm, session, 100),
+        BlobKind::Canary => BlobName::canaries().into_iter().find(|canary| canary != blob).unwrap(),
     }
 }

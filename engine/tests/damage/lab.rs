@@ -12,7 +12,7 @@ use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
 use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Extent, Repository};
-use repo_format::{BlobKind, BlobName, PackKind, PackRef, SessionId, SlotName};
+use repo_format::{BlobKind, BlobName, PackKind, PackRef, SessionId, SlotKind, SlotName};
 use std::io;
 
 /// The password of the slot `other`.
@@ -76,7 +76,7 @@ pub fn back_up(
 pub fn add_other_slot(store: &MemoryStore) {
     let (name, time) = (SlotName::new("other").unwrap(), crate::world::NOW);
     let slot = NewSlot { name: &name, label: "test", password: OTHER_PASSWORD, kdf: cheap_kdf(), time };
-    add_slot(store, PASSWORD, &slot, &Entropy::new([99; 32])).unwrap();
+    add_slot(store, PASSWORD, SlotKind::Root, &slot, &Entropy::new([99; 32])).unwrap();
 }
 
 impl Lab {

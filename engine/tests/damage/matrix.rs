@@ -165,6 +165,8 @@ pub fn is_of_content(kind: FindingKind) -> bool {
             | FindingKind::DamagedIndex
             | FindingKind::DamagedGeneration
             | FindingKind::DamagedRepackRecord
+            | FindingKind::DamagedPin
+            | FindingKind::DamagedCanary
             | FindingKind::DamagedKeySlot
     )
 }
@@ -285,7 +287,9 @@ impl Cell<'_> {
                 BlobKind::Condemned(_)
                 | BlobKind::GcResult(_)
                 | BlobKind::GenerationSeal(_)
-                | BlobKind::Repack(_),
+                | BlobKind::Repack(_)
+                | BlobKind::Pin { .. }
+                | BlobKind::Canary,
                 None,
             ) => Some(Unseen::NothingNamesPruneRecords),
             _ => None,
@@ -337,6 +341,8 @@ impl Cell<'_> {
                     Some(_),
                 ) => FindingKind::DamagedGeneration,
                 (Some(BlobKind::Repack(_)), Some(_)) => FindingKind::DamagedRepackRecord,
+                (Some(BlobKind::Pin { .. }), Some(_)) => FindingKind::DamagedPin,
+                (Some(BlobKind::Canary), Some(_)) => FindingKind::DamagedCanary,
                 _ => continue,
             };
             found.insert(name.clone(), (kind, Vec::new()));

@@ -1,7 +1,7 @@
 //! A repository, and what somebody with its keys can put into it that a writer of this program would not.
 
 use crate::raw::Raw;
-use crate::world::{NOW, back_up, create, latest, memory_index, mixed, small_geometry};
+use crate::world::{NOW, back_up, create, latest, memory_index, mixed, retention_key, small_geometry};
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
@@ -9,7 +9,7 @@ use keepstone_engine::{BlobStore, Repository};
 use repo_format::{
     BlobName, Child, Codec, Commit, Decision, DecisionName, FrameEntry, FrameKind, Geometry, Keys, Location,
     Node, PACK_HEADER_LEN, PackBase, PackKind, PackName, PackRef, PackSeal, Page, PayloadId, SealedKind,
-    SessionId, SessionKey, TAG_LEN, Totals, WriterId, seal, seal_pack, seal_session_key,
+    SessionId, SessionKey, TAG_LEN, Totals, WriterId, seal, seal_pack, seal_session_key, seal_signed,
 };
 
 pub const VM: &str = "vm";
@@ -66,6 +66,12 @@ impl World {
     /// Seals any plaintext as an object of that kind.
     pub fn forge(&self, kind: SealedKind, name: &BlobName, plaintext: &[u8]) {
         self.put(name, &seal(&self.keys, kind, name, [7; 32], plaintext));
+    }
+
+    /// Signs and seals any content as an object of that kind: what only the holder of the retention key can make.
+    pub fn forge_signed(&self, kind: SealedKind, name: &BlobName, content: &[u8]) {
+        let retention = retention_key(&self.repository());
+        self.put(name, &seal_signed(&self.keys, &retention, (kind, name), [7; 32], content.to_vec()));
     }
 
     /// The name of the thief's decision: the next one of the VM.
@@ -179,14 +185,14 @@ impl Forged {
             kind,
             codec: Codec::Raw,
             plain_len,
-            id: keys.payload_id(kind, payload),
+            id: keys.payload_id(kind, payload).unwrap(),
             encoded: payload.to_vec(),
         }
     }
 
     /// A chunk of zeros of that length, in a zstd frame that says and holds whatever it does.
     pub fn zstd_chunk(keys: &Keys, plain_len: u32, encoded: Vec<u8>) -> Self {
-        let id = keys.chunk_id(&vec![0; plain_len as usize]);
+        let id = keys.data().unwrap().chunk_id(&vec![0; plain_len as usize]);
         Self { kind: FrameKind::Chunk, codec: Codec::Zstd, plain_len, id, encoded }
     }
 }

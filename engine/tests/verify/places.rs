@@ -10,7 +10,7 @@ use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::LocalStore;
 use keepstone_engine::verify::FindingKind;
 use keepstone_engine::{BlobStore, Entropy};
-use repo_format::{BlobName, PackKind, SlotName, limits::KEY_SLOTS_MAX};
+use repo_format::{BlobName, PackKind, SlotKind, SlotName, limits::KEY_SLOTS_MAX};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::ffi::OsStr;
 use std::fs;
@@ -163,7 +163,7 @@ fn a_key_slot_behind_those_that_are_tried_needs_attention() {
     let add = |store: &dyn BlobStore, name: &str, run: u8| {
         let name = SlotName::new(name).unwrap();
         let slot = NewSlot { name: &name, label: "test", password: PASSWORD, kdf: cheap_kdf(), time: NOW };
-        add_slot(store, PASSWORD, &slot, &Entropy::new([run; 32])).unwrap();
+        add_slot(store, PASSWORD, SlotKind::Root, &slot, &Entropy::new([run; 32])).unwrap();
         BlobName::key_slot(&name)
     };
     let copy = world.store.copied();

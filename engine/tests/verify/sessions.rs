@@ -3,7 +3,9 @@
 use crate::lab::{World, expect_all, lost, run, world};
 use crate::maps::store_payload;
 use crate::pruner::{abort, forget};
-use crate::world::{NOW, back_up, create, latest, memory_index, noise, open, small_geometry, writer};
+use crate::world::{
+    NOW, back_up, create, latest, memory_index, noise, open, retention_key, small_geometry, writer,
+};
 use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::repair::{RepairJob, RepairMode, repair_index};
@@ -202,7 +204,7 @@ fn a_tombstone_for_a_decision_that_is_not_there_contradicts_the_one_that_is() {
     let (session, decision) = (world.other.session(), world.other.name.clone());
     let decision = DecisionName { seq: decision.seq + 1, ..decision };
     let tombstone = Tombstone { session, time: NOW, decision: decision.clone() };
-    let (name, bytes) = tombstone.seal(repository.keys(), [4; 32]);
+    let (name, bytes) = tombstone.seal(repository.keys(), &retention_key(&repository), [4; 32]);
     world.store.overwrite(&name, &bytes);
     let detail = format!("the tombstone is for {decision}, which is not there");
     expect_contradiction(&world, &name, &detail);

@@ -8,13 +8,13 @@ use keepstone_engine::backup::{
 };
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::repository::NewSlot;
+use keepstone_engine::repository::{NewSlot, unlock_retention};
 use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::target::MemoryTarget;
 use keepstone_engine::verify::{ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Repository};
-use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, SlotName, WriterId};
+use repo_format::{ChunkerName, ChunkerParams, Geometry, KdfParams, RetentionKey, SlotName, WriterId};
 
 pub const PASSWORD: &[u8] = b"correct horse";
 pub const NOW: u64 = 1_800_000_000_000;
@@ -58,7 +58,13 @@ pub fn create_from_seed(
 ) -> Result<Repository<'_>, EngineError> {
     let name = SlotName::new("first").expect("a slot name");
     let slot = NewSlot { name: &name, label: "test", password: PASSWORD, kdf: cheap_kdf(), time: NOW };
-    Repository::create(store, geometry, &slot, &Entropy::new(seed))
+    let retention = NewSlot { name: &SlotName::new("retention").expect("a slot name"), ..slot };
+    Repository::create(store, geometry, &slot, &retention, &Entropy::new(seed))
+}
+
+/// The key that signs what the retention and pruners make.
+pub fn retention_key(repository: &Repository<'_>) -> RetentionKey {
+    unlock_retention(repository, PASSWORD).expect("the retention slot opens")
 }
 
 pub fn open(store: &dyn BlobStore) -> Repository<'_> {

@@ -27,7 +27,8 @@ pub fn nbd_server(data: &[u8]) -> bool {
         let kdf = KdfParams { memory_kib: 8, passes: 1, lanes: 1 };
         let slot = NewSlot { name: &name, label: "", password: b"", kdf, time: 0 };
         let store = STORE.get_or_init(MemoryStore::new);
-        Repository::create(store, Geometry::default(), &slot, &Entropy::new([1; 32]))
+        let retention = NewSlot { name: &SlotName::new("retention").expect("a slot's name"), ..slot };
+        Repository::create(store, Geometry::default(), &slot, &retention, &Entropy::new([1; 32]))
             .expect("the store is empty")
     });
     let disk = Disk {

@@ -3,8 +3,8 @@
 use crate::fields::Fields;
 use crate::samples::{self, SALT, keys};
 use repo_format::{
-    BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, Index, Intent, RepackRecord,
-    SealedKind, Tombstone, open, seal,
+    BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, GenerationSeal, Index, Intent, Pin,
+    RepackRecord, SealedKind, Tombstone, open, seal,
 };
 use std::fmt::Debug;
 
@@ -53,8 +53,20 @@ pub fn decision(data: &[u8]) -> bool {
             DecisionName { vm: keys().vm_tag(&commit.vm), session: commit.session, ..sample }
         }
         Ok(Decision::Abort(abort)) => DecisionName { session: abort.session, ..sample },
+        Ok(Decision::Repack(repacked)) => {
+            DecisionName { vm: keys().vm_tag(""), session: repacked.session, ..sample }
+        }
         Err(_) => sample,
     };
+    if parsed.as_ref().is_ok_and(Decision::is_signed) {
+        return check_signed(
+            data,
+            &parsed,
+            Decision::encode,
+            |value| (name.blob(), value.seal_signed(keys(), &samples::retention_key(), &name, SALT)),
+            |_, blob| Decision::open(keys(), &name, blob),
+        );
+    }
     let open_blob = |blob: &[u8]| Decision::open(keys(), &name, blob);
     check_object(data, &parsed, Decision::encode, (SealedKind::Decision, &name.blob()), open_blob)
 }
@@ -66,35 +78,78 @@ pub fn index(data: &[u8]) -> bool {
     check_object(data, &Index::parse(data), Index::encode, (SealedKind::Index, &name), open_blob)
 }
 
-/// The plaintext of a tombstone, of condemned packs, of the result of a generation or of a repack record, as the first
-/// byte says.
+/// The content of an object that the retention signs: of a tombstone, of condemned packs, of the result or the seal of a
+/// generation, of a repack record or of a pin, as the first byte says.
 pub fn session_objects(data: &[u8]) -> bool {
     let Some((which, data)) = data.split_first() else { return false };
-    match which % 4 {
-        0 => {
-            let parsed = Tombstone::parse(data);
-            let name = parsed.as_ref().map_or_else(|_| samples::tombstone().name(), Tombstone::name);
-            let open_blob = |blob: &[u8]| Tombstone::open(keys(), &name, blob);
-            check_object(data, &parsed, Tombstone::encode, (SealedKind::Tombstone, &name), open_blob)
-        }
-        1 => {
-            let (parsed, name) = (Condemned::parse(data), BlobName::condemned(7));
-            let open_blob = |blob: &[u8]| Condemned::open(keys(), 7, blob);
-            check_object(data, &parsed, Condemned::encode, (SealedKind::Condemned, &name), open_blob)
-        }
-        2 => {
-            let (parsed, name) = (GcResult::parse(data), BlobName::result(7));
-            let open_blob = |blob: &[u8]| GcResult::open(keys(), 7, blob);
-            check_object(data, &parsed, GcResult::encode, (SealedKind::GcResult, &name), open_blob)
-        }
-        _ => {
-            let parsed = RepackRecord::parse(data);
-            let session = parsed.as_ref().map_or(samples::SESSION, |record| record.session);
-            let name = BlobName::repack(session);
-            let open_blob = |blob: &[u8]| RepackRecord::open(keys(), &name, blob);
-            check_object(data, &parsed, RepackRecord::encode, (SealedKind::Repack, &name), open_blob)
-        }
+    let (keys, key) = (keys(), &samples::retention_key());
+    match which % 6 {
+        0 => check_signed(
+            data,
+            &Tombstone::parse(data),
+            Tombstone::encode,
+            |value| value.seal(keys, key, SALT),
+            |name, blob| Tombstone::open(keys, name, blob),
+        ),
+        1 => check_signed(
+            data,
+            &Condemned::parse(data),
+            Condemned::encode,
+            |value| value.seal(keys, key, 7, SALT),
+            |_, blob| Condemned::open(keys, 7, blob),
+        ),
+        2 => check_signed(
+            data,
+            &GcResult::parse(data),
+            GcResult::encode,
+            |value| value.seal(keys, key, u32::MAX, SALT),
+            |_, blob| GcResult::open(keys, u32::MAX, blob),
+        ),
+        3 => check_signed(
+            data,
+            &RepackRecord::parse(data),
+            RepackRecord::encode,
+            |value| value.seal(keys, key, SALT),
+            |name, blob| RepackRecord::open(keys, name, blob),
+        ),
+        4 => check_signed(
+            data,
+            &GenerationSeal::parse(data),
+            GenerationSeal::encode,
+            |value| value.seal(keys, key, 7, SALT),
+            |_, blob| GenerationSeal::open(keys, 7, blob),
+        ),
+        _ => check_signed(
+            data,
+            &Pin::parse(data),
+            Pin::encode,
+            |value| value.seal(keys, key, 1, SALT),
+            |name, blob| Pin::open(keys, name, blob),
+        ),
     }
+}
+
+/// Checks what a parser made of a content: its one encoding is `bytes`, and signed and sealed it is opened as the same
+/// value. Sealed without the signature it is not opened.
+fn check_signed<T: Debug + PartialEq>(
+    bytes: &[u8],
+    parsed: &Result<T, FormatError>,
+    encode: impl FnOnce(&T) -> Vec<u8>,
+    seal_value: impl FnOnce(&T) -> (BlobName, Vec<u8>),
+    open_blob: impl Fn(&BlobName, &[u8]) -> Result<T, FormatError>,
+) -> bool {
+    let Ok(value) = parsed else { return false };
+    assert_eq!(encode(value), bytes, "{value:?} has another encoding");
+    // Miri runs no foreign code, such as sealing is.
+    if cfg!(miri) {
+        return true;
+    }
+    let (name, blob) = seal_value(value);
+    assert_eq!(open_blob(&name, &blob).as_ref(), Ok(value));
+    let kind = name.kind().as_ref().and_then(SealedKind::of_blob).expect("it is a sealed object");
+    let unsigned = seal(keys(), kind, &name, SALT, bytes);
+    assert_eq!(open_blob(&name, &unsigned), Err(FormatError::BadSignature));
+    true
 }
 
 /// A sealed object as it is stored. An input that no kind takes is sealed itself, changed in one byte and opened.

@@ -107,7 +107,11 @@ fn read_frame<'a>(
     let mut payload = vec![0; plain_len];
     let is_whole = decoder.decode_into(codec, encoded, &mut payload).is_ok();
     let is_sound = is_whole && flags & 4 == 0;
-    let id = if is_sound { keys().payload_id(kind, &payload) } else { PayloadId([0; 32]) };
+    let id = if is_sound {
+        keys().payload_id(kind, &payload).expect("the root key is known")
+    } else {
+        PayloadId([0; 32])
+    };
     let entry = FrameEntry {
         kind,
         codec,

@@ -2,10 +2,10 @@
 
 use repo_format::{
     Abort, AbortBy, BlobName, ChunkerName, ChunkerParams, Codec, Commit, Condemned, Config, Decision,
-    DecisionName, Disk, DiskMode, FrameEntry, GcResult, Geometry, Index, IndexEntry, Intent, Keys, Location,
-    Move, PackBase, PackKind, PackName, PackRef, PackSeal, PayloadId, RepackRecord, RepositoryId, RootKey,
-    SealedKind, SealedSessionKey, SessionId, SessionKey, SlotName, Tombstone, Totals, WriterId, seal_pack,
-    seal_session_key,
+    DecisionName, Disk, DiskMode, FrameEntry, GcResult, GenerationSeal, Geometry, Index, IndexEntry, Intent,
+    Keys, Lead, Location, PackBase, PackKind, PackName, PackRef, PackSeal, PayloadId, Pin, RepackRecord,
+    Repacked, RepositoryId, RetentionKey, RootKey, SealedKind, SealedSessionKey, SessionId, SessionKey,
+    SlotKey, SlotKind, SlotName, Tombstone, Totals, WriterId, seal_pack, seal_session_key,
 };
 use std::sync::LazyLock;
 
@@ -19,9 +19,22 @@ pub(crate) fn root_key() -> RootKey {
     RootKey::new([0x44; 32])
 }
 
+pub(crate) fn retention_key() -> RetentionKey {
+    RetentionKey::new([0x66; 32])
+}
+
 pub(crate) fn keys() -> &'static Keys {
-    static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::from_root(&root_key(), REPOSITORY));
+    static KEYS: LazyLock<Keys> =
+        LazyLock::new(|| Keys::from_root(&root_key(), REPOSITORY, retention_key().public()));
     &KEYS
+}
+
+pub(crate) fn slot_key(kind: SlotKind) -> SlotKey {
+    match kind {
+        SlotKind::Root => SlotKey::Root(root_key()),
+        SlotKind::Retention => SlotKey::Retention(retention_key()),
+        SlotKind::Inventory => SlotKey::Inventory(keys().inventory_key()),
+    }
 }
 
 pub(crate) fn writer() -> WriterId {
@@ -49,7 +62,7 @@ pub(crate) fn index_name() -> BlobName {
 }
 
 /// A name for each kind of sealed object.
-pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 9] {
+pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 10] {
     [
         (SealedKind::Intent, intent().name()),
         (SealedKind::Decision, decision_name().blob()),
@@ -59,6 +72,7 @@ pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 9] {
         (SealedKind::GcResult, BlobName::result(7)),
         (SealedKind::GenerationSeal, BlobName::generation_seal(7)),
         (SealedKind::Repack, BlobName::repack(SESSION)),
+        (SealedKind::Pin, BlobName::pin(keys().vm_tag("db-1"), SESSION, 1)),
         (SealedKind::PackDirectory, pack_name(PackKind::Data, 0).blob()),
     ]
 }
@@ -75,6 +89,7 @@ pub(crate) fn config() -> Config {
         created: TIME,
         geometry: Geometry { chunker, ..Geometry::default() },
         data_public_key: keys().data_public_key(),
+        retention_public_key: keys().retention_public(),
     }
 }
 
@@ -85,6 +100,11 @@ pub(crate) fn intent() -> Intent {
 pub(crate) fn abort() -> Decision {
     let program = "keepstone 0.1.0".to_owned();
     Decision::Abort(Abort { session: SESSION, time: TIME, program, by: AbortBy::Pruner })
+}
+
+pub(crate) fn repacked() -> Decision {
+    let (session, program) = (SESSION, "keepstone 0.1.0".to_owned());
+    Decision::Repack(Repacked { session, time: TIME, program })
 }
 
 pub(crate) fn commit() -> Decision {
@@ -150,27 +170,30 @@ pub(crate) fn condemned() -> Condemned {
 
 pub(crate) fn gc_result() -> GcResult {
     let rescued = vec![pack_ref(PackKind::Map, 0)];
-    let roster = vec![SessionId([1; 16]), SESSION];
-    GcResult { delete: vec![pack_ref(PackKind::Data, 0), pack_ref(PackKind::Data, 3)], rescued, roster }
+    let delete = vec![pack_ref(PackKind::Data, 0), pack_ref(PackKind::Data, 3)];
+    GcResult { delete, rescued, covers: 8, earlier: vec![pack_ref(PackKind::Data, 1)] }
+}
+
+pub(crate) fn generation_seal() -> GenerationSeal {
+    GenerationSeal { roster: vec![SessionId([1; 16]), SESSION] }
+}
+
+pub(crate) fn pin() -> Pin {
+    let (decision, reason) = (decision_name(), "before the upgrade".to_owned());
+    Pin { session: SESSION, decision, time: TIME, pinned: true, reason }
 }
 
 pub(crate) fn repack_record() -> RepackRecord {
-    let moved = |old_offset, new_offset| Move {
-        id: PayloadId([0x55; 32]),
-        old_pack: 0,
-        old_offset,
-        codec: Codec::Raw,
-        new_pack: 1,
-        new_offset,
-        new_stored_len: 116,
-        plain_len: 100,
+    let old = |number| {
+        let name = PackName { session: SessionId([0x21; 16]), ..pack_name(PackKind::Data, number) };
+        PackRef { name, len: 1 << 20 }
     };
     RepackRecord {
         session: SESSION,
         decision: decision_name(),
         applies_to: vec![SessionId([1; 16]), SessionId([2; 16])],
-        packs: vec![pack_ref(PackKind::Data, 0), pack_ref(PackKind::Data, 1)],
-        moves: vec![moved(176, 300), moved(500, 176)],
+        packs: vec![old(0), old(1), pack_ref(PackKind::Data, 0), pack_ref(PackKind::Data, 1)],
+        leads: vec![Lead { old: 0, new: vec![2, 3] }, Lead { old: 1, new: vec![3] }],
     }
 }
 

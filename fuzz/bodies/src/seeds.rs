@@ -1,10 +1,10 @@
 //! Valid inputs of every target, so that mutations of them come deep at once.
 
 use crate::cache;
-use crate::samples::{self, SALT, keys, location, pack_ref, root_key};
+use crate::samples::{self, SALT, keys, location, pack_ref};
 use repo_format::{
     BlobName, Child, Codec, Encoder, Entry, FrameEntry, FrameKind, Index, KdfParams, Node, PACK_HEADER_LEN,
-    PackKind, Page, SlotInfo, TAG_LEN, encode_directory, seal, seal_slot,
+    PackKind, Page, SlotInfo, SlotKind, TAG_LEN, encode_directory, seal, seal_slot,
 };
 
 pub(crate) fn config() -> Vec<Vec<u8>> {
@@ -12,14 +12,16 @@ pub(crate) fn config() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn key_slot() -> Vec<Vec<u8>> {
-    let slot = |label: &str, kdf| {
+    let slot = |kind, label: &str, kdf| {
         let (name, repository, label) = (samples::slot_name(), samples::REPOSITORY, label.to_owned());
-        let info = SlotInfo { name, repository, label, created: 7, kdf, salt: SALT };
-        seal_slot(&info, samples::PASSWORD, &root_key()).expect("the parameters are allowed")
+        let info = SlotInfo { name, repository, kind, label, created: 7, kdf, salt: SALT };
+        seal_slot(&info, samples::PASSWORD, &samples::slot_key(kind)).expect("the parameters are allowed")
     };
     vec![
-        slot("", KdfParams { memory_kib: 8, passes: 1, lanes: 1 }),
-        slot("Alice \"A\" \n\u{1F511}", KdfParams { memory_kib: 16, passes: 2, lanes: 2 }),
+        slot(SlotKind::Root, "", KdfParams { memory_kib: 8, passes: 1, lanes: 1 }),
+        slot(SlotKind::Root, "Alice \"A\" \n\u{1F511}", KdfParams { memory_kib: 16, passes: 2, lanes: 2 }),
+        slot(SlotKind::Retention, "", KdfParams { memory_kib: 8, passes: 1, lanes: 1 }),
+        slot(SlotKind::Inventory, "", KdfParams { memory_kib: 8, passes: 1, lanes: 1 }),
     ]
 }
 
@@ -28,7 +30,7 @@ pub(crate) fn intent() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn decision() -> Vec<Vec<u8>> {
-    vec![samples::commit().encode(), samples::abort().encode()]
+    vec![samples::commit().encode(), samples::abort().encode(), samples::repacked().encode()]
 }
 
 pub(crate) fn index() -> Vec<Vec<u8>> {
@@ -42,6 +44,8 @@ pub(crate) fn session_objects() -> Vec<Vec<u8>> {
         samples::condemned().encode(),
         samples::gc_result().encode(),
         samples::repack_record().encode(),
+        samples::generation_seal().encode(),
+        samples::pin().encode(),
     ];
     (0_u8..).zip(plaintexts).map(|(which, plaintext)| [&[which], plaintext.as_slice()].concat()).collect()
 }
@@ -103,7 +107,7 @@ fn frames(kind: FrameKind) -> (Vec<u8>, Vec<FrameEntry>, Vec<Vec<u8>>) {
             codec,
             plain_len: u32::try_from(payload.len()).expect("a short payload"),
             stored_len: u32::try_from(encoded.len() + TAG_LEN).expect("a short payload"),
-            id: keys().payload_id(kind, &payload),
+            id: keys().payload_id(kind, &payload).expect("the root key is known"),
         });
         payloads.push(encoded);
     }

@@ -13,7 +13,7 @@ use repo_format::{
 pub fn config(data: &[u8]) -> bool {
     check_config_of_values(data);
     let Ok(unchecked) = UncheckedConfig::parse(data) else { return false };
-    let keys = Keys::from_root(&root_key(), unchecked.repository());
+    let keys = Keys::from_root(&root_key(), unchecked.repository(), unchecked.public_keys().retention);
     let Ok(config) = unchecked.check(&keys) else { return false };
     assert_eq!(config.geometry.check(), Ok(()));
     check_config(&config, &keys);
@@ -46,13 +46,14 @@ pub fn key_slot(data: &[u8]) -> bool {
     let info = slot.info();
     assert_eq!(info.check(), Ok(()));
     if u64::from(info.kdf.memory_kib) * u64::from(info.kdf.passes) <= 64 {
-        if let Ok(root) = slot.open(samples::PASSWORD) {
-            assert_eq!(root, root_key());
+        let key = samples::slot_key(info.kind);
+        if let Ok(opened) = slot.open(samples::PASSWORD) {
+            assert_eq!(opened, key);
         }
-        let blob = seal_slot(info, samples::PASSWORD, &root_key()).expect("the slot was checked");
+        let blob = seal_slot(info, samples::PASSWORD, &key).expect("the slot was checked");
         let again = Slot::parse(&name, &blob).expect("what was sealed is a slot");
         assert_eq!(again.info(), info);
-        assert_eq!(again.open(samples::PASSWORD), Ok(root_key()));
+        assert_eq!(again.open(samples::PASSWORD), Ok(key));
     }
     true
 }
@@ -87,6 +88,11 @@ pub fn blob_name(data: &[u8]) -> bool {
         BlobKind::GcResult(generation) => BlobName::result(*generation),
         BlobKind::GenerationSeal(generation) => BlobName::generation_seal(*generation),
         BlobKind::Repack(session) => BlobName::repack(*session),
+        BlobKind::Pin { vm, session, number } => BlobName::pin(*vm, *session, *number),
+        BlobKind::Canary => {
+            let canaries = BlobName::canaries();
+            canaries.into_iter().find(|canary| *canary == name).expect("it is one of the canaries")
+        }
     };
     assert_eq!(rebuilt, name, "{kind:?} has another name");
     true

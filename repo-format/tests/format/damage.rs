@@ -87,6 +87,12 @@ fn check_all_readings(bytes: &[u8]) {
     if let Ok(intent) = Intent::parse(bytes) {
         assert_eq!(intent.encode(), bytes);
     }
+    if let Ok(seal) = GenerationSeal::parse(bytes) {
+        assert_eq!(seal.encode(), bytes);
+    }
+    if let Ok(pin) = Pin::parse(bytes) {
+        assert_eq!(pin.encode(), bytes);
+    }
     if let Ok(tombstone) = Tombstone::parse(bytes) {
         assert_eq!(tombstone.encode(), bytes);
     }
@@ -153,7 +159,7 @@ proptest! {
     fn damaged_json_does_not_panic(damages in vec(any_damage(), 1..4)) {
         let geometry = Geometry::default();
         let (keys, created) = (keys(), 5);
-        let config = Config { repository: REPOSITORY, created, geometry, data_public_key: keys.data_public_key() };
+        let config = Config { repository: REPOSITORY, created, geometry, data_public_key: keys.data_public_key(), retention_public_key: keys.retention_public() };
         let good = config.encode(&keys);
         let bytes = damage(&good, &damages);
         if let Ok(checked) = UncheckedConfig::parse(&bytes).and_then(|unchecked| unchecked.check(&keys)) {

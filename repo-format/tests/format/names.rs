@@ -33,11 +33,39 @@ fn every_name_tells_what_the_blob_is() {
         (BlobName::result(10), "gc/0000000a/result".to_owned(), BlobKind::GcResult(10)),
         (BlobName::generation_seal(10), "gc/0000000a/sealed".to_owned(), BlobKind::GenerationSeal(10)),
         (BlobName::repack(session), format!("k/{sid}"), BlobKind::Repack(session)),
+        (
+            BlobName::pin(vm, session, 0x1f),
+            format!("p/{tag}/{sid}-0000001f"),
+            BlobKind::Pin { vm, session, number: 0x1f },
+        ),
     ];
     for (name, text, kind) in names {
         assert_eq!(name.as_str(), text);
         assert_eq!(BlobName::parse(&text), Some(name.clone()));
         assert_eq!(name.kind(), Some(kind));
+    }
+}
+
+#[test]
+fn canaries_are_the_first_the_last_and_one_in_the_middle_of_their_prefixes() {
+    let canaries = BlobName::canaries();
+    assert_eq!(canaries.len(), 27);
+    for canary in &canaries {
+        assert_eq!(canary.kind(), Some(BlobKind::Canary));
+        assert_eq!(BlobName::parse(canary.as_str()).as_ref(), Some(canary));
+    }
+    let writers = ["0".repeat(63), "9z".to_owned(), "z".repeat(63)].map(|name| WriterId::new(&name).unwrap());
+    let sessions = [SessionId([0; 16]), SessionId([0xff; 16])];
+    for name in writers.iter().flat_map(|writer| sessions.map(|session| BlobName::intent(writer, session))) {
+        assert!(canaries[0] < name && name < canaries[2], "{name}");
+    }
+    assert!(BlobName::intent(&WriterId::new("h").unwrap(), SESSION) < canaries[1]);
+    assert!(canaries[1] < BlobName::intent(&WriterId::new("i").unwrap(), SESSION));
+    let [first, middle, last] = ["k/-", "k/7_", "k/~"].map(|text| BlobName::parse(text).unwrap());
+    assert!(first < BlobName::repack(sessions[0]) && BlobName::repack(SessionId([0x79; 16])) < middle);
+    assert!(middle < BlobName::repack(SessionId([0x7a; 16])) && BlobName::repack(sessions[1]) < last);
+    for text in ["keys/~", "s/7_", "k/h_", "k/_", "k/7_/", "x/-"] {
+        assert_eq!(BlobName::parse(text).and_then(|name| name.kind()), None, "{text}");
     }
 }
 
@@ -50,6 +78,9 @@ fn names_begin_with_their_prefixes() {
     assert!(decision.blob().as_str().starts_with(&decisions_prefix(decision.vm)));
     let tombstone = BlobName::tombstone(decision.vm, SESSION);
     assert!(tombstone.as_str().starts_with(&tombstones_prefix(decision.vm)));
+    let pin = BlobName::pin(decision.vm, SESSION, 0);
+    assert!(pin.as_str().starts_with(&pins_prefix(decision.vm)));
+    assert!(pin.as_str().starts_with(PREFIX_PINS));
 }
 
 #[test]

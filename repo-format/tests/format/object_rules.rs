@@ -31,9 +31,16 @@ fn what_a_user_named_can_be_refused_before_it_is_written() {
 fn a_slot_with_a_label_that_is_too_long_is_not_written() {
     let slot = |label: &str| {
         let (name, kdf) = (SlotName::new("ops").unwrap(), KdfParams { memory_kib: 8, passes: 1, lanes: 1 });
-        let info =
-            SlotInfo { name, repository: REPOSITORY, label: label.into(), created: 1, kdf, salt: SALT };
-        seal_slot(&info, b"", &root_key()).map(drop)
+        let info = SlotInfo {
+            name,
+            repository: REPOSITORY,
+            kind: SlotKind::Root,
+            label: label.into(),
+            created: 1,
+            kdf,
+            salt: SALT,
+        };
+        seal_slot(&info, b"", &SlotKey::Root(root_key())).map(drop)
     };
     assert_eq!(slot(&"l".repeat(255)), Ok(()));
     let limit = FormatError::LimitExceeded { what: "label length", found: 256, limit: 255 };

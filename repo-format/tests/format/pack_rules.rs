@@ -25,7 +25,7 @@ pub fn sealed_pack(kind: PackKind, payloads: &[Vec<u8>]) -> SealedPack {
         body.extend_from_slice(&[0; TAG_LEN]);
         let stored_len = u32::try_from(body.len()).expect("a small pack") - offset;
         let plain_len = u32::try_from(payload.len()).expect("a small payload");
-        let id = keys.payload_id(frame_kind, payload);
+        let id = keys.payload_id(frame_kind, payload).unwrap();
         frames.push((offset, FrameEntry { kind: frame_kind, codec, plain_len, stored_len, id }));
     }
     let session_key = SessionKey::new([0x66; 32]);
@@ -88,7 +88,7 @@ fn a_data_pack_is_bound_to_its_session_and_repository() {
     let header = PackHeader::parse(&pack.blob).unwrap();
     let other = PackName { session: SessionId([0; 16]), ..pack.name.clone() };
     assert_eq!(PackOpener::new(&keys(), &other, &header).map(drop), Err(FormatError::BadTag));
-    let foreign = Keys::from_root(&root_key(), RepositoryId([0; 16]));
+    let foreign = Keys::from_root(&root_key(), RepositoryId([0; 16]), [0; 32]);
     assert_eq!(PackOpener::new(&foreign, &pack.name, &header).map(drop), Err(FormatError::BadTag));
 }
 

@@ -36,25 +36,32 @@ proptest! {
     fn generations_survive(
         packs in any_packs(PackKind::Data, 0..6),
         rescued in any_packs(PackKind::Map, 0..6),
+        (earlier, covers) in (any_packs(PackKind::Data, 0..6), 2_u32..),
         roster in any_sessions(),
     ) {
-        let condemned = Condemned { packs: packs.clone() };
+            let condemned = Condemned { packs: packs.clone() };
         prop_assert_eq!(Condemned::parse(&condemned.encode()), Ok(condemned));
-        let result = GcResult { delete: packs, rescued, roster };
+        let result = GcResult { delete: packs, rescued, covers, earlier };
         prop_assert_eq!(GcResult::parse(&result.encode()), Ok(result));
+        let seal = GenerationSeal { roster };
+        prop_assert_eq!(GenerationSeal::parse(&seal.encode()), Ok(seal));
     }
 
     #[test]
-    fn intents_and_tombstones_survive(
+    fn intents_tombstones_and_pins_survive(
         decision in any_session().prop_flat_map(any_decision_name),
         generation: u32,
         time: u64,
+        pinned: bool,
+        reason in ".{0,60}",
     ) {
         let session = decision.session;
         let intent = Intent { session, decision: decision.clone(), generation, time };
         prop_assert_eq!(Intent::parse(&intent.encode()), Ok(intent));
-        let tombstone = Tombstone { session, time, decision };
+        let tombstone = Tombstone { session, time, decision: decision.clone() };
         prop_assert_eq!(Tombstone::parse(&tombstone.encode()), Ok(tombstone));
+        let pin = Pin { session, decision, time, pinned, reason };
+        prop_assert_eq!(Pin::parse(&pin.encode()), Ok(pin));
     }
 
     #[test]
@@ -99,7 +106,7 @@ proptest! {
 
 #[test]
 fn every_object_opens_under_its_own_name() {
-    let keys = keys();
+    let (keys, retention) = (keys(), retention_key());
     let intent = Intent { session: SESSION, decision: decision_name(), generation: 4, time: 5 };
     let (name, blob) = intent.seal(&keys, SALT);
     assert_eq!(name.kind(), Some(BlobKind::Intent { writer: writer(), session: SESSION }));
@@ -110,23 +117,42 @@ fn every_object_opens_under_its_own_name() {
     assert_eq!(Decision::open(&keys, &decision_name(), &blob), Ok(decision));
 
     let tombstone = Tombstone { session: SESSION, time: 9, decision: decision_name() };
-    let (name, blob) = tombstone.seal(&keys, SALT);
+    let (name, blob) = tombstone.seal(&keys, &retention, SALT);
     assert_eq!(Tombstone::open(&keys, &name, &blob), Ok(tombstone));
 
+    let abort = Abort { session: SESSION, time: 9, program: "p".into(), by: AbortBy::Pruner };
+    let decision = Decision::Abort(abort);
+    let blob = decision.seal_signed(&keys, &retention, &decision_name(), SALT);
+    assert_eq!(Decision::open(&keys, &decision_name(), &blob), Ok(decision));
+    let repacked = Decision::Repack(Repacked { session: SESSION, time: 9, program: "p".into() });
+    let name = DecisionName { vm: keys.vm_tag(""), ..decision_name() };
+    let blob = repacked.seal(&keys, &name, SALT);
+    assert_eq!(Decision::open(&keys, &name, &blob), Ok(repacked));
+
+    let pin = Pin { session: SESSION, decision: decision_name(), time: 9, pinned: true, reason: "r".into() };
+    let (name, blob) = pin.seal(&keys, &retention, 3, SALT);
+    assert_eq!(name, BlobName::pin(decision_name().vm, SESSION, 3));
+    assert_eq!(Pin::open(&keys, &name, &blob), Ok(pin));
+
     let condemned = Condemned { packs: vec![pack(PackKind::Data, 0)] };
-    let (_, blob) = condemned.seal(&keys, 7, SALT);
+    let (_, blob) = condemned.seal(&keys, &retention, 7, SALT);
     assert_eq!(Condemned::open(&keys, 7, &blob), Ok(condemned));
-    let result = GcResult { delete: vec![pack(PackKind::Data, 0)], rescued: vec![], roster: vec![SESSION] };
-    let (_, blob) = result.seal(&keys, 7, SALT);
+    let result =
+        GcResult { delete: vec![pack(PackKind::Data, 0)], rescued: vec![], covers: 8, earlier: vec![] };
+    let (_, blob) = result.seal(&keys, &retention, 7, SALT);
     assert_eq!(GcResult::open(&keys, 7, &blob), Ok(result));
-    let (_, blob) = GenerationSeal::seal(&keys, 7, SALT);
-    assert_eq!(GenerationSeal::open(&keys, 7, &blob), Ok(GenerationSeal));
+    let seal = GenerationSeal { roster: vec![SESSION] };
+    let (_, blob) = seal.seal(&keys, &retention, 7, SALT);
+    assert_eq!(GenerationSeal::open(&keys, 7, &blob), Ok(seal));
     assert_eq!(GenerationSeal::open(&keys, 8, &blob), Err(FormatError::BadTag));
 }
 
 #[test]
 fn keys_do_not_show_themselves() {
     assert_eq!(format!("{:?}", root_key()), "RootKey(..)");
+    assert_eq!(format!("{:?}", retention_key()), "RetentionKey(..)");
+    assert_eq!(format!("{:?}", keys().inventory_key()), "InventoryKey(..)");
+    assert_eq!(format!("{:?}", keys().data()), "Ok(DataKeys(..))");
     assert_eq!(format!("{:?}", SessionKey::new([1; 32])), "SessionKey(..)");
     assert!(!format!("{:?}", keys()).contains("44"));
 }

@@ -14,8 +14,12 @@ pub fn root_key() -> RootKey {
     RootKey::new([0x44; 32])
 }
 
+pub fn retention_key() -> RetentionKey {
+    RetentionKey::new([0x55; 32])
+}
+
 pub fn keys() -> Keys {
-    Keys::from_root(&root_key(), REPOSITORY)
+    Keys::from_root(&root_key(), REPOSITORY, retention_key().public())
 }
 
 pub fn writer() -> WriterId {
@@ -257,27 +261,31 @@ pub fn any_index() -> impl Strategy<Value = Index> {
 
 pub fn any_repack_record() -> impl Strategy<Value = RepackRecord> {
     let head = any_session().prop_flat_map(|session| (Just(session), any_decision_name(session)));
-    let moved = (any_place(1_u32..=131_072), 176_u32..(1 << 20));
-    (head, any_sessions(), any_packs(PackKind::Data, 2..5), vec(moved, 4..20)).prop_map(
-        |((session, decision), applies_to, packs, moved)| {
-            let count = u32::try_from(packs.len()).expect("few packs");
-            let mut moves: Vec<Move> = moved
-                .into_iter()
-                .zip(0_u32..)
-                .map(|((place, old_offset), number)| Move {
-                    id: place.id,
-                    old_pack: number % count,
-                    old_offset,
-                    codec: place.codec,
-                    new_pack: (number + 1) % count,
-                    new_offset: place.offset,
-                    new_stored_len: place.stored_len,
-                    plain_len: place.plain_len,
-                })
-                .collect();
-            moves.sort_by_key(|moved| (moved.old_pack, moved.old_offset));
-            moves.dedup_by_key(|moved| (moved.old_pack, moved.old_offset));
-            RepackRecord { session, decision, applies_to, packs, moves }
+    (head, any_sessions(), any_packs(PackKind::Data, 1..5), 1_u32..5, any::<u8>()).prop_map(
+        |((session, decision), applies_to, mut old, new_count, mask)| {
+            old.retain(|pack| pack.name.session != session);
+            let new = (0..new_count).map(|number| PackRef {
+                name: PackName { kind: PackKind::Data, writer: decision.writer.clone(), session, number },
+                len: 1 << 20,
+            });
+            let mut packs: Vec<PackRef> = old.into_iter().chain(new).collect();
+            packs.sort();
+            let numbers = |is_new: bool| {
+                let of_kind = move |pack: &PackRef| (pack.name.session == session) == is_new;
+                (0_u32..).zip(&packs).filter(move |(_, pack)| of_kind(pack)).map(|(number, _)| number)
+            };
+            let mut leads: Vec<Lead> = Vec::new();
+            for old in numbers(false) {
+                // The first one leads to all, so that each is led to.
+                let leads_to = |place: usize| leads.is_empty() || place == 0 || mask >> place & 1 == 1;
+                let new = numbers(true).enumerate().filter(|(place, _)| leads_to(*place));
+                let new = new.map(|(_, number)| number).collect();
+                leads.push(Lead { old, new });
+            }
+            if leads.is_empty() {
+                packs.clear();
+            }
+            RepackRecord { session, decision, applies_to, packs, leads }
         },
     )
 }
@@ -331,5 +339,7 @@ pub fn any_decision() -> impl Strategy<Value = Decision> {
             Decision::Abort(Abort { session, time, program, by })
         },
     );
-    prop_oneof![abort, any_commit().prop_map(|commit| Decision::Commit(Box::new(commit)))]
+    let repacked = (any_session(), any::<u64>(), ".{0,60}")
+        .prop_map(|(session, time, program)| Decision::Repack(Repacked { session, time, program }));
+    prop_oneof![abort, repacked, any_commit().prop_map(|commit| Decision::Commit(Box::new(commit)))]
 }

@@ -1,13 +1,13 @@
 //! Decodes what a vector has, as its `object` line says, and checks that encoding it again gives the same bytes.
 
 use crate::fields::{self, Fields};
-use crate::keys::{all_keys, config, key_slot, keys, session_key};
+use crate::keys::{all_keys, config, key_slot, keys, retention_key, session_key};
 use crate::packs::{directory, pack, pack_header, payload};
 use crate::vector::Vector;
 use repo_format::{
     BlobKind, BlobName, ChunkerName, ChunkerParams, Condemned, Decision, DecisionName, FormatError, GcResult,
-    GenerationSeal, Geometry, Index, Intent, Keys, Node, Page, PageBounds, RepackRecord, SealedKind,
-    Tombstone, child_count, child_span, open, root_level, seal,
+    GenerationSeal, Geometry, Index, Intent, Keys, Node, Page, PageBounds, Pin, RepackRecord, RetentionKey,
+    SealedKind, Tombstone, child_count, child_span, open, root_level, seal,
 };
 
 /// Why nothing was decoded.
@@ -53,44 +53,118 @@ pub fn decode(vector: &Vector) -> Result<Fields, Failure> {
 fn object(vector: &Vector) -> Result<Fields, FormatError> {
     Ok(match vector.object.as_str() {
         "sealed" => [("plaintext".to_owned(), fields::hex(&sealed(vector)?))].into(),
-        "intent" => fields::intent(&whole(vector, Intent::parse, Intent::open, Intent::encode)?),
-        "tombstone" => {
-            fields::tombstone(&whole(vector, Tombstone::parse, Tombstone::open, Tombstone::encode)?)
+        "intent" => {
+            fields::intent(&whole(vector, Intent::parse, Intent::open, Intent::encode, |intent, seals| {
+                intent.seal(&seals.keys, seals.salt).1
+            })?)
         }
-        "index" => fields::index(&whole(vector, Index::parse, Index::open, Index::encode)?),
+        "index" => {
+            fields::index(&whole(vector, Index::parse, Index::open, Index::encode, |index, seals| {
+                seal(&seals.keys, SealedKind::Index, &seals.name, seals.salt, &index.encode())
+            })?)
+        }
+        "tombstone" => {
+            let again =
+                |value: &Tombstone, seals: &Seals| value.seal(&seals.keys, &seals.retention(), seals.salt).1;
+            fields::tombstone(&whole(vector, Tombstone::parse, Tombstone::open, Tombstone::encode, again)?)
+        }
+        "pin" => {
+            let again = |value: &Pin, seals: &Seals| {
+                let Some(BlobKind::Pin { number, .. }) = seals.name.kind() else {
+                    panic!("{} is no pin", seals.name)
+                };
+                value.seal(&seals.keys, &seals.retention(), number, seals.salt).1
+            };
+            fields::pin(&whole(vector, Pin::parse, Pin::open, Pin::encode, again)?)
+        }
         "repack" => {
-            fields::repack(&whole(vector, RepackRecord::parse, RepackRecord::open, RepackRecord::encode)?)
+            let again = |value: &RepackRecord, seals: &Seals| {
+                value.seal(&seals.keys, &seals.retention(), seals.salt).1
+            };
+            fields::repack(&whole(
+                vector,
+                RepackRecord::parse,
+                RepackRecord::open,
+                RepackRecord::encode,
+                again,
+            )?)
         }
         "decision" => {
             let opened =
                 |keys: &Keys, name: &BlobName, blob: &[u8]| Decision::open(keys, &decision_name(name), blob);
-            fields::decision(&whole(vector, Decision::parse, opened, Decision::encode)?)
+            let again = |value: &Decision, seals: &Seals| {
+                let name = decision_name(&seals.name);
+                if value.is_signed() {
+                    value.seal_signed(&seals.keys, &seals.retention(), &name, seals.salt)
+                } else {
+                    value.seal(&seals.keys, &name, seals.salt)
+                }
+            };
+            fields::decision(&whole(vector, Decision::parse, opened, Decision::encode, again)?)
         }
+        _ => of_generation(vector)?,
+    })
+}
+
+/// An object of SPEC 10.4.
+fn of_generation(vector: &Vector) -> Result<Fields, FormatError> {
+    Ok(match vector.object.as_str() {
         "condemned" => {
             let opened =
                 |keys: &Keys, name: &BlobName, blob: &[u8]| Condemned::open(keys, generation(name), blob);
-            fields::condemned(&whole(vector, Condemned::parse, opened, Condemned::encode)?)
+            let again = |value: &Condemned, seals: &Seals| {
+                value.seal(&seals.keys, &seals.retention(), generation(&seals.name), seals.salt).1
+            };
+            fields::condemned(&whole(vector, Condemned::parse, opened, Condemned::encode, again)?)
         }
         "result" => {
             let opened =
                 |keys: &Keys, name: &BlobName, blob: &[u8]| GcResult::open(keys, generation(name), blob);
-            fields::result(&whole(vector, GcResult::parse, opened, GcResult::encode)?)
+            let again = |value: &GcResult, seals: &Seals| {
+                value.seal(&seals.keys, &seals.retention(), generation(&seals.name), seals.salt).1
+            };
+            fields::result(&whole(vector, GcResult::parse, opened, GcResult::encode, again)?)
         }
         "generation-seal" => {
-            let name = blob_name(vector);
-            GenerationSeal::open(&keys(vector), generation(&name), &vector.bytes)?;
-            Fields::new()
+            let opened = |keys: &Keys, name: &BlobName, blob: &[u8]| {
+                GenerationSeal::open(keys, generation(name), blob)
+            };
+            let again = |value: &GenerationSeal, seals: &Seals| {
+                value.seal(&seals.keys, &seals.retention(), generation(&seals.name), seals.salt).1
+            };
+            fields::generation_seal(&whole(
+                vector,
+                GenerationSeal::parse,
+                opened,
+                GenerationSeal::encode,
+                again,
+            )?)
         }
         other => panic!("{}: {other} is no object", vector.name),
     })
 }
 
-/// Parses a plaintext, or opens the blob that the vector has a name for.
+/// What an object is sealed with.
+struct Seals<'v> {
+    vector: &'v Vector,
+    keys: Keys,
+    name: BlobName,
+    salt: [u8; 32],
+}
+
+impl Seals<'_> {
+    fn retention(&self) -> RetentionKey {
+        retention_key(self.vector)
+    }
+}
+
+/// Parses a content, or opens the blob that the vector has a name for.
 fn whole<T>(
     vector: &Vector,
     parse: impl FnOnce(&[u8]) -> Result<T, FormatError>,
     open_blob: impl FnOnce(&Keys, &BlobName, &[u8]) -> Result<T, FormatError>,
     encode: impl FnOnce(&T) -> Vec<u8>,
+    seal_again: impl FnOnce(&T, &Seals<'_>) -> Vec<u8>,
 ) -> Result<T, FormatError> {
     let bytes = &vector.bytes;
     if vector.get("name").is_none() {
@@ -98,10 +172,10 @@ fn whole<T>(
         assert!(encode(&value) == *bytes, "{} is encoded in another way", vector.name);
         return Ok(value);
     }
-    let name = blob_name(vector);
-    let value = open_blob(&keys(vector), &name, bytes)?;
-    let kind = SealedKind::of_blob(&name.kind().unwrap()).unwrap();
-    assert!(seal_again(vector, kind, &encode(&value)) == *bytes, "{} is sealed in another way", vector.name);
+    let (keys, name) = (keys(vector), blob_name(vector));
+    let value = open_blob(&keys, &name, bytes)?;
+    let seals = Seals { vector, keys, name, salt: salt(vector) };
+    assert!(seal_again(&value, &seals) == *bytes, "{} is sealed in another way", vector.name);
     Ok(value)
 }
 
@@ -116,16 +190,17 @@ fn sealed(vector: &Vector) -> Result<Vec<u8>, FormatError> {
         "generation-seal" => SealedKind::GenerationSeal,
         "repack" => SealedKind::Repack,
         "directory" => SealedKind::PackDirectory,
+        "pin" => SealedKind::Pin,
         other => panic!("{}: {other} is not sealed", vector.name),
     };
     let plaintext = open(&keys(vector), kind, &blob_name(vector), &vector.bytes)?;
-    assert!(seal_again(vector, kind, &plaintext) == vector.bytes, "{} is sealed in another way", vector.name);
+    let again = seal(&keys(vector), kind, &blob_name(vector), salt(vector), &plaintext);
+    assert!(again == vector.bytes, "{} is sealed in another way", vector.name);
     Ok(plaintext)
 }
 
-fn seal_again(vector: &Vector, kind: SealedKind, plaintext: &[u8]) -> Vec<u8> {
-    let salt = vector.bytes[16..48].try_into().unwrap();
-    seal(&keys(vector), kind, &blob_name(vector), salt, plaintext)
+fn salt(vector: &Vector) -> [u8; 32] {
+    vector.bytes[16..48].try_into().unwrap()
 }
 
 pub fn blob_name(vector: &Vector) -> BlobName {

@@ -2,7 +2,8 @@
 
 use repo_format::{
     AbortBy, BlobKind, BlobName, Child, Codec, Commit, Condemned, Config, Decision, Disk, Entry, FrameEntry,
-    GcResult, Index, Intent, Location, Node, PackHeader, PackRef, Page, RepackRecord, SlotInfo, Tombstone,
+    GcResult, GenerationSeal, Index, Intent, Lead, Location, Node, PackHeader, PackRef, Page, Pin,
+    RepackRecord, Repacked, SlotInfo, Tombstone,
 };
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -76,6 +77,10 @@ pub fn blob_kind(kind: &BlobKind) -> Fields {
         BlobKind::GcResult(number) => fields! { "kind": "result", "generation": number },
         BlobKind::GenerationSeal(number) => fields! { "kind": "generation-seal", "generation": number },
         BlobKind::Repack(session) => fields! { "kind": "repack", "session": session },
+        BlobKind::Pin { vm, session, number } => {
+            fields! { "kind": "pin", "vm-tag": vm, "session": session, "number": number }
+        }
+        BlobKind::Canary => fields! { "kind": "canary" },
     }
 }
 
@@ -86,12 +91,13 @@ pub fn config(config: &Config) -> Fields {
         "average": chunker.average, "max": chunker.max, "region-len": config.geometry.region_len,
         "cell-len": config.geometry.cell_len, "pack-len": config.geometry.pack_len,
         "data-public-key": hex(&config.data_public_key),
+        "retention-public-key": hex(&config.retention_public_key),
     }
 }
 
 pub fn slot(info: &SlotInfo) -> Fields {
     fields! {
-        "repository": info.repository, "label": info.label, "created": info.created, "memory-kib": info.kdf.memory_kib,
+        "repository": info.repository, "kind": info.kind.as_str(), "label": info.label, "created": info.created, "memory-kib": info.kdf.memory_kib,
         "passes": info.kdf.passes, "lanes": info.kdf.lanes, "salt": hex(&info.salt),
     }
 }
@@ -174,12 +180,28 @@ pub fn tombstone(tombstone: &Tombstone) -> Fields {
     fields! { "session": tombstone.session, "time": tombstone.time, "decision": tombstone.decision }
 }
 
+pub fn pin(pin: &Pin) -> Fields {
+    fields! {
+        "session": pin.session, "decision": pin.decision, "time": pin.time, "pinned": u8::from(pin.pinned),
+        "reason": pin.reason,
+    }
+}
+
+pub fn generation_seal(seal: &GenerationSeal) -> Fields {
+    let mut fields = Fields::new();
+    list(&mut fields, "roster", &seal.roster);
+    fields
+}
+
 pub fn decision(decision: &Decision) -> Fields {
     match decision {
         Decision::Commit(commit) => self::commit(commit),
         Decision::Abort(abort) => fields! {
             "verdict": "abort", "session": abort.session, "time": abort.time, "program": abort.program,
             "by": match abort.by { AbortBy::Writer => "writer", AbortBy::Pruner => "pruner" },
+        },
+        Decision::Repack(Repacked { session, time, program }) => fields! {
+            "verdict": "repack", "session": session, "time": time, "program": program,
         },
     }
 }
@@ -233,7 +255,8 @@ pub fn result(result: &GcResult) -> Fields {
     let mut fields = Fields::new();
     list(&mut fields, "delete", result.delete.iter().map(pack));
     list(&mut fields, "rescued", result.rescued.iter().map(pack));
-    list(&mut fields, "roster", &result.roster);
+    fields.insert("covers".to_owned(), result.covers.to_string());
+    list(&mut fields, "earlier", result.earlier.iter().map(pack));
     fields
 }
 
@@ -241,15 +264,10 @@ pub fn repack(record: &RepackRecord) -> Fields {
     let mut fields = fields! { "session": record.session, "decision": record.decision };
     list(&mut fields, "applies-to", &record.applies_to);
     list(&mut fields, "pack", record.packs.iter().map(pack));
-    list(
-        &mut fields,
-        "move",
-        record.moves.iter().map(|moved| {
-            let codec = number(moved.codec);
-            let (old, new) = ((moved.old_pack, moved.old_offset), (moved.new_pack, moved.new_offset));
-            let lengths = format!("{} {}", moved.new_stored_len, moved.plain_len);
-            format!("{} {} {} {codec} {} {} {lengths}", moved.id, old.0, old.1, new.0, new.1)
-        }),
-    );
+    let lead = |lead: &Lead| {
+        let new: Vec<String> = lead.new.iter().map(ToString::to_string).collect();
+        format!("{} {}", lead.old, new.join(" "))
+    };
+    list(&mut fields, "lead", record.leads.iter().map(lead));
     fields
 }

@@ -3,13 +3,23 @@
 use crate::fields::{self, Fields, hex};
 use crate::vector::{Vector, unhex};
 use repo_format::{
-    FormatError, Keys, RepositoryId, RootKey, SealedSessionKey, SessionId, SessionKey, Slot, SlotName,
-    UncheckedConfig, seal_slot,
+    FormatError, InventoryKey, Keys, RepositoryId, RetentionKey, RootKey, SealedSessionKey, SessionId,
+    SessionKey, Slot, SlotKey, SlotKind, SlotName, UncheckedConfig, seal_slot,
 };
 
 /// The keys that a vector gives.
 pub fn keys(vector: &Vector) -> Keys {
-    Keys::from_root(&RootKey::new(vector.array("root-key")), RepositoryId(vector.array("repository")))
+    let retention = vector.get("retention-key").map_or([0; 32], |_| retention_key(vector).public());
+    Keys::from_root(
+        &RootKey::new(vector.array("root-key")),
+        RepositoryId(vector.array("repository")),
+        retention,
+    )
+}
+
+/// The retention key that a vector gives.
+pub fn retention_key(vector: &Vector) -> RetentionKey {
+    RetentionKey::new(vector.array("retention-key"))
 }
 
 /// What follows from the inputs. The keys themselves cannot be asked for: they are derived here, and each of those with
@@ -28,7 +38,7 @@ pub fn all_keys(vector: &Vector) -> Fields {
         ("inventory-key", hex(&inventory)),
         ("data-private-key", hex(&from_root("keepstone v0 data private key"))),
         ("data-public-key", hex(&keys.data_public_key())),
-        ("chunker-seed", keys.chunker_seed().to_string()),
+        ("chunker-seed", keys.data().unwrap().chunker_seed().to_string()),
         ("map-id-key", hex(&map_id)),
         ("vm-tag-key", hex(&vm_tag)),
         ("config-mac-key", hex(&from_inventory("keepstone v0 config mac"))),
@@ -43,7 +53,7 @@ pub fn all_keys(vector: &Vector) -> Fields {
         assert_eq!(fields["vm-tag"], keyed(&vm_tag, vm.as_bytes(), 16), "{}", vector.name);
     }
     if let Some(chunk) = vector.get("chunk").map(unhex) {
-        fields.insert("chunk-id".to_owned(), keys.chunk_id(&chunk).to_string());
+        fields.insert("chunk-id".to_owned(), keys.data().unwrap().chunk_id(&chunk).to_string());
         assert_eq!(fields["chunk-id"], keyed(&chunk_id, &chunk, 32), "{}", vector.name);
     }
     if let Some(map) = vector.get("map").map(unhex) {
@@ -81,12 +91,19 @@ pub fn key_slot(vector: &Vector) -> Result<Fields, FormatError> {
     let slot = Slot::parse(&SlotName::new(vector.input("slot")).unwrap(), &vector.bytes)?;
     let mut fields = fields::slot(slot.info());
     if let Some(password) = vector.get("password").map(unhex) {
-        let root = slot.open(&password)?;
-        let told = vector.fields.get("root-key").expect("a slot that opens has a root key");
-        assert_eq!(root, RootKey::new(unhex(told).try_into().unwrap()), "{}", vector.name);
-        fields.insert("root-key".to_owned(), told.clone());
+        let key = slot.open(&password)?;
+        let field = format!("{}-key", slot.info().kind.as_str());
+        let told = vector.fields.get(&field).expect("a slot that opens has a key of its kind");
+        let bytes = unhex(told).try_into().unwrap();
+        let expected = match slot.info().kind {
+            SlotKind::Root => SlotKey::Root(RootKey::new(bytes)),
+            SlotKind::Retention => SlotKey::Retention(RetentionKey::new(bytes)),
+            SlotKind::Inventory => SlotKey::Inventory(InventoryKey::new(bytes)),
+        };
+        assert_eq!(key, expected, "{}", vector.name);
+        fields.insert(field, told.clone());
         if vector.get("written").is_some() {
-            let written = seal_slot(slot.info(), &password, &root)?;
+            let written = seal_slot(slot.info(), &password, &key)?;
             assert_eq!(String::from_utf8(written), String::from_utf8(vector.bytes.clone()));
         }
     }

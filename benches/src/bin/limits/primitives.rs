@@ -83,7 +83,7 @@ pub(crate) fn sequential_read(setting: &Setting<'_>) -> io::Result<Work> {
 fn regions(setting: &Setting<'_>) -> anyhow::Result<(Primitives, Vec<Extent>)> {
     // The seed of the repositories that the phases make: the chunks are theirs.
     let store = MemoryStore::new();
-    let seed = repository::create(&store)?.keys().chunker_seed();
+    let seed = repository::create(&store)?.data_keys()?.chunker_seed();
     let Geometry { chunker, region_len, .. } = Geometry::default();
     let shared = Shared {
         image: setting.image,

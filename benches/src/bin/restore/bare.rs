@@ -47,7 +47,7 @@ pub(crate) struct Bare {
 pub(crate) fn open(disk: &State<'_>, allocated: &[Extent], threads: usize) -> anyhow::Result<Opened> {
     // The seed of the repository that is restored from: the chunks are those in it.
     let store = MemoryStore::new();
-    let seed = repository::create(&store)?.keys().chunker_seed();
+    let seed = repository::create(&store)?.data_keys()?.chunker_seed();
     let Geometry { chunker, region_len, .. } = Geometry::default();
     let region_len = u64::from(region_len);
     let touched = allocated.iter().flat_map(|area| area.start / region_len..area.end().div_ceil(region_len));

@@ -97,7 +97,8 @@ impl Runs {
             kdf: KdfParams { memory_kib: 8, passes: 1, lanes: 1 },
             time: clock::now_millis(),
         };
-        let repository = Repository::create(&store, *round.geometry, &slot, &open::entropy()?)?;
+        let retention = NewSlot { name: &SlotName::new("retention").expect("it is a name"), ..slot };
+        let repository = Repository::create(&store, *round.geometry, &slot, &retention, &open::entropy()?)?;
         let key = repository.keys().local_key("keepstone v0 local index");
         let index = LocalIndex::open(None, repository.config().repository, key, INDEX_BUDGET)
             .map_err(EngineError::Index)?;

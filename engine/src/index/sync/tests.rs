@@ -36,7 +36,7 @@ impl Observer for Events {
 }
 
 fn keys() -> Keys {
-    Keys::from_root(&RootKey::new([3; 32]), REPOSITORY)
+    Keys::from_root(&RootKey::new([3; 32]), REPOSITORY, [0; 32])
 }
 
 fn part(number: u8) -> Vec<ChunkId> {

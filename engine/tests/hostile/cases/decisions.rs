@@ -338,7 +338,7 @@ pub const CASES: &[Case] = &[
             let world = World::new();
             let name = DecisionName { seq: 5, ..world.first.name.clone() };
             let abort = Abort { session: name.session, time: 1, program: "x".into(), by: AbortBy::Pruner };
-            world.forge(SealedKind::Decision, &name.blob(), &Decision::Abort(abort).encode());
+            world.forge_signed(SealedKind::Decision, &name.blob(), &Decision::Abort(abort).encode());
             world
         },
         expected: &[

@@ -288,7 +288,7 @@ pub const CASES: &[Case] = &[
             let root = world.fan_out(1 << 62, &page);
             world.commit_map(1 << 62, root);
             let packs = page.packs();
-            world.forge(
+            world.forge_signed(
                 repo_format::SealedKind::Condemned,
                 &repo_format::BlobName::condemned(1),
                 &repo_format::Condemned { packs }.encode(),

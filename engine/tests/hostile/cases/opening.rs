@@ -6,7 +6,10 @@ use crate::verbs::Verb;
 use crate::world::{PASSWORD, cheap_kdf, create_from_seed, small_geometry};
 use keepstone_engine::BlobStore;
 use keepstone_engine::store::MemoryStore;
-use repo_format::{BlobName, Config, KdfParams, Keys, RepositoryId, RootKey, SlotInfo, SlotName, seal_slot};
+use repo_format::{
+    BlobName, Config, KdfParams, Keys, RepositoryId, RootKey, SlotInfo, SlotKey, SlotKind, SlotName,
+    seal_slot,
+};
 
 const BAD_JSON: &str = "Damaged > Json";
 
@@ -84,7 +87,11 @@ pub const CASES: &[Case] = &[
         name: "a config of this repository, signed with another root key",
         build: || {
             let world = World::new();
-            let other = Keys::from_root(&RootKey::new([3; 32]), world.keys.repository());
+            let other = Keys::from_root(
+                &RootKey::new([3; 32]),
+                world.keys.repository(),
+                world.keys.retention_public(),
+            );
             let config =
                 Config { data_public_key: other.data_public_key(), ..world.repository().config().clone() };
             world.put(&BlobName::config(), &config.encode(&other));
@@ -226,7 +233,11 @@ pub const CASES: &[Case] = &[
         name: "a config that was signed with the root key of a planted key slot",
         build: || {
             let world = plant(1, |name| slot(name, World::new().keys.repository(), PASSWORD, [3; 32]));
-            let keys = Keys::from_root(&RootKey::new([3; 32]), world.keys.repository());
+            let keys = Keys::from_root(
+                &RootKey::new([3; 32]),
+                world.keys.repository(),
+                world.keys.retention_public(),
+            );
             let config =
                 Config { data_public_key: keys.data_public_key(), ..world.repository().config().clone() };
             world.put(&BlobName::config(), &config.encode(&keys));
@@ -293,8 +304,16 @@ fn plant(count: u32, blob: impl Fn(SlotName) -> Vec<u8>) -> World {
 
 fn slot(name: SlotName, repository: RepositoryId, password: &[u8], root: [u8; 32]) -> Vec<u8> {
     let label = "planted".to_owned();
-    let info = SlotInfo { name, repository, label, created: 0, kdf: cheap_kdf(), salt: [4; 32] };
-    seal_slot(&info, password, &RootKey::new(root)).unwrap()
+    let info = SlotInfo {
+        name,
+        repository,
+        kind: SlotKind::Root,
+        label,
+        created: 0,
+        kdf: cheap_kdf(),
+        salt: [4; 32],
+    };
+    seal_slot(&info, password, &SlotKey::Root(RootKey::new(root))).unwrap()
 }
 
 fn other_repository() -> MemoryStore {

@@ -1,13 +1,15 @@
-//! What a pruner writes, and is not signed yet: tombstones, generations, repack records.
+//! What the retention and pruners write, by somebody who has the retention key as well: tombstones, generations, repack
+//! records.
 
 use crate::Case;
-use crate::forge::{RawCommit, THIEF, World, thief};
+use crate::forge::{THIEF, World, thief};
 use crate::raw::Raw;
 use crate::verbs::Verb;
 use repo_format::{
-    BlobKind, BlobName, Codec, Condemned, DecisionName, GcResult, PackName, PackRef, SealedKind, SessionId,
-    Tombstone,
+    BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, PackKind, PackName, PackRef, Repacked,
+    SealedKind, SessionId, Tombstone,
 };
+use std::collections::BTreeSet;
 
 const REFUSED: &str = "Damaged > BadTag";
 
@@ -18,7 +20,7 @@ pub const CASES: &[Case] = &[
             let world = World::new();
             let decision = world.first.name.clone();
             let tombstone = Tombstone { session: decision.session, time: 1, decision: decision.clone() };
-            world.forge(
+            world.forge_signed(
                 SealedKind::Tombstone,
                 &BlobName::tombstone(decision.vm, decision.session),
                 &tombstone.encode(),
@@ -38,7 +40,7 @@ pub const CASES: &[Case] = &[
             let name = &world.first.name;
             let raw =
                 Raw::new().put(&name.session.0).u64(1).put(&name.vm.0).str8("a-thief").u32(0).put(&THIEF.0);
-            world.forge(SealedKind::Tombstone, &BlobName::tombstone(name.vm, name.session), &raw.0);
+            world.forge_signed(SealedKind::Tombstone, &BlobName::tombstone(name.vm, name.session), &raw.0);
             world
         },
         expected: &[
@@ -55,7 +57,7 @@ pub const CASES: &[Case] = &[
             let decision = DecisionName { session: THIEF, ..world.first.name.clone() };
             let tombstone = Tombstone { session: THIEF, time: 1, decision };
             let name = BlobName::tombstone(world.first.name.vm, world.first.session());
-            world.forge(SealedKind::Tombstone, &name, &tombstone.encode());
+            world.forge_signed(SealedKind::Tombstone, &name, &tombstone.encode());
             world
         },
         expected: TOMBSTONE,
@@ -65,7 +67,7 @@ pub const CASES: &[Case] = &[
         build: || {
             let world = World::new();
             let packs = live_packs(&world);
-            world.forge(SealedKind::Condemned, &BlobName::condemned(1), &Condemned { packs }.encode());
+            world.forge_signed(SealedKind::Condemned, &BlobName::condemned(1), &Condemned { packs }.encode());
             world
         },
         expected: &[
@@ -78,9 +80,10 @@ pub const CASES: &[Case] = &[
         name: "a generation that deletes all live packs, and is sealed",
         build: || {
             let world = World::new();
-            let result = GcResult { delete: live_packs(&world), rescued: Vec::new(), roster: Vec::new() };
-            world.forge(SealedKind::GcResult, &BlobName::result(u32::MAX), &result.encode());
-            world.forge(SealedKind::GenerationSeal, &BlobName::generation_seal(u32::MAX), &[]);
+            let result =
+                GcResult { delete: live_packs(&world), rescued: Vec::new(), covers: 1, earlier: Vec::new() };
+            world.forge_signed(SealedKind::GcResult, &BlobName::result(u32::MAX), &result.encode());
+            world.forge_signed(SealedKind::GenerationSeal, &BlobName::generation_seal(u32::MAX), &[0; 4]);
             world
         },
         expected: &[
@@ -90,17 +93,17 @@ pub const CASES: &[Case] = &[
         ],
     },
     Case {
-        name: "a generation's seal with content",
+        name: "a generation's seal with one byte",
         build: || {
             let world = World::new();
-            world.forge(SealedKind::GenerationSeal, &BlobName::generation_seal(1), b"x");
+            world.forge_signed(SealedKind::GenerationSeal, &BlobName::generation_seal(1), b"x");
             world
         },
         expected: &[
             (Verb::Verify, "DamagedGeneration"),
             (Verb::VerifyData, "DamagedGeneration"),
-            (Verb::Incremental, "Damaged > TrailingBytes"),
-            (Verb::Full, "Damaged > TrailingBytes"),
+            (Verb::Incremental, "Damaged > Truncated"),
+            (Verb::Full, "Damaged > Truncated"),
             (Verb::After, "DamagedGeneration, UndecidedSession"),
         ],
     },
@@ -108,7 +111,7 @@ pub const CASES: &[Case] = &[
         name: "a generation that condemns 2^32-1 groups of packs",
         build: || {
             let world = World::new();
-            world.forge(SealedKind::Condemned, &BlobName::condemned(1), &Raw::new().u32(u32::MAX).0);
+            world.forge_signed(SealedKind::Condemned, &BlobName::condemned(1), &Raw::new().u32(u32::MAX).0);
             world
         },
         expected: &[
@@ -123,8 +126,8 @@ pub const CASES: &[Case] = &[
         name: "a generation's result in the place of another's",
         build: || {
             let world = World::new();
-            let result = GcResult { delete: Vec::new(), rescued: Vec::new(), roster: Vec::new() };
-            world.forge(SealedKind::GcResult, &BlobName::result(1), &result.encode());
+            let result = GcResult { delete: Vec::new(), rescued: Vec::new(), covers: 1, earlier: Vec::new() };
+            world.forge_signed(SealedKind::GcResult, &BlobName::result(1), &result.encode());
             world.put(&BlobName::result(2), &world.get(&BlobName::result(1)));
             world
         },
@@ -140,54 +143,59 @@ pub const CASES: &[Case] = &[
         name: "repack records that lead in a circle",
         build: || {
             let world = World::new();
-            let packs = live_packs(&world);
-            let (a, b) = (&packs[0], &packs[1]);
-            record(&world, 0xa1, a, b, 7);
-            record(&world, 0xa2, b, a, 7);
+            let (a, b) = (thiefs_pack(0xa1), thiefs_pack(0xa2));
+            record(&world, 0xa1, &b, &a);
+            record(&world, 0xa2, &a, &b);
+            record(&world, 0xa3, &live_packs(&world)[0], &thiefs_pack(0xa3));
+            world
+        },
+        expected: &[],
+    },
+    Case {
+        name: "a repack record that leads from a pack to itself",
+        build: || {
+            let world = World::new();
+            let pack = thiefs_pack(0xa1);
+            record(&world, 0xa1, &pack, &pack);
             world
         },
         expected: &[
-            (Verb::Verify, "MissingDecision"),
-            (Verb::VerifyData, "MissingDecision"),
-            (Verb::After, "MissingDecision"),
+            (Verb::Verify, "DamagedRepackRecord"),
+            (Verb::VerifyData, "DamagedRepackRecord"),
+            (Verb::Incremental, "Damaged > an old pack is of the repack session itself"),
+            (Verb::Full, "Damaged > an old pack is of the repack session itself"),
+            (Verb::After, "DamagedRepackRecord, UndecidedSession"),
         ],
     },
     Case {
-        name: "a repack record that moves a chunk onto itself",
+        name: "a repack record that leads from a live pack to another session's",
         build: || {
             let world = World::new();
-            let pack = live_packs(&world).remove(0);
-            record(&world, 0xa1, &pack, &pack, 7);
+            record(&world, 0xa1, &live_packs(&world)[0], &thiefs_pack(0xa2));
             world
         },
         expected: &[
-            (Verb::Verify, "DamagedRepackRecord, MissingDecision"),
-            (Verb::VerifyData, "DamagedRepackRecord, MissingDecision"),
-            (Verb::Incremental, "Damaged > a move does not lead to another pack of the same kind"),
-            (Verb::Full, "Damaged > a move does not lead to another pack of the same kind"),
-            (Verb::After, "DamagedRepackRecord, MissingDecision, UndecidedSession"),
+            (Verb::Verify, "DamagedRepackRecord"),
+            (Verb::VerifyData, "DamagedRepackRecord"),
+            (Verb::Incremental, "Damaged > a new pack is not of the repack session"),
+            (Verb::Full, "Damaged > a new pack is not of the repack session"),
+            (Verb::After, "DamagedRepackRecord, UndecidedSession"),
         ],
     },
     Case {
-        name: "a repack record that moves a chunk to another chunk's place",
+        name: "a repack record that leads from a live pack to one that is not there",
         build: || {
             let world = World::new();
-            let packs = live_packs(&world);
-            record(&world, 0xa1, &packs[0], &packs[1], 7);
+            record(&world, 0xa1, &live_packs(&world)[0], &thiefs_pack(0xa1));
             world
         },
-        expected: &[
-            (Verb::Verify, "MissingDecision"),
-            (Verb::VerifyData, "MissingDecision"),
-            (Verb::After, "MissingDecision"),
-        ],
+        expected: &[],
     },
     Case {
         name: "a repack record of a session that was not committed",
         build: || {
             let world = World::new();
-            let packs = live_packs(&world);
-            record(&world, 0xa1, &packs[0], &packs[1], 7);
+            record(&world, 0xa1, &live_packs(&world)[0], &thiefs_pack(0xa1));
             let name = record_decision(&world, 0xa1);
             keepstone_engine::BlobStore::delete(&world.store, &name.blob()).unwrap();
             world
@@ -195,13 +203,13 @@ pub const CASES: &[Case] = &[
         expected: &[],
     },
     Case {
-        name: "a repack record of 2^32-1 moves",
+        name: "a repack record of 2^32-1 leads",
         build: || {
             let world = World::new();
             let name = record_decision(&world, 0xa1);
             let raw =
                 Raw::new().put(&name.session.0).put(&name.vm.0).str8("a-thief").u32(9).put(&name.session.0);
-            world.forge(
+            world.forge_signed(
                 SealedKind::Repack,
                 &BlobName::repack(name.session),
                 &raw.u32(0).u32(0).u32(u32::MAX).0,
@@ -233,31 +241,39 @@ fn live_packs(world: &World) -> Vec<PackRef> {
     };
     let names = world.store.names();
     let packs = names.iter().filter_map(|name| Some((pack(name)?, world.get(name).len())));
-    let data = packs.filter(|(pack, _)| pack.kind == repo_format::PackKind::Data);
+    let data = packs.filter(|(pack, _)| pack.kind == PackKind::Data);
     data.map(|(name, len): (PackName, usize)| PackRef { name, len: u32::try_from(len).unwrap() }).collect()
+}
+
+/// A pack of a repack session of the thief's, which is not there.
+fn thiefs_pack(session: u8) -> PackRef {
+    let name =
+        PackName { kind: PackKind::Data, writer: thief(), session: SessionId([session; 16]), number: 0 };
+    PackRef { name, len: 1000 }
 }
 
 fn record_decision(world: &World, session: u8) -> DecisionName {
     let session = SessionId([session; 16]);
-    DecisionName { vm: world.keys.vm_tag("repack"), writer: thief(), seq: 9, session }
+    DecisionName { vm: world.keys.vm_tag(""), writer: thief(), seq: 9, session }
 }
 
-/// A committed repack record that moves the first chunk of one pack to the first place of another, and says that it
-/// applies to the first snapshot.
-fn record(world: &World, session: u8, old: &PackRef, new: &PackRef, id: u8) {
+/// A decided repack record that leads from one pack to another, and says that it applies to the first snapshot.
+fn record(world: &World, session: u8, old: &PackRef, new: &PackRef) {
     let name = record_decision(world, session);
-    let table = if old.name < new.name { vec![old, new] } else { vec![new, old] };
-    let same = old.name == new.name;
-    let (old_number, new_number) = if same { (0, 0) } else { (u32::from(old > new), u32::from(new > old)) };
-    let packs: Vec<(u32, u32)> =
-        table.iter().take(2 - usize::from(same)).map(|pack| (pack.name.number, pack.len)).collect();
+    let packs = BTreeSet::from([old, new]);
+    let number = |wanted: &PackRef| {
+        let place = packs.iter().position(|pack| *pack == wanted).expect("it is in the table");
+        u32::try_from(place).expect("there are two at most")
+    };
     let raw = Raw::new().put(&name.session.0).put(&name.vm.0).str8("a-thief").u32(9).put(&name.session.0);
-    let raw = raw.u32(1).put(&world.first.session().0).u32(1);
-    let raw = raw.u8(1).str8("host-a").put(&world.first.session().0).u32(u32::try_from(packs.len()).unwrap());
-    let raw = packs.iter().fold(raw, |raw, (number, len)| raw.u32(*number).u32(*len));
-    let raw = raw.u32(1).put(&[id; 32]).u32(old_number).u32(176).u8(Codec::Raw as u8);
-    let raw = raw.u32(new_number).u32(176).u32(116).u32(100);
-    world.forge(SealedKind::Repack, &BlobName::repack(name.session), &raw.0);
-    let commit = RawCommit { session: name.session, vm: b"repack".to_vec(), ..RawCommit::new() };
-    world.forge(SealedKind::Decision, &name.blob(), &commit.bytes());
+    let raw = raw.u32(1).put(&world.first.session().0).u32(u32::try_from(packs.len()).expect("two at most"));
+    // Each is of a session of its own, and is a group of its own.
+    let raw = packs.iter().fold(raw, |raw, PackRef { name, len }| {
+        let raw = raw.u8(name.kind as u8).str8(name.writer.as_str()).put(&name.session.0);
+        raw.u32(1).u32(name.number).u32(*len)
+    });
+    let raw = raw.u32(1).u32(number(old)).u32(1).u32(number(new));
+    world.forge_signed(SealedKind::Repack, &BlobName::repack(name.session), &raw.0);
+    let repacked = Repacked { session: name.session, time: 1, program: "x".into() };
+    world.forge(SealedKind::Decision, &name.blob(), &Decision::Repack(repacked).encode());
 }

@@ -8,13 +8,13 @@ use keepstone_engine::backup::{
 use keepstone_engine::diff::diff;
 use keepstone_engine::index::{LocalIndex, Preference, sync};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::repository::{NewSlot, add_slot, remove_slot};
+use keepstone_engine::repository::{NewSlot, add_slot, remove_slot, unlock_retention};
 use keepstone_engine::snapshots::{self, Snapshot};
 use keepstone_engine::store::{Fault, FaultStore, LateCall, MemoryStore};
 use keepstone_engine::{BlobStore, EngineError, Entropy, Repository};
 use repo_format::{
-    BlobKind, BlobName, ChunkerName, ChunkerParams, Geometry, KdfParams, SessionId, SlotName, Tombstone,
-    WriterId,
+    BlobKind, BlobName, ChunkerName, ChunkerParams, Geometry, KdfParams, SessionId, SlotKind, SlotName,
+    Tombstone, WriterId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +23,7 @@ const WRITERS: [&str; 2] = ["host-a", "host-b"];
 /// Backups are this far apart; the store dates all long before, so that no session seems to be running.
 pub(super) const NOW: u64 = 1_800_000_000_000;
 const DISK_LEN_MAX: usize = 48 << 10;
+const RETENTION_PASSWORD: &[u8] = b"retention";
 
 /// A repository, and what must be in it.
 pub(super) struct World {
@@ -61,7 +62,8 @@ impl World {
             drawn: 0,
         };
         let entropy = world.entropy();
-        Repository::create(&world.store, geometry(), &slot(&first), &entropy)
+        let retention = (SlotName::new("retention").expect("a slot's name"), RETENTION_PASSWORD.to_vec());
+        Repository::create(&world.store, geometry(), &slot(&first), &slot(&retention), &entropy)
             .expect("an empty store takes one");
         world
     }
@@ -263,7 +265,8 @@ impl World {
         let number = self.drawn.to_string();
         let key = (SlotName::new(&format!("k{number}")).expect("a slot's name"), number.into_bytes());
         let entropy = self.entropy();
-        add_slot(&self.store, &self.keys[0].1, &slot(&key), &entropy).expect("a new slot is added");
+        add_slot(&self.store, &self.keys[0].1, SlotKind::Root, &slot(&key), &entropy)
+            .expect("a new slot is added");
         self.keys.insert(0, key);
         self.open(&self.store).expect("the new password opens it");
     }
@@ -289,8 +292,9 @@ impl World {
         let list = snapshots::list(&repository, None).expect("it lists").snapshots;
         let Some(snapshot) = list.get(usize::from(fields.u8()) % list.len().max(1)) else { return };
         let session = snapshot.session();
+        let retention = unlock_retention(&repository, RETENTION_PASSWORD).expect("its password opens it");
         let tombstone = Tombstone { session, time: NOW, decision: snapshot.name.clone() };
-        let (name, bytes): (BlobName, Vec<u8>) = tombstone.seal(repository.keys(), [7; 32]);
+        let (name, bytes): (BlobName, Vec<u8>) = tombstone.seal(repository.keys(), &retention, [7; 32]);
         store.put_new(&name, &bytes).expect("the store works");
         self.forgotten.insert(session);
         self.agrees();
