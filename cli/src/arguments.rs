@@ -12,6 +12,8 @@ const ENVIRONMENT: &str = "\
 Password:
   It is taken from the first of --password-file, --password-command, the environment variable \
 KEEPSTONE_PASSWORD, the profile, and a question at the terminal.
+  What forgets or prunes takes the retention password likewise: --retention-password-file, \
+--retention-password-command, KEEPSTONE_RETENTION_PASSWORD, the profile. Without one it tries the repository's password.
 
 Credentials for Azure:
   Secrets are never on the command line. If exactly one of these is in the environment, or else in the profile, it is \
@@ -66,9 +68,23 @@ pub(crate) struct GlobalArguments {
     #[arg(long, global = true, value_name = "COMMAND")]
     pub(crate) password_command: Option<String>,
 
+    /// Read the retention password, which forgetting and pruning takes, from a file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "retention_password_command",
+        hide_short_help = true
+    )]
+    pub(crate) retention_password_file: Option<PathBuf>,
+
+    /// Take the retention password from what a shell command prints
+    #[arg(long, global = true, value_name = "COMMAND", hide_short_help = true)]
+    pub(crate) retention_password_command: Option<String>,
+
     /// Read settings from a TOML file; flags and the environment come before it
     ///
-    /// It may hold repository, password-file, password-command, writer, cache-dir, index-budget and compression; for
+    /// It may hold repository, password-file, password-command, retention-password-file, retention-password-command, writer, cache-dir, index-budget and compression; for
     /// Azure auth, sas-token-file, key-file, connection-string-file, tenant-id, client-id, client-secret-file,
     /// client-certificate, federated-token-file, authority-host, tier, content-md5, limit-upload, limit-download and a
     /// table of prices; for vSphere vsphere-user, vsphere-password-file, vsphere-password-command, vsphere-ca,

@@ -104,7 +104,7 @@ fn engine(error: &EngineError) -> Option<&'static str> {
             "move the key slots that nobody here made out of `keys/` in the repository; `keepstone key list` lists them"
         }
         EngineError::WrongRetentionPassword { .. } => {
-            "give the password of a retention key slot; `keepstone key list` lists the slots with their kinds"
+            "give the password of a retention slot: --retention-password-file, --retention-password-command, KEEPSTONE_RETENTION_PASSWORD or the profile"
         }
         EngineError::LastSlot { kind: SlotKind::Retention, .. } => {
             "add another slot first, with `keepstone key add --kind retention`"

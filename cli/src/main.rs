@@ -22,6 +22,7 @@ mod password;
 mod prices;
 mod profile;
 mod progress;
+mod retention_key;
 mod running;
 mod selector;
 mod settings;

@@ -67,11 +67,24 @@ impl Origin {
         if password.is_empty() {
             bail!(Usage::new("the password is empty"));
         }
-        if password.len() > PASSWORD_LEN_MAX {
-            bail!(Usage::new(format!("the password is longer than {PASSWORD_LEN_MAX} bytes")));
-        }
-        Ok(password)
+        checked(password)
     }
+}
+
+/// Asks at the terminal for a password that need not be given.
+///
+/// # Errors
+/// No terminal, or two passwords that differ.
+pub(crate) fn ask_for_one_or_none(question: Question<'_>) -> anyhow::Result<Option<Password>> {
+    let password = checked(ask(question)?)?;
+    Ok(Some(password).filter(|password| !password.is_empty()))
+}
+
+fn checked(password: Password) -> anyhow::Result<Password> {
+    if password.len() > PASSWORD_LEN_MAX {
+        bail!(Usage::new(format!("the password is longer than {PASSWORD_LEN_MAX} bytes")));
+    }
+    Ok(password)
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Password> {

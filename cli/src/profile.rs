@@ -30,6 +30,10 @@ pub(crate) struct Profile {
     pub(crate) password_file: Option<PathBuf>,
     /// A command that prints the password.
     pub(crate) password_command: Option<String>,
+    /// A file with the retention password.
+    pub(crate) retention_password_file: Option<PathBuf>,
+    /// A command that prints the retention password.
+    pub(crate) retention_password_command: Option<String>,
     /// The writer.
     #[serde(default, deserialize_with = "writer")]
     pub(crate) writer: Option<WriterId>,
@@ -125,6 +129,9 @@ impl Profile {
         if profile.password_file.is_some() && profile.password_command.is_some() {
             return Err("it has both password-file and password-command".to_owned());
         }
+        if profile.retention_password_file.is_some() && profile.retention_password_command.is_some() {
+            return Err("it has both retention-password-file and retention-password-command".to_owned());
+        }
         if profile.vsphere_password_file.is_some() && profile.vsphere_password_command.is_some() {
             return Err("it has both vsphere-password-file and vsphere-password-command".to_owned());
         }
@@ -154,6 +161,7 @@ impl Profile {
     fn place_in(&mut self, dir: &Path) {
         let paths = [
             &mut self.password_file,
+            &mut self.retention_password_file,
             &mut self.cache_dir,
             &mut self.sas_token_file,
             &mut self.key_file,
@@ -239,12 +247,13 @@ mod tests {
 
     #[test]
     fn all_settings_are_read_and_placed() {
-        let text = "repository = 'repo'\npassword-file = '/etc/password'\nwriter = 'host-a'\ncache-dir = 'cache'\n\
+        let text = "repository = 'repo'\npassword-file = '/etc/password'\nretention-password-file = 'retention'\nwriter = 'host-a'\ncache-dir = 'cache'\n\
             index-budget = '2 GiB'\ncompression = 3\n";
         let mut profile = Profile::parse(text).unwrap();
         profile.place_in(Path::new("/srv"));
         assert_eq!(profile.repository.as_deref(), Some("/srv/repo"));
         assert_eq!(profile.password_file.as_deref(), Some(Path::new("/etc/password")));
+        assert_eq!(profile.retention_password_file.as_deref(), Some(Path::new("/srv/retention")));
         assert_eq!(profile.cache_dir.as_deref(), Some(Path::new("/srv/cache")));
         assert_eq!(
             (profile.writer, profile.index_budget),
@@ -268,6 +277,7 @@ mod tests {
             "compression = 20",
             "index-budget = 'much'",
             "password-file = 'x'\npassword-command = 'y'",
+            "retention-password-file = 'x'\nretention-password-command = 'y'",
             "repository = ",
             "key = 'inline'",
             "sas-token = 'inline'",

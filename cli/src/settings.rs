@@ -17,6 +17,8 @@ use std::str::FromStr;
 
 /// The password's environment variable.
 pub(crate) const PASSWORD_VARIABLE: &str = "KEEPSTONE_PASSWORD";
+/// The retention password's environment variable.
+const RETENTION_PASSWORD_VARIABLE: &str = "KEEPSTONE_RETENTION_PASSWORD";
 /// The writer of hosts that were given no name.
 const DEFAULT_WRITER: &str = "default";
 /// What the local index may take on disk: the entries of some 150 million chunks.
@@ -85,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) writer: WriterId,
     /// Where the password comes from.
     pub(crate) password: Origin,
+    /// Where the retention password comes from, if it was told.
+    pub(crate) retention_password: Option<Origin>,
     /// What a signal raises.
     pub(crate) interrupt: Interrupt,
     /// Where progress is drawn.
@@ -101,6 +105,18 @@ pub(crate) struct Settings {
     compression: Option<Compression>,
 }
 
+/// The first place that a password is told to be in: flags come first, then the environment, then the profile.
+fn first_origin(
+    (file, command): (Option<PathBuf>, Option<String>),
+    variable: &'static str,
+    (profile_file, profile_command): (&Option<PathBuf>, &Option<String>),
+) -> Option<Origin> {
+    let flag = file.map(Origin::File).or(command.map(Origin::Command));
+    let environment = std::env::var_os(variable).map(|_| Origin::Environment(variable));
+    let in_profile = profile_file.clone().map(Origin::File);
+    flag.or(environment).or(in_profile).or(profile_command.clone().map(Origin::Command))
+}
+
 impl Settings {
     /// Brings together what was said; flags come first, then the environment, then the profile.
     ///
@@ -114,16 +130,22 @@ impl Settings {
             (false, false) => Verbosity::Progress,
         };
         let format = if arguments.json { Format::Json } else { Format::Text };
-        let flag = arguments.password_file.map(Origin::File);
-        let flag = flag.or(arguments.password_command.map(Origin::Command));
-        let environment = std::env::var_os(PASSWORD_VARIABLE).map(|_| Origin::Environment(PASSWORD_VARIABLE));
-        let in_profile = profile.password_file.clone().map(Origin::File);
-        let in_profile = in_profile.or(profile.password_command.clone().map(Origin::Command));
+        let password = first_origin(
+            (arguments.password_file, arguments.password_command),
+            PASSWORD_VARIABLE,
+            (&profile.password_file, &profile.password_command),
+        );
+        let retention_password = first_origin(
+            (arguments.retention_password_file, arguments.retention_password_command),
+            RETENTION_PASSWORD_VARIABLE,
+            (&profile.retention_password_file, &profile.retention_password_command),
+        );
         let default_writer = || WriterId::new(DEFAULT_WRITER).expect("the default is a writer id");
         Ok(Self {
             console: Console::new(format, verbosity),
             writer: arguments.writer.or_else(|| profile.writer.clone()).unwrap_or_else(default_writer),
-            password: flag.or(environment).or(in_profile).unwrap_or(Origin::Terminal),
+            password: password.unwrap_or(Origin::Terminal),
+            retention_password,
             interrupt: Interrupt::default(),
             screen: Screen::default(),
             repository: arguments.repository.or_else(|| profile.repository.clone()),

@@ -183,7 +183,7 @@ pub struct KeySlots {
     pub slots: Vec<SlotInfo>,
     /// Blobs in their place that are none, or are another repository's.
     pub unreadable: Vec<UnreadableBlob>,
-    /// Those that no password opens, because a reader tries no more than [`KEY_SLOTS_MAX`] (SLOT-5).
+    /// Those that no password opens, because a reader tries no more than [`KEY_SLOTS_MAX`] of a kind (SLOT-5).
     pub untried: Vec<BlobName>,
 }
 
@@ -193,14 +193,16 @@ pub struct KeySlots {
 /// A failing store or a damaged config.
 pub fn slots(store: &dyn BlobStore) -> Result<KeySlots, EngineError> {
     let config = unchecked_config(store)?;
-    let Loaded { slots, unreadable, untried } = load_slots(store, config.repository())?;
-    Ok(KeySlots { slots: slots.iter().map(Slot::info).cloned().collect(), unreadable, untried })
+    let mut loaded = load_slots(store, config.repository())?;
+    let unreadable = std::mem::take(&mut loaded.unreadable);
+    let slots = loaded.slots.iter().map(Slot::info).cloned().collect();
+    Ok(KeySlots { slots, unreadable, untried: loaded.untried_names() })
 }
 
 /// The key slots of an open repository that no password opens, because a reader tries no more than
-/// [`KEY_SLOTS_MAX`].
+/// [`KEY_SLOTS_MAX`] of a kind.
 pub(crate) fn untried_slots(repository: &Repository<'_>) -> Result<Vec<BlobName>, EngineError> {
-    Ok(load_slots(repository.store, repository.config.repository)?.untried)
+    Ok(load_slots(repository.store, repository.config.repository)?.untried_names())
 }
 
 /// Removes a key slot, or what is in its place, but not the last root slot nor the last retention slot.
@@ -314,7 +316,8 @@ impl TriedSlots {
         let mut slots: Vec<Slot> = loaded.slots.into_iter().filter(|slot| rank(slot).is_some()).collect();
         // The cheapest first: a planted slot then costs no more time than the one that is looked for.
         slots.sort_by_key(|slot| (rank(slot), slot.info().kdf.work()));
-        Self { slots, damaged: loaded.unreadable.len(), untried: loaded.untried.len() }
+        let untried = loaded.untried.iter().filter(|(_, kind)| kind.is_none_or(|kind| kinds.contains(&kind)));
+        Self { slots, damaged: loaded.unreadable.len(), untried: untried.count() }
     }
 
     /// Hands the keys that the password opens to `take` until it takes one. What it finds wrong is the slot's, or of the
@@ -385,7 +388,14 @@ fn orphan(store: &dyn BlobStore) -> Result<Option<BlobName>, StoreError> {
 struct Loaded {
     slots: Vec<Slot>,
     unreadable: Vec<UnreadableBlob>,
-    untried: Vec<BlobName>,
+    /// With their kinds, as far as they were read.
+    untried: Vec<(BlobName, Option<SlotKind>)>,
+}
+
+impl Loaded {
+    fn untried_names(self) -> Vec<BlobName> {
+        self.untried.into_iter().map(|(name, _)| name).collect()
+    }
 }
 
 /// The slots that can be tried, and those that cannot: a bad one must not lock out the others, and many that were
@@ -394,14 +404,22 @@ fn load_slots(store: &dyn BlobStore, repository: RepositoryId) -> Result<Loaded,
     let mut loaded = Loaded { slots: Vec::new(), unreadable: Vec::new(), untried: Vec::new() };
     for (position, info) in list(store, PREFIX_KEYS)?.into_iter().enumerate() {
         let Some(BlobKind::KeySlot(name)) = info.name.kind() else { continue };
-        if loaded.slots.len() >= KEY_SLOTS_MAX || position >= SLOTS_READ_MAX {
-            loaded.untried.push(info.name);
+        if position >= SLOTS_READ_MAX {
+            loaded.untried.push((info.name, None));
             continue;
         }
         let slot = get_limited(store, &info.name, SLOT_LEN_MAX)
             .and_then(|bytes| Slot::parse(&name, &bytes).map_err(EngineError::damaged(&info.name)));
         match slot {
-            Ok(slot) if slot.info().repository == repository => loaded.slots.push(slot),
+            Ok(slot) if slot.info().repository == repository => {
+                let kind = slot.info().kind;
+                // Many that were planted of one kind must not crowd out those of another.
+                if loaded.slots.iter().filter(|slot| slot.info().kind == kind).count() < KEY_SLOTS_MAX {
+                    loaded.slots.push(slot);
+                } else {
+                    loaded.untried.push((info.name, Some(kind)));
+                }
+            }
             Ok(_) => {
                 let source = FormatError::BadValue("the key slot is another repository's");
                 loaded.unreadable.push((info.name.clone(), EngineError::Damaged { name: info.name, source }));

@@ -4,7 +4,7 @@
 pub const CONFIG_LEN_MAX: usize = 64 << 10;
 /// The longest key slot, in bytes.
 pub const SLOT_LEN_MAX: usize = 16 << 10;
-/// How many key slots a reader tries.
+/// How many key slots of each kind a reader tries.
 pub const KEY_SLOTS_MAX: usize = 64;
 /// The longest plaintext of a sealed object, in bytes.
 pub const SEALED_PLAIN_LEN_MAX: usize = 64 << 20;

@@ -6,6 +6,7 @@ use crate::exit::{Exit, Usage};
 use crate::figures::Figures;
 use crate::open;
 use crate::password::{Asking, Origin, Question};
+use crate::retention_key::retention_password;
 use crate::settings::Settings;
 use crate::times;
 use anyhow::bail;
@@ -30,9 +31,9 @@ pub(crate) struct Arguments {
 enum Action {
     /// List the key slots; needs no password
     List,
-    /// Add a key slot: another password that opens the repository
+    /// Add a key slot: another password, for all or for a part of what can be done
     Add(Add),
-    /// Remove a key slot; its password opens the repository no more
+    /// Remove a key slot; its password opens the repository no more. The last root and retention slots stay
     Remove {
         /// The slot's name
         #[arg(value_name = "NAME")]
@@ -43,11 +44,17 @@ enum Action {
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 The new password is taken from the first of --new-password-file, --new-password-command, the environment variable \
-KEEPSTONE_NEW_PASSWORD, and a question at the terminal.")]
+KEEPSTONE_NEW_PASSWORD, and a question at the terminal. To add a root or an inventory slot takes the password of a root \
+slot, to add a retention slot that of a retention slot (--retention-password-file, --retention-password-command, \
+KEEPSTONE_RETENTION_PASSWORD, or the repository's password if it opens one).")]
 struct Add {
     /// The slot's name: 1 to 63 of a-z, 0-9 and -
     #[arg(value_name = "NAME")]
     slot: SlotName,
+
+    /// What the new password is good for
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    kind: Kind,
 
     /// What it is for, in words
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -60,6 +67,28 @@ struct Add {
     /// Take the new password from what a shell command prints
     #[arg(long, value_name = "COMMAND")]
     new_password_command: Option<String>,
+}
+
+/// The kinds of key slots.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Kind {
+    /// Back up and restore: all but forget and prune
+    #[default]
+    Root,
+    /// Forget and prune, together with a password of another kind
+    Retention,
+    /// List, verify structure and, with a retention password, forget and prune; reads no data of disks
+    Inventory,
+}
+
+impl From<Kind> for SlotKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Root => Self::Root,
+            Kind::Retention => Self::Retention,
+            Kind::Inventory => Self::Inventory,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -77,6 +106,7 @@ struct List {
 #[serde(rename_all = "camelCase")]
 struct Line {
     slot: String,
+    kind: &'static str,
     label: String,
     created: Option<String>,
     memory_kib: u32,
@@ -98,6 +128,7 @@ impl Line {
         let KdfParams { memory_kib, passes, lanes } = info.kdf;
         Self {
             slot: info.name.to_string(),
+            kind: info.kind.as_str(),
             label: info.label.clone(),
             created: times::rfc3339(info.created),
             memory_kib,
@@ -127,7 +158,7 @@ fn list(settings: &Settings) -> anyhow::Result<Exit> {
     if let Some(first) = found.untried.first() {
         let number = found.untried.len();
         warn(&format!(
-            "{number} more key slots open nothing, because no more than {KEY_SLOTS_MAX} are tried: {first} and those behind it"
+            "{number} more key slots open nothing, because no more than {KEY_SLOTS_MAX} of a kind are tried: {first} and those behind it"
         ));
     }
     let report = List {
@@ -138,9 +169,11 @@ fn list(settings: &Settings) -> anyhow::Result<Exit> {
     };
     settings.console.report(&report, |report| {
         let rows = report.slots.iter();
-        let rows =
-            rows.map(|slot| [slot.slot.clone(), times::local(slot.created_millis), one_line(&slot.label)]);
-        table(["slot", "created", "label"], &[], rows)
+        let rows = rows.map(|slot| {
+            let (slot_name, kind) = (slot.slot.clone(), slot.kind.to_owned());
+            [slot_name, kind, times::local(slot.created_millis), one_line(&slot.label)]
+        });
+        table(["slot", "kind", "created", "label"], &[], rows)
     })?;
     Ok(Exit::Done)
 }
@@ -153,7 +186,11 @@ fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
             "choose another name; to change a password, add a slot with the new one and remove the old slot"
         ));
     }
-    let password = open::password(settings)?;
+    let kind = SlotKind::from(arguments.kind);
+    let password = match kind {
+        SlotKind::Retention => retention_password(settings)?,
+        SlotKind::Root | SlotKind::Inventory => open::password(settings)?,
+    };
     let new_password = new_password(arguments).password(Question {
         text: "Password of the new slot",
         asking: Asking::Twice,
@@ -166,7 +203,7 @@ fn add(settings: &Settings, arguments: &Add) -> anyhow::Result<Exit> {
         kdf: KdfParams::default(),
         time: clock::now_millis(),
     };
-    add_slot(&store, &password, SlotKind::Root, &slot, &open::entropy()?)?;
+    add_slot(&store, &password, kind, &slot, &open::entropy()?)?;
     let report = Changed { slot: arguments.slot.to_string(), figures: Figures::take(stopwatch, &store) };
     changed(settings, &report, "added")
 }

@@ -88,7 +88,7 @@ fn each_step_of_a_backup_begins_when_the_one_before_has_ended() {
     let read_gc = calls(&verb(Verb::Get, "gc/"));
     let list_records = calls(&verb(Verb::List, "k/"));
     let read_records = calls(&|call| call.is(Verb::Get, "k/"));
-    let repack = decisions_prefix(repository.keys().vm_tag("repack"));
+    let repack = decisions_prefix(repository.keys().vm_tag(""));
     let read_repack = calls(&verb(Verb::Get, &repack));
     let list_decisions = calls(&|call| call.verb == Verb::List && call.object == decisions);
     let list_tombstones = calls(&|call| call.verb == Verb::List && call.object == tombstones);

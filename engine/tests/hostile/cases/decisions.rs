@@ -253,7 +253,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "a verdict that does not exist",
-        build: || committed(|commit| commit.verdict = 3),
+        build: || committed(|commit| commit.verdict = 4),
         expected: unreadable!("Damaged > BadType"),
     },
     Case {

@@ -106,13 +106,13 @@ pub const CASES: &[Case] = &[
             world.put(&BlobName::config(), &other_repository().get(&BlobName::config(), None).unwrap());
             world
         },
-        expected: &[(Verb::Open, "WrongPassword { slots: 0, damaged: 1 }")],
+        expected: &[(Verb::Open, "WrongPassword { slots: 0, damaged: 2 }")],
     },
     Case {
-        name: "the config and key slot of another repository with the same password",
+        name: "the config and key slots of another repository with the same password",
         build: || {
             let world = World::new();
-            for name in [BlobName::config(), slot_blob("first")] {
+            for name in [BlobName::config(), slot_blob("first"), slot_blob("retention")] {
                 world.put(&name, &other_repository().get(&name, None).unwrap());
             }
             World { is_honest: false, ..world }
@@ -208,7 +208,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "three thousand key slots in front that are no JSON",
         build: || plant(3000, |_| b"{".to_vec()),
-        expected: &[(Verb::Open, "TooManySlots { tried: 0, untried: 1977 }")],
+        expected: &[(Verb::Open, "TooManySlots { tried: 0, untried: 1978 }")],
     },
     Case {
         name: "seventy key slots of this repository in front, under another password",

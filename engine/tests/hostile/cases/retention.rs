@@ -149,7 +149,11 @@ pub const CASES: &[Case] = &[
             record(&world, 0xa3, &live_packs(&world)[0], &thiefs_pack(0xa3));
             world
         },
-        expected: &[],
+        expected: &[
+            (Verb::Verify, "MissingDecision"),
+            (Verb::VerifyData, "MissingDecision"),
+            (Verb::After, "MissingDecision"),
+        ],
     },
     Case {
         name: "a repack record that leads from a pack to itself",
@@ -160,11 +164,11 @@ pub const CASES: &[Case] = &[
             world
         },
         expected: &[
-            (Verb::Verify, "DamagedRepackRecord"),
-            (Verb::VerifyData, "DamagedRepackRecord"),
+            (Verb::Verify, "DamagedRepackRecord, MissingDecision"),
+            (Verb::VerifyData, "DamagedRepackRecord, MissingDecision"),
             (Verb::Incremental, "Damaged > an old pack is of the repack session itself"),
             (Verb::Full, "Damaged > an old pack is of the repack session itself"),
-            (Verb::After, "DamagedRepackRecord, UndecidedSession"),
+            (Verb::After, "DamagedRepackRecord, MissingDecision, UndecidedSession"),
         ],
     },
     Case {
@@ -175,11 +179,11 @@ pub const CASES: &[Case] = &[
             world
         },
         expected: &[
-            (Verb::Verify, "DamagedRepackRecord"),
-            (Verb::VerifyData, "DamagedRepackRecord"),
+            (Verb::Verify, "DamagedRepackRecord, MissingDecision"),
+            (Verb::VerifyData, "DamagedRepackRecord, MissingDecision"),
             (Verb::Incremental, "Damaged > a new pack is not of the repack session"),
             (Verb::Full, "Damaged > a new pack is not of the repack session"),
-            (Verb::After, "DamagedRepackRecord, UndecidedSession"),
+            (Verb::After, "DamagedRepackRecord, MissingDecision, UndecidedSession"),
         ],
     },
     Case {
@@ -189,7 +193,11 @@ pub const CASES: &[Case] = &[
             record(&world, 0xa1, &live_packs(&world)[0], &thiefs_pack(0xa1));
             world
         },
-        expected: &[],
+        expected: &[
+            (Verb::Verify, "MissingDecision"),
+            (Verb::VerifyData, "MissingDecision"),
+            (Verb::After, "MissingDecision"),
+        ],
     },
     Case {
         name: "a repack record of a session that was not committed",
