@@ -247,6 +247,36 @@ pub enum EngineError {
         /// The last session.
         session: SessionId,
     },
+    /// What is still needed cannot be told, so nothing may be deleted.
+    #[error("what snapshots need cannot be told")]
+    CannotMark {
+        /// Why.
+        source: Box<EngineError>,
+    },
+    /// A blob is there that a listing did not show: others may be missing in it too.
+    #[error("{name} is in the store, but a listing of the store does not show it")]
+    ListingLies {
+        /// The blob.
+        name: BlobName,
+    },
+    /// A snapshot that was there when the last generation ended is not listed, and no tombstone forgets it.
+    #[error(
+        "snapshot {session} was there when the last prune ended, is not listed now, and was not forgotten"
+    )]
+    SnapshotVanished {
+        /// The snapshot.
+        session: SessionId,
+    },
+    /// More would be deleted than is usual.
+    #[error("{} of {} bytes in packs are not needed by any snapshot, more than {limit} %", condemned, stored)]
+    TooMuchCondemned {
+        /// The bytes of packs that would be condemned.
+        condemned: u64,
+        /// The bytes of all packs.
+        stored: u64,
+        /// How many per cent of them are condemned without being asked.
+        limit: u8,
+    },
     /// A pack of this session is not in the store as it was written.
     #[error("{name} is not in the store as it was written")]
     PackVanished {
@@ -261,7 +291,9 @@ impl EngineError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::Short { .. } | Self::ConfigMissing { .. } => true,
-            Self::MapUnreadable { source, .. } | Self::Unrestorable { source, .. } => source.is_damage(),
+            Self::MapUnreadable { source, .. }
+            | Self::Unrestorable { source, .. }
+            | Self::CannotMark { source } => source.is_damage(),
             Self::Unreadable { source, .. } => source.is_damage(),
             Self::Store(error) => error.is_damage(),
             _ => false,

@@ -58,6 +58,12 @@ pub enum Phase {
     VerifyData,
     /// Packs that no index lists are being looked at; packs.
     RepairIndex,
+    /// What snapshots need is being marked; snapshots, of which the number is not known and the total zero.
+    Mark,
+    /// How much of each pack snapshots need is being measured; snapshots.
+    MeasureUse,
+    /// Packs are being deleted; packs.
+    Delete,
     /// Something is being measured; measurements.
     Measure {
         /// What.

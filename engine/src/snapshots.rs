@@ -437,6 +437,24 @@ fn read_all(
         .collect()
 }
 
+/// Those of some sessions, whatever their VMs, that have an authentic tombstone.
+pub(crate) fn tombstoned_sessions(
+    repository: &Repository<'_>,
+    sessions: &BTreeSet<SessionId>,
+) -> Result<BTreeSet<SessionId>, EngineError> {
+    let mut forgotten = BTreeSet::new();
+    for info in repository.list(PREFIX_TOMBSTONES)? {
+        let Some(BlobKind::Tombstone { session, .. }) = info.name.kind() else { continue };
+        if sessions.contains(&session) {
+            let bytes = get_sealed(repository.store(), &info.name)?;
+            if Tombstone::open(repository.keys(), &info.name, &bytes).is_ok() {
+                forgotten.insert(session);
+            }
+        }
+    }
+    Ok(forgotten)
+}
+
 /// The sessions among `decided` that have an authentic tombstone. A damaged one hides nothing and is reported.
 fn tombstoned(
     repository: &Repository<'_>,

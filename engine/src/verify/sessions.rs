@@ -169,9 +169,11 @@ impl Sessions<'_, '_, '_> {
         }
     }
 
-    /// Every session begins with an intent, which stays.
+    /// Every session begins with an intent, which stays as long as the session runs or its snapshot is there: a pruner
+    /// removes those of others (SPEC section 11).
     fn begun(&self, session: SessionId, traces: &Traces) {
-        if traces.has_intent {
+        let is_snapshot = || self.snapshots.snapshots.iter().any(|snapshot| snapshot.session() == session);
+        if traces.has_intent || (traces.is_decided() && !is_snapshot()) {
             return;
         }
         let (blob, detail) = match (traces.writers.keys().next(), traces.tombstones.first()) {

@@ -1,0 +1,99 @@
+//! Candidates: packs of decided sessions that no valid root needs (P1, P2).
+
+use super::listing::list;
+use super::roots::{self, Roots, mark};
+use super::sessions::{Sessions, Verdict};
+use super::{Amount, PruneJob, PrunePlan, usage};
+use crate::error::EngineError;
+use crate::observer::Observer;
+use crate::pack_set::PackSet;
+use crate::records::Records;
+use crate::repository::Repository;
+use repo_format::limits::{PACK_LEN_MAX, PACK_LEN_MIN};
+use repo_format::{BlobKind, PREFIX_DATA, PREFIX_INDEX, PREFIX_MAP, PackRef, SessionId};
+use std::collections::BTreeSet;
+
+/// Packs that one generation condemns at most: their list is within the limit of a sealed object, however many
+/// sessions they are of (SPEC 12).
+const CONDEMNED_MAX: usize = 400_000;
+
+/// What is stored, and what of it nothing needs.
+pub(super) struct Candidates {
+    /// All packs.
+    pub(super) stored: PackSet,
+    /// Those that may be condemned.
+    pub(super) packs: PackSet,
+    /// What valid roots need.
+    pub(super) needed: PackSet,
+    pub(super) records: Records,
+    pub(super) roots: Roots,
+    /// Packs that nothing needs, of sessions of which there is neither an intent nor an end.
+    pub(super) unexplained: u64,
+}
+
+impl Candidates {
+    /// Marks (P1), and lists all packs (P2). What this tells may be out of date at once: it only decides what is worth
+    /// condemning.
+    pub(super) fn find(
+        repository: &Repository<'_>,
+        roster: &BTreeSet<SessionId>,
+        observer: &dyn Observer,
+    ) -> Result<Self, EngineError> {
+        let mut sessions = Sessions::list(repository, roster.iter().copied())?;
+        let undecided: BTreeSet<SessionId> =
+            sessions.undecided(repository)?.into_iter().map(|open| open.session).collect();
+        let records = roots::records(repository)?;
+        let (roots, marker) = mark(repository, &records, roster, observer)?;
+        let needed = marker.into_needed();
+        let (mut stored, mut packs) = (PackSet::default(), PackSet::default());
+        let mut unexplained = 0;
+        for prefix in [PREFIX_MAP, PREFIX_DATA] {
+            for info in list(repository, prefix)? {
+                let Some(BlobKind::Pack(name)) = info.name.kind() else { continue };
+                let pack = PackRef { len: listed_len(info.len), name };
+                stored.insert(&pack);
+                if needed.contains(&pack.name) || packs.len() >= CONDEMNED_MAX {
+                    continue;
+                }
+                if sessions.is_decided(repository, &undecided, pack.name.session)? {
+                    packs.insert(&pack);
+                } else if !undecided.contains(&pack.name.session) {
+                    unexplained += 1;
+                }
+            }
+        }
+        Ok(Self { stored, packs, needed, records, roots, unexplained })
+    }
+}
+
+/// The length of a blob, as a pack table can have it: of what is too short or too long to be a pack only the name matters.
+fn listed_len(len: u64) -> u32 {
+    let bounded = len.clamp(PACK_LEN_MIN as u64, PACK_LEN_MAX as u64);
+    u32::try_from(bounded).expect("a pack is shorter than 4 GiB")
+}
+
+/// See [`super::plan`].
+pub(super) fn plan(
+    repository: &Repository<'_>,
+    job: &PruneJob<'_>,
+    roster: &BTreeSet<SessionId>,
+    plan: &mut PrunePlan,
+    observer: &dyn Observer,
+) -> Result<(), EngineError> {
+    let candidates = Candidates::find(repository, roster, observer)?;
+    for open in Sessions::list(repository, roster.iter().copied())?.undecided(repository)? {
+        if let Verdict::Wait(waiting) = open.verdict(repository, job)? {
+            plan.waiting.push(waiting);
+        }
+    }
+    plan.stored = Amount::of(&candidates.stored);
+    plan.delete = Amount::of(&candidates.packs);
+    usage::plan(repository, job, &candidates, plan, observer)?;
+    let names = repository.list(PREFIX_INDEX)?;
+    let is_index = |info: &&crate::store::BlobInfo| matches!(info.name.kind(), Some(BlobKind::Index { .. }));
+    plan.indexes = names.iter().filter(is_index).count() as u64;
+    plan.snapshots = candidates.roots.valid.len() as u64;
+    plan.ignored = candidates.roots.ignored.iter().map(ToString::to_string).collect();
+    plan.ignored.extend(candidates.records.unsigned.iter().map(ToString::to_string));
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The valid roots, and what marking them tells (P1, P6).
+
+use super::listing::{check_against, in_short_pages, list_twice};
+use super::mark::Marker;
+use crate::error::EngineError;
+use crate::observer::{Event, Observer, Phase, begin, tell};
+use crate::records::Records;
+use crate::repository::Repository;
+use crate::snapshots::{self, Query, Snapshot};
+use repo_format::{BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_REPACK, SessionId, VmTag};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Roots that are in memory together.
+const ROOTS_AT_ONCE: usize = 1024;
+
+/// All roots, as one listing shows them.
+#[derive(Debug, Default)]
+pub(super) struct Roots {
+    pub(super) valid: BTreeSet<SessionId>,
+    /// Decisions of snapshots that signed tombstones forget.
+    pub(super) forgotten: Vec<DecisionName>,
+    pub(super) aborted: BTreeSet<SessionId>,
+    /// The names of VMs that have a snapshot.
+    pub(super) vms: BTreeMap<VmTag, String>,
+    /// Tombstones that cannot be read or are not signed: the snapshots stay.
+    pub(super) ignored: Vec<BlobName>,
+}
+
+/// Reads all decisions, and hands the valid roots over, some at a time.
+///
+/// # Errors
+/// [`EngineError::CannotMark`] if one cannot be read: what it needs is not known. [`EngineError::ListingLies`], or
+/// [`EngineError::SnapshotVanished`] if a snapshot of `roster` is neither listed nor forgotten.
+pub(super) fn each(
+    repository: &Repository<'_>,
+    roster: &BTreeSet<SessionId>,
+    take: &mut dyn FnMut(&[Snapshot]) -> Result<(), EngineError>,
+) -> Result<Roots, EngineError> {
+    let first = in_short_pages(repository.store(), PREFIX_DECISIONS)?;
+    let mut roots = Roots::default();
+    let mut batch: Vec<Snapshot> = Vec::new();
+    let mut failed = None;
+    let found = snapshots::each(repository, &Query::default(), &mut |snapshot| {
+        roots.valid.insert(snapshot.session());
+        roots.vms.entry(snapshot.name.vm).or_insert_with(|| snapshot.commit.vm.clone());
+        batch.push(snapshot);
+        if batch.len() >= ROOTS_AT_ONCE && failed.is_none() {
+            failed = take(&std::mem::take(&mut batch)).err();
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    take(&batch)?;
+    for (name, error) in found.unreadable {
+        if matches!(name.kind(), Some(BlobKind::Decision(_))) {
+            return Err(EngineError::CannotMark { source: Box::new(error) });
+        }
+        roots.ignored.push(name);
+    }
+    roots.aborted = found.aborted;
+    let mut seen = BTreeSet::new();
+    for info in &first {
+        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        let session = name.session;
+        let is_forgotten = found.forgotten.contains(&session);
+        if is_forgotten {
+            roots.forgotten.push(name);
+        }
+        if is_forgotten
+            || roots.valid.contains(&session)
+            || roots.aborted.contains(&session)
+            || found.repacked.contains(&session)
+        {
+            seen.insert(&info.name);
+        }
+    }
+    check_against(repository, &first, &seen.into_iter().chain(canaries(&first)).collect())?;
+    check_roster(repository, roster, &roots, &found.forgotten)?;
+    Ok(roots)
+}
+
+fn canaries(listed: &[crate::store::BlobInfo]) -> impl Iterator<Item = &BlobName> {
+    listed.iter().map(|info| &info.name).filter(|name| !matches!(name.kind(), Some(BlobKind::Decision(_))))
+}
+
+/// Every snapshot of the last roster is there or forgotten.
+fn check_roster(
+    repository: &Repository<'_>,
+    roster: &BTreeSet<SessionId>,
+    roots: &Roots,
+    forgotten: &BTreeSet<SessionId>,
+) -> Result<(), EngineError> {
+    let missing: BTreeSet<SessionId> =
+        roster.iter().filter(|id| !roots.valid.contains(id) && !forgotten.contains(id)).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let forgotten = snapshots::tombstoned_sessions(repository, &missing)?;
+    match missing.difference(&forgotten).next() {
+        Some(session) => Err(EngineError::SnapshotVanished { session: *session }),
+        None => Ok(()),
+    }
+}
+
+/// Lists and reads the repack records, unless a listing of them is not to be believed: without a record, what it moved would
+/// look as if nothing needed it.
+pub(super) fn records(repository: &Repository<'_>) -> Result<Records, EngineError> {
+    let first = list_twice(repository, PREFIX_REPACK)?;
+    let records = Records::load(repository)?;
+    let second = repository.list(PREFIX_REPACK)?;
+    check_against(repository, &first, &second.iter().map(|info| &info.name).collect())?;
+    Ok(records)
+}
+
+/// Marks from all valid roots.
+pub(super) fn mark<'r, 's>(
+    repository: &'r Repository<'s>,
+    records: &Records,
+    roster: &BTreeSet<SessionId>,
+    observer: &dyn Observer,
+) -> Result<(Roots, Marker<'r, 's>), EngineError> {
+    let mut marker = Marker::new(repository, records.repacked().cloned());
+    begin(observer, Phase::Mark, 0)?;
+    let roots = each(repository, roster, &mut |roots| {
+        marker.mark(roots, records).map_err(cannot_mark)?;
+        tell(observer, Event::Progress(roots.len() as u64))
+    })?;
+    Ok((roots, marker))
+}
+
+/// Damage of what tells what is needed is told as such; a failing store is not.
+pub(super) fn cannot_mark(error: EngineError) -> EngineError {
+    if error.is_damage() { EngineError::CannotMark { source: Box::new(error) } } else { error }
+}

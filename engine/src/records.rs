@@ -1,0 +1,126 @@
+//! Repack records that count, and where they lead (PROTOCOL 2, SPEC 10.5).
+
+use crate::error::EngineError;
+use crate::repository::{Repository, get_sealed};
+use crate::snapshots::{self, Snapshot};
+use crate::store::StoreError;
+use repo_format::{
+    BlobKind, BlobName, Decision, FormatError, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
+};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// The records of repack sessions that were committed, as one listing shows them.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    records: Vec<Record>,
+    /// All packs that something was moved from.
+    repacked: HashSet<PackName>,
+    /// Records without the retention role's signature: they count as if they were not there.
+    pub(crate) unsigned: Vec<BlobName>,
+}
+
+/// What one repack session moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) session: SessionId,
+    /// Sorted.
+    applies_to: Vec<SessionId>,
+    /// For each pack that something was moved from, the packs that it went to.
+    leads: BTreeMap<PackName, Vec<PackRef>>,
+}
+
+impl Records {
+    /// Lists and reads `k/`, and the decisions of its records.
+    ///
+    /// # Errors
+    /// A failing store, or a damaged record or decision: nobody knows then what moved where.
+    pub(crate) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
+        let mut records = Self::default();
+        for info in repository.list(PREFIX_REPACK)? {
+            if !matches!(info.name.kind(), Some(BlobKind::Repack(_))) {
+                continue;
+            }
+            let bytes = match get_sealed(repository.store(), &info.name) {
+                // One whose session was aborted, and that a pruner removed since it was listed.
+                Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
+                other => other?,
+            };
+            match RepackRecord::open(repository.keys(), &info.name, &bytes) {
+                Ok(record) => {
+                    if let Some(Decision::Repack(_)) = snapshots::read(repository, &record.decision)? {
+                        records.add(record);
+                    }
+                }
+                Err(FormatError::BadSignature) => records.unsigned.push(info.name),
+                Err(source) => return Err(EngineError::Damaged { name: info.name, source }),
+            }
+        }
+        Ok(records)
+    }
+
+    pub(crate) fn add(&mut self, record: RepackRecord) {
+        let leads = leads(&record);
+        self.repacked.extend(leads.keys().cloned());
+        let RepackRecord { session, applies_to, .. } = record;
+        self.records.push(Record { session, applies_to, leads });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Whether a pack is of a repack session whose COMMIT was read.
+    pub(crate) fn is_of_repack(&self, pack: &PackName) -> bool {
+        self.records.iter().any(|record| record.session == pack.session)
+    }
+
+    /// Whether some record moved what some roots need of a pack.
+    pub(crate) fn is_repacked(&self, pack: &PackName) -> bool {
+        self.repacked.contains(pack)
+    }
+
+    /// The packs that something was moved from.
+    pub(crate) fn repacked(&self) -> impl Iterator<Item = &PackName> {
+        self.repacked.iter()
+    }
+
+    /// The records that apply to a root: those that list it, and those that it lists in its `via` (PROTOCOL 2).
+    pub(crate) fn applying_to(&self, root: &Snapshot) -> Vec<&Record> {
+        let session = root.session();
+        let applies = |record: &&Record| {
+            record.applies_to.binary_search(&session).is_ok() || root.commit.via.contains(&record.session)
+        };
+        self.records.iter().filter(applies).collect()
+    }
+}
+
+fn leads(record: &RepackRecord) -> BTreeMap<PackName, Vec<PackRef>> {
+    let pack = |number: u32| record.packs.get(number as usize).cloned();
+    let lead = |lead: &repo_format::Lead| {
+        let new = lead.new.iter().filter_map(|number| pack(*number)).collect();
+        Some((pack(lead.old)?.name, new))
+    };
+    record.leads.iter().filter_map(lead).collect()
+}
+
+/// The packs that a name leads to through records, and the sessions of the records that it passes.
+pub(crate) fn follow(pack: &PackName, records: &[&Record]) -> (BTreeSet<PackName>, BTreeSet<SessionId>) {
+    let mut ends = BTreeSet::new();
+    let mut passed = BTreeSet::new();
+    let mut seen = BTreeSet::from([pack.clone()]);
+    let mut names = vec![pack.clone()];
+    while let Some(name) = names.pop() {
+        let mut moved = false;
+        for record in records {
+            let Some(leads) = record.leads.get(&name) else { continue };
+            moved = true;
+            passed.insert(record.session);
+            names
+                .extend(leads.iter().map(|new| &new.name).filter(|new| seen.insert((*new).clone())).cloned());
+        }
+        if !moved {
+            ends.insert(name);
+        }
+    }
+    (ends, passed)
+}

@@ -1,0 +1,163 @@
+//! What stops a prune.
+
+use crate::scene::{Call, Scene, USUAL};
+use crate::world::{noise, retention_key};
+use keepstone_engine::{BlobStore, EngineError};
+use repo_format::{BlobKind, BlobName, PREFIX_DECISIONS, Tombstone};
+
+/// Two VMs with two snapshots each; the first of each is forgotten.
+fn half_forgotten() -> Scene {
+    let mut scene = Scene::new();
+    for vm in ["a", "b"] {
+        let seed = u64::from(vm.as_bytes()[0]);
+        let first = scene.back_up(vm, &noise(seed, 100_000));
+        scene.back_up(vm, &noise(seed + 100, 100_000));
+        scene.forget(first);
+    }
+    scene
+}
+
+fn some(scene: &Scene, prefix: &str, of: impl Fn(&BlobKind) -> bool) -> BlobName {
+    scene.names(prefix).into_iter().find(|name| name.kind().is_some_and(|kind| of(&kind))).unwrap()
+}
+
+#[test]
+fn a_canary_that_is_not_listed_stops_it() {
+    let scene = half_forgotten();
+    scene.prune();
+    let listed = ["s/", "r/", "f/", "k/", "d/", "m/"];
+    let is_listed = |name: &BlobName| listed.iter().any(|prefix| name.as_str().starts_with(prefix));
+    let canaries: Vec<BlobName> = BlobName::canaries().into_iter().filter(is_listed).collect();
+    assert_eq!(canaries.len(), 3 * listed.len());
+    for canary in canaries {
+        let lying = Hiding { inner: scene.store.clone(), hidden: canary.clone() };
+        match scene.prune_through(&lying, &USUAL) {
+            Err(EngineError::ListingLies { name }) => assert_eq!(name, canary),
+            other => panic!("{canary}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_the_last_roster_that_is_not_listed_stops_it() {
+    let mut scene = half_forgotten();
+    scene.prune();
+    let sessions: Vec<_> = scene.holds.keys().copied().collect();
+    scene.forget(sessions[0]);
+    let root = some(
+        &scene,
+        PREFIX_DECISIONS,
+        |kind| matches!(kind, BlobKind::Decision(name) if name.session == sessions[1]),
+    );
+    let bytes = scene.store.get(&root, None).unwrap();
+    scene.store.delete(&root).unwrap();
+    match scene.prune_as(&USUAL) {
+        Err(EngineError::SnapshotVanished { session }) => assert_eq!(session, sessions[1]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(scene.store.put_new(&root, &bytes).unwrap(), keepstone_engine::store::Put::Created);
+    scene.prune();
+    scene.assert_whole();
+}
+
+#[test]
+fn a_decision_that_one_listing_does_not_show_stops_it() {
+    let scene = half_forgotten();
+    scene.prune();
+    let root = scene.names(PREFIX_DECISIONS)[0].clone();
+    let lying = Hiding { inner: scene.store.clone(), hidden: root };
+    assert!(matches!(
+        scene.prune_through(&lying, &USUAL),
+        Err(EngineError::ListingLies { .. } | EngineError::SnapshotVanished { .. })
+    ));
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_stops_it_until_it_is_forgotten() {
+    let mut scene = half_forgotten();
+    let session = *scene.holds.keys().next().unwrap();
+    let root = some(
+        &scene,
+        PREFIX_DECISIONS,
+        |kind| matches!(kind, BlobKind::Decision(name) if name.session == session),
+    );
+    scene.store.overwrite(&root, b"no decision");
+    let packs = scene.count("d/");
+    assert!(matches!(scene.prune_as(&USUAL), Err(EngineError::CannotMark { .. })));
+    assert_eq!(scene.count("d/"), packs);
+    let Some(BlobKind::Decision(decision)) = root.kind() else { panic!("{root}") };
+    let repository = scene.repository();
+    let tombstone = Tombstone { session, time: scene.time, decision };
+    let (name, bytes) = tombstone.seal(repository.keys(), &retention_key(&repository), [9; 32]);
+    scene.store.put_new(&name, &bytes).unwrap();
+    scene.holds.remove(&session);
+    assert!(scene.prune().deleted.packs > 0);
+    scene.assert_whole();
+}
+
+#[test]
+fn a_map_that_cannot_be_read_stops_it() {
+    let scene = half_forgotten();
+    for pack in scene.names("m/") {
+        let bytes = scene.store.get(&pack, None).unwrap();
+        scene.store.overwrite(&pack, &vec![0; bytes.len()]);
+    }
+    assert!(matches!(scene.prune_as(&USUAL), Err(EngineError::CannotMark { .. })));
+}
+
+#[test]
+fn more_than_the_usual_share_needs_to_be_confirmed() {
+    let scene = half_forgotten();
+    let packs = scene.count("d/");
+    match scene.prune_as(&Call { condemn_at_most: 20, ..USUAL }) {
+        Err(EngineError::TooMuchCondemned { condemned, stored, limit: 20 }) => {
+            assert!(condemned * 5 > stored)
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((scene.count("d/"), scene.count("gc/")), (packs, 0));
+    scene.prune_as(&Call { condemn_at_most: 60, ..USUAL }).unwrap();
+    assert!(scene.count("d/") < packs);
+    scene.assert_whole();
+}
+
+/// A store whose listings never show one blob.
+struct Hiding {
+    inner: keepstone_engine::store::MemoryStore,
+    hidden: BlobName,
+}
+
+impl BlobStore for Hiding {
+    fn put_new(
+        &self,
+        name: &BlobName,
+        bytes: &[u8],
+    ) -> Result<keepstone_engine::store::Put, keepstone_engine::store::StoreError> {
+        self.inner.put_new(name, bytes)
+    }
+
+    fn get(
+        &self,
+        name: &BlobName,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<Vec<u8>, keepstone_engine::store::StoreError> {
+        self.inner.get(name, range)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        from: Option<&BlobName>,
+        limit: usize,
+    ) -> Result<keepstone_engine::store::Page, keepstone_engine::store::StoreError> {
+        let mut page = self.inner.list(prefix, from, limit)?;
+        if prefix != self.hidden.as_str() {
+            page.blobs.retain(|info| info.name != self.hidden);
+        }
+        Ok(page)
+    }
+
+    fn delete(&self, name: &BlobName) -> Result<(), keepstone_engine::store::StoreError> {
+        self.inner.delete(name)
+    }
+}

@@ -1,0 +1,13 @@
+//! Pruning: what goes, what stays, what is waited for, and what stops it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod compaction;
+mod interlocks;
+mod refused;
+mod scene;
+mod steps;
+mod stolen;
+mod waiting;
