@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults model azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -160,6 +160,9 @@ faults: azurite ## harm requests to Azurite until FAULTS=10000 faults have happe
 
 azure-test: ## test the Azure backend with a real account (KEEPSTONE_TEST_AZURE_URL; see docs/azure.md)
 	cargo test $(LOCKED) -p keepstone-engine --test azure_account
+
+model: ## visit the large models of the commit and prune protocol: more than 10^8 states (RUN="part of a name" for some)
+	cargo run $(LOCKED) --release -p keepstone-model -- large $(if $(RUN),"$(RUN)")
 
 shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each kind of failure
 	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle

@@ -1,0 +1,171 @@
+//! Where names lead through repack records, and what is condemned.
+
+use super::Protocol;
+use super::config::World;
+use super::rules::Broken;
+use super::state::{PACKS, State};
+use crate::set::{Packs, Sessions, Set};
+
+/// Where names lead.
+pub(super) struct Trail {
+    /// The packs at the end.
+    pub(super) ends: Packs,
+    /// All packs on the way, the names included.
+    pub(super) packs: Packs,
+    /// The records that were passed.
+    pub(super) records: Sessions,
+}
+
+/// The session that a pack belongs to.
+pub(super) fn owner(pack: usize) -> usize {
+    pack / 2
+}
+
+/// The packs of some sessions.
+pub(super) fn packs_of(sessions: Sessions) -> Packs {
+    sessions.iter().flat_map(|session| [2 * session, 2 * session + 1]).collect()
+}
+
+impl State {
+    /// Sessions that have a decision or a tombstone.
+    pub(super) fn decided(&self) -> Sessions {
+        self.commits | self.aborts | self.tombstones | self.forged.aborts
+    }
+
+    /// What the results that were published so far delete.
+    pub(super) fn published_deletes(&self) -> Packs {
+        self.generations.iter().fold(Set::EMPTY, |packs, generation| packs | generation.delete)
+    }
+
+    /// The packs that a root names, or those that a record moves.
+    pub(super) fn names(&self, session: usize) -> Packs {
+        self.tables[session].iter().fold(Set::EMPTY, |names, packs| names | *packs)
+    }
+
+    /// Records among `known` that apply to a root: they list it, or it lists them in its `via`.
+    pub(super) fn applying(&self, root: usize, known: Sessions) -> Sessions {
+        let listed = known.iter().filter(|&record| {
+            if self.forged.records.has(record) { root == 0 } else { self.links[record].has(root) }
+        });
+        self.links[root] | listed.collect()
+    }
+}
+
+impl Protocol {
+    /// Roots: COMMITs of backups without a tombstone.
+    pub(super) fn valid(&self, state: &State) -> Sessions {
+        state.commits - state.tombstones - self.config.repacks
+    }
+
+    /// What is taken for valid roots.
+    pub(super) fn believed_valid(&self, state: &State) -> Sessions {
+        if self.config.breaks(Broken::UnsignedTombstonesBelieved) {
+            return self.valid(state) - state.forged.tombstones;
+        }
+        self.valid(state)
+    }
+
+    /// The pack of `session` that an entry is put in, if it stores it.
+    pub(super) fn own_pack(&self, session: usize, entry: usize) -> usize {
+        2 * session + if self.config.has(World::TwoPacks) { entry % 2 } else { 0 }
+    }
+
+    /// What is taken for records that count. They do if they are there, signed, and decided by a COMMIT.
+    pub(super) fn believed_records(&self, state: &State) -> Sessions {
+        let mut records = state.records & state.commits;
+        if self.config.breaks(Broken::UndecidedRecordsCount) {
+            records = state.records - state.aborts;
+        }
+        if self.config.breaks(Broken::UnreadableRecordSkipped) {
+            records -= state.unreadable;
+        }
+        if self.config.breaks(Broken::UnsignedRecordsBelieved) {
+            records |= state.forged.records & state.commits;
+        }
+        records
+    }
+
+    /// Whether the decision of a record cannot be read, so that nobody can say whether the record counts.
+    pub(super) fn records_are_unreadable(&self, state: &State) -> bool {
+        state.records.meets(state.commits & state.unreadable)
+            && !self.config.breaks(Broken::UnreadableRecordSkipped)
+    }
+
+    /// The packs that a record leads to from one of the packs that it moves, else none.
+    pub(super) fn lead(&self, state: &State, record: usize, pack: usize) -> Packs {
+        if state.forged.records.has(record) {
+            return if owner(pack) == 0 { Set::of(2 * record) } else { Set::EMPTY };
+        }
+        let moved = (0..PACKS).filter(|&entry| state.tables[record][entry].has(pack));
+        moved.map(|entry| self.own_pack(record, entry)).collect()
+    }
+
+    /// Where names lead through records. Several records that move one pack lead to all their packs.
+    pub(super) fn follow(&self, state: &State, names: Packs, records: Sessions) -> Trail {
+        let mut trail = Trail { ends: Set::EMPTY, packs: names, records: Set::EMPTY };
+        if records.is_empty() {
+            trail.ends = names;
+            return trail;
+        }
+        let mut rest = names;
+        while let Some(pack) = rest.first() {
+            rest.remove(pack);
+            let mut is_moved = false;
+            for record in records.iter() {
+                let lead = self.lead(state, record, pack);
+                if lead.is_empty() {
+                    continue;
+                }
+                is_moved = true;
+                trail.records.insert(record);
+                rest |= lead - trail.packs;
+                trail.packs |= lead;
+            }
+            if !is_moved {
+                trail.ends.insert(pack);
+            }
+        }
+        trail
+    }
+
+    /// The packs that a root needs, as far as these records are known.
+    pub(super) fn needs(&self, state: &State, root: usize, known: Sessions) -> Packs {
+        self.follow(state, state.names(root), state.applying(root, known)).ends
+    }
+
+    /// C as it is read from `gc/`: from the newest result down, and what a result stands for is not read again.
+    pub(super) fn condemned_set(&self, state: &State) -> Packs {
+        let mut packs = Set::EMPTY;
+        let mut unread = self.config.generations;
+        while unread > 0 {
+            let number = unread - 1;
+            let generation = &state.generations[number];
+            let is_void = generation.is_sealed && self.config.breaks(Broken::SealedListsVoid);
+            unread -= 1;
+            if generation.has_result && !is_void {
+                packs |= generation.delete;
+                if !self.config.breaks(Broken::EarlierListsUnread) {
+                    packs |= generation.earlier;
+                }
+                unread -= covers(number) - 1;
+            } else if generation.has_condemned && !generation.is_sealed {
+                packs |= generation.condemned;
+            }
+        }
+        packs
+    }
+
+    /// The lists of earlier generations that a result stands for.
+    pub(super) fn earlier(&self, state: &State, number: usize) -> Packs {
+        if self.config.breaks(Broken::EarlierListsForgotten) {
+            return Set::EMPTY;
+        }
+        let covered = &state.generations[number + 1 - covers(number)..number];
+        covered.iter().fold(Set::EMPTY, |packs, generation| packs | generation.delete)
+    }
+}
+
+/// How many generations a result stands for, its own included: the lowest bit that is set in the next one's number.
+fn covers(number: usize) -> usize {
+    1 << (number + 1).trailing_zeros()
+}

@@ -1,0 +1,12 @@
+//! The commit and prune protocol as models that `stateright` checks exhaustively.
+//!
+//! [`core`] is the protocol of one repository: sessions, generations, repacks, a replica. See the README beside this
+//! crate for what is modelled, how large the checked models are and what was seen.
+
+mod check;
+pub mod core;
+pub mod runs;
+mod set;
+
+pub use check::{Outcome, Search, check};
+pub use set::{Entries, Packs, Sessions, Set};
