@@ -69,7 +69,13 @@ impl Session {
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
         let condemned = Condemned::load(repository)?;
-        let Newest { snapshot: parent, unreadable, later } = snapshots::newest(repository, vm)?;
+        let Newest { snapshot: parent, unreadable, later, decided } = snapshots::newest(repository, vm)?;
+        // Packs of this session that are there already would be taken for what this one is about to put.
+        if decided.contains(&decision)
+            && let Some(Decision::Commit(_)) = snapshots::read(repository, &decision)?
+        {
+            return Err(EngineError::Twin { name: decision.blob() });
+        }
         Ok(Self { id, writer: opening.writer.clone(), decision, condemned, parent, later, unreadable })
     }
 

@@ -331,6 +331,8 @@ pub(crate) struct Newest {
     pub(crate) unreadable: Vec<UnreadableBlob>,
     /// A decided session that began after the snapshot, or beside it, and is no snapshot (any more).
     pub(crate) later: Option<SessionId>,
+    /// All decisions of the VM, snapshots or not.
+    pub(crate) decided: Vec<DecisionName>,
 }
 
 /// The parent of a new snapshot (SPEC W-3).
@@ -368,7 +370,7 @@ pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, E
         let mut beside = names.iter().filter(|name| name.seq >= best.name.seq);
         beside.find(|name| name.session != best.session()).map(|name| name.session)
     });
-    Ok(Newest { snapshot: best, unreadable, later })
+    Ok(Newest { snapshot: best, unreadable, later, decided: names })
 }
 
 /// Whether a snapshot is another one, or was built on it by way of snapshots that are all still there.

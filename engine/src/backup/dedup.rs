@@ -6,8 +6,8 @@ use crate::index::{IndexError, Verdict};
 use crate::repository::Repository;
 use crate::session::Session;
 use crate::snapshots;
-use repo_format::{BlobName, ChunkId, Decision, Index, Location, PackName, SessionId};
-use std::collections::HashMap;
+use repo_format::{BlobName, ChunkId, Decision, Index, Location, PackName, PackRef, SessionId};
+use std::collections::{HashMap, HashSet};
 
 /// Where a chunk is, or that it is new.
 pub(super) enum Found {
@@ -27,6 +27,8 @@ pub(super) struct Dedup<'a, 's> {
     /// New chunks since the last index checkpoint.
     recent: HashMap<ChunkId, u64>,
     next_new: u64,
+    /// The session's own packs that an index checkpoint lists.
+    own: HashSet<PackRef>,
     /// Packs that were looked up: their lengths, or nothing if they are not there or must not be referenced.
     confirmed: HashMap<PackName, Option<u64>>,
     /// The first failure to write the local index. It is a cache: the backup goes on without what it lacks.
@@ -43,6 +45,7 @@ impl<'a, 's> Dedup<'a, 's> {
             index,
             recent: HashMap::new(),
             next_new: 0,
+            own: HashSet::new(),
             confirmed: HashMap::new(),
             failure: None,
             undecided: HashMap::new(),
@@ -73,6 +76,7 @@ impl<'a, 's> Dedup<'a, 's> {
     /// Moves chunks whose packs and index are in the store over to the index on disk.
     pub(super) fn checkpoint(&mut self, name: &BlobName, index: &Index, before: u64) {
         let added = self.index.add(std::slice::from_ref(name), index);
+        self.own.extend(index.packs.iter().cloned());
         self.note_failure(added);
         self.recent.retain(|_, number| *number >= before);
     }
@@ -99,9 +103,10 @@ impl<'a, 's> Dedup<'a, 's> {
         if condemned.contains(&pack.name) || condemned.is_repacked(&pack.name) {
             return Ok(false);
         }
-        // What this session's index lists was put and confirmed by this session.
+        // What its own indexes list was put and confirmed by this session. All else under its id is a twin's, whose packs
+        // have the names of this session's and other bytes.
         if pack.name.session == self.session.id {
-            return Ok(true);
+            return Ok(self.own.contains(pack));
         }
         let expected = Some(u64::from(pack.len));
         if let Some(&found) = self.confirmed.get(&pack.name) {

@@ -2,7 +2,7 @@
 
 use crate::pruner::{abort, forget};
 use crate::watched::{Answer, Verb, WatchedStore};
-use crate::world::{latest, noise, open, undamaged};
+use crate::world::{create, latest, noise, open, small_geometry, undamaged};
 use crate::{Run, VM, assert_restores, day_one, next_day, snapshot_of};
 use keepstone_engine::observer::{Event, Notice, Quiet};
 use keepstone_engine::source::MemoryDisk;
@@ -11,7 +11,7 @@ use keepstone_engine::{BlobStore, EngineError, Extent, Observer, Repository, sna
 use repo_format::{BlobKind, BlobName, DecisionName, Intent, PREFIX_INTENTS};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, OnceLock};
 
 /// Collects the notices of an operation.
 #[derive(Default)]
@@ -238,6 +238,63 @@ fn another_commit_under_the_decisions_name_means_a_twin() {
         decided.seal(repository.keys(), &decision, [6; 32])
     });
     assert_eq!(snapshots, 2);
+}
+
+/// The disks of two copies of one host, which share a part.
+fn disks_of_twins() -> [MemoryDisk; 2] {
+    let disk = |first, second| MemoryDisk::new([noise(first, 30_000), noise(second, 20_000)].concat());
+    [disk(1, 2), disk(2, 3)]
+}
+
+#[test]
+fn a_host_that_goes_on_from_a_copy_finds_that_the_other_one_has_committed() {
+    let [one, other] = disks_of_twins();
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    let committed = OnceLock::new();
+    // They are one until the intent.
+    let watched = WatchedStore::new(&store, |call| {
+        if call.is(Verb::Put, "s/") {
+            committed.get_or_init(|| Run::number(1).of(&open(&store), &one).snapshot);
+        }
+        Answer::Given
+    });
+    let result = Run::number(1).observed(&open(&watched), &other, &Quiet);
+    drop(watched);
+    let repository = open(&store);
+    let snapshot = latest(&repository, VM);
+    assert_eq!(committed.get(), Some(&snapshot.session()));
+    assert!(
+        matches!(&result, Err(EngineError::Twin { name }) if *name == snapshot.name.blob()),
+        "{result:?}"
+    );
+    assert_restores(&repository, &snapshot, &one);
+    undamaged(&repository);
+}
+
+#[test]
+fn what_an_index_of_a_twin_lists_is_not_taken_for_the_sessions_own() {
+    let [one, other] = disks_of_twins();
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    Run::number(1).of(&open(&store), &one);
+    let delete = |prefixes: &[&str]| {
+        let names = store.names();
+        let deleted = names.iter().filter(|name| prefixes.contains(&&name.as_str()[..2]));
+        deleted.for_each(|name| store.delete(name).unwrap());
+    };
+    // The other one was copied before it began. What it stored goes after its index was read.
+    delete(&["s/", "r/"]);
+    let watched = WatchedStore::new(&store, |call| {
+        if call.is(Verb::Put, "s/") {
+            delete(&["d/", "m/", "i/"]);
+        }
+        Answer::Given
+    });
+    let repository = open(&watched);
+    let report = Run::number(1).of(&repository, &other);
+    assert_restores(&repository, &snapshot_of(&repository, &report), &other);
+    undamaged(&repository);
 }
 
 #[test]
