@@ -1,5 +1,6 @@
 //! How operations of the engine fail.
 
+use crate::forget::ForgetError;
 use crate::index::IndexError;
 use crate::restore::JournalError;
 use crate::store::StoreError;
@@ -219,6 +220,9 @@ pub enum EngineError {
         /// Those it has.
         found: Vec<String>,
     },
+    /// Snapshots were not forgotten, or not all.
+    #[error(transparent)]
+    Forget(#[from] ForgetError),
     /// Two disks differ in more areas than are listed.
     #[error("the disks differ in more than ten million areas")]
     TooManyAreas,

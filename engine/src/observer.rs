@@ -64,6 +64,8 @@ pub enum Phase {
     MeasureUse,
     /// Packs are being deleted; packs.
     Delete,
+    /// Snapshots are being forgotten; snapshots.
+    Forget,
     /// Something is being measured; measurements.
     Measure {
         /// What.

@@ -186,6 +186,6 @@ pub(crate) fn create(store: &dyn BlobStore, name: &BlobName, bytes: &[u8]) -> Re
 }
 
 /// A create that failed may have been applied; the second one settles it.
-fn put_twice(store: &dyn BlobStore, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
+pub(crate) fn put_twice(store: &dyn BlobStore, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
     store.put_new(name, bytes).or_else(|_| store.put_new(name, bytes))
 }

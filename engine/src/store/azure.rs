@@ -199,6 +199,11 @@ impl AzureStore {
         Traffic { most_in_flight: self.gate.most() as u64, ..*lock(&self.meter.traffic) }
     }
 
+    /// The tier that data packs are created in.
+    pub fn data_tier(&self) -> Tier {
+        self.settings.data_tier
+    }
+
     fn blob(&self, name: &BlobName) -> BlobClient {
         self.container.blob_client(&format!("{}{name}", self.settings.place.prefix()))
     }
