@@ -3,6 +3,7 @@
 use crate::console::lines;
 use crate::hint;
 use keepstone_engine::EngineError;
+use keepstone_engine::forget::ForgetError;
 use keepstone_engine::guest::GuestError;
 use keepstone_engine::store::azure::CredentialError;
 use std::fmt;
@@ -122,7 +123,10 @@ pub(crate) fn code(error: &anyhow::Error) -> Exit {
 fn engine_code(error: &EngineError) -> Exit {
     match error {
         EngineError::Cancelled => Exit::Interrupted,
-        EngineError::BadName { .. } | EngineError::BadJob(_) => Exit::Usage,
+        EngineError::BadName { .. }
+        | EngineError::BadJob(_)
+        | EngineError::Forget(ForgetError::KeepsNothing) => Exit::Usage,
+        EngineError::Forget(ForgetError::Stopped { source, .. }) => engine_code(source),
         error if error.is_damage() => Exit::Damage,
         _ => Exit::Failed,
     }
@@ -193,6 +197,10 @@ mod tests {
         EngineError::Source { disk: text("disk0"), source: error.into() }
     }
 
+    fn stopped(source: EngineError) -> EngineError {
+        ForgetError::Stopped { forgotten: 3, of: 7, source: Box::new(source) }.into()
+    }
+
     /// Errors of the repository and its store.
     fn repository_errors() -> Vec<EngineError> {
         let unrestorable = |source| EngineError::Unrestorable {
@@ -232,6 +240,15 @@ mod tests {
             EngineError::Twin { name: blob() },
             EngineError::Aborted { session: SessionId([7; 16]) },
             EngineError::PackVanished { name: blob() },
+            ForgetError::KeepsNothing.into(),
+            ForgetError::LastOfVm { vm: text("web") }.into(),
+            ForgetError::Pinned { session: SessionId([7; 16]), vm: text("web"), reason: text("the audit") }
+                .into(),
+            ForgetError::Meanwhile { session: SessionId([7; 16]) }.into(),
+            ForgetError::NoSuchDecision { wanted: text("0af3") }.into(),
+            ForgetError::Readable { name: blob() }.into(),
+            stopped(store_error("create", io::ErrorKind::PermissionDenied)),
+            stopped(EngineError::Cancelled),
             IndexError::Write { path: PathBuf::from("cache"), source: io_error(io::ErrorKind::StorageFull) }
                 .into(),
         ]

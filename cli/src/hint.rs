@@ -10,6 +10,7 @@ use crate::commands::CannotDelete;
 use crate::exit::Usage;
 use crate::running::AlreadyRunning;
 use keepstone_engine::EngineError;
+use keepstone_engine::forget::ForgetError;
 use keepstone_engine::guest::GuestError;
 use keepstone_engine::index::IndexError;
 use keepstone_engine::restore::JournalError;
@@ -140,8 +141,26 @@ fn engine(error: &EngineError) -> Option<&'static str> {
             "nothing was committed; check the storage, run `keepstone verify`, and back up again"
         }
         EngineError::Journal(error) => journal(error),
+        EngineError::Forget(error) => return forgetting(error),
         EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
             "name another directory with --cache-dir; the cache is safe to delete"
+        }
+        _ => return None,
+    })
+}
+
+/// What to do about a snapshot that was not forgotten.
+fn forgetting(error: &ForgetError) -> Option<&'static str> {
+    Some(match error {
+        ForgetError::KeepsNothing => "give at least one rule a number above 0, as in --keep-daily 14",
+        ForgetError::LastOfVm { .. } => {
+            "add --force, if nothing of this VM is ever to be restored again from this repository"
+        }
+        ForgetError::Pinned { .. } => "`keepstone unpin` takes the pin away, if it is to go all the same",
+        ForgetError::NoSuchDecision { .. } => "`keepstone verify` names those that cannot be read",
+        ForgetError::Readable { .. } => "forget its snapshot by the id, without --unreadable",
+        ForgetError::Stopped { source, .. } => {
+            return Some(engine(source).unwrap_or("run the same command again: it goes on where it stopped"));
         }
         _ => return None,
     })
@@ -215,8 +234,8 @@ fn service(error: &ServiceError) -> Option<&'static str> {
             "check that the key or the SAS is whole and of this account, and that this host's clock is right"
         }
         ServiceError::Forbidden { .. } => {
-            "a backup host needs to read, create and list, and removing a key slot needs to delete too; docs/azure.md \
-             lists the rights of each role, and a new role assignment takes some minutes"
+            "a backup host needs to read, create and list, and so does `forget`; `prune` and removing a key slot need to \
+             delete too; docs/azure.md lists the rights of each role, and a new role assignment takes some minutes"
         }
         ServiceError::NoContainer { .. } => {
             "make it with `az storage container create`, or check the repository's name"

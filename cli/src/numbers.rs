@@ -53,6 +53,35 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
+/// Reads how much older something may be, as in `14d` or `1y6m`: hours, days, weeks, months of 31 days and years of 366,
+/// so that none is shorter than on any calendar. In milliseconds.
+///
+/// # Errors
+/// Anything else, or none at all.
+pub(crate) fn parse_span(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no span of time: write 36h, 14d, 6w, 3m (months) or 1y6m");
+    let mut millis = 0u64;
+    let mut left = text;
+    while !left.is_empty() {
+        let digits = left.find(|character: char| !character.is_ascii_digit()).ok_or_else(bad)?;
+        let (number, rest) = left.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        let unit = match rest.as_bytes().first() {
+            Some(b'h') => DAY_MILLIS / 24,
+            Some(b'd') => DAY_MILLIS,
+            Some(b'w') => 7 * DAY_MILLIS,
+            Some(b'm') => 31 * DAY_MILLIS,
+            Some(b'y') => 366 * DAY_MILLIS,
+            _ => return Err(bad()),
+        };
+        millis = number.checked_mul(unit).and_then(|more| millis.checked_add(more)).ok_or_else(bad)?;
+        left = &rest[1..];
+    }
+    if millis > 0 { Ok(millis) } else { Err(bad()) }
+}
+
 /// Writes a count with its noun, which takes an `s` in the plural.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -149,6 +178,30 @@ mod tests {
             ["", ".", "5.", ".5", "-1", "+1", "101", "100.0001", "1000", "0.00001", "1e1", "10%", "NaN"]
         {
             assert!(parse_percent(text).is_err(), "{text:?} is no share");
+        }
+    }
+
+    #[test]
+    fn spans_are_read_with_one_unit_or_several() {
+        const DAY: u64 = 86_400_000;
+        assert_eq!(
+            ["36h", "14d", "6w", "3m", "1y6m", "1d12h"].map(|text| parse_span(text).unwrap()),
+            [DAY * 3 / 2, 14 * DAY, 42 * DAY, 93 * DAY, (366 + 186) * DAY, DAY * 3 / 2]
+        );
+        for text in [
+            "",
+            "0d",
+            "14",
+            "d",
+            "14 d",
+            "3min",
+            "-1d",
+            "1.5d",
+            "1ä",
+            "99999999999999999999d",
+            "999999999999y",
+        ] {
+            assert!(parse_span(text).is_err(), "{text:?} is no span");
         }
     }
 

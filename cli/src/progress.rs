@@ -159,6 +159,7 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
         Phase::VerifyStructure => ("verify maps".to_owned(), ITEMS),
         Phase::RepairIndex => ("repair index".to_owned(), ITEMS),
         Phase::VerifyData => ("verify data".to_owned(), BYTES),
+        Phase::Forget => ("forget".to_owned(), ITEMS),
         Phase::Measure { what } => (format!("measure {what}"), ITEMS),
         other => (format!("{other:?}"), ITEMS),
     };

@@ -347,7 +347,7 @@ fn times_are_local_and_sizes_binary_in_tables() {
     assert_eq!(
         world.run(&["snapshots"]).done(),
         format!(
-            "SNAPSHOT      TIME                 VM      SIZE  DISKS  TAGS\n{}  {}  web  1.5 MiB  disk0  a,b\n",
+            "SNAPSHOT      TIME                 VM      SIZE  DISKS  TAGS  PINNED\n{}  {}  web  1.5 MiB  disk0  a,b\n",
             &text(&shown, "snapshot")[..12],
             &time[..19]
         )

@@ -5,11 +5,13 @@ mod bench;
 mod completions;
 mod cp;
 mod diff;
+mod forget;
 mod guest;
 mod init;
 mod key;
 mod ls;
 mod man;
+mod pin;
 mod repair;
 mod restore;
 mod serve;
@@ -58,6 +60,12 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Check that snapshots are whole
     Verify(verify::Arguments),
+    /// Forget snapshots: those that a policy does not keep, or that are named
+    Forget(forget::Arguments),
+    /// Keep a snapshot whatever a policy says
+    Pin(pin::Pin),
+    /// Let policies decide about a snapshot again
+    Unpin(pin::Unpin),
     /// Look at a VM in vSphere, and tell what stands against a backup of it
     Vsphere(vsphere::Arguments),
     /// Measure this machine, and predict how long the backups of a fleet take
@@ -116,6 +124,9 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Cp(arguments) => cp::run(settings, &arguments),
         Command::Serve(arguments) => serve::run(settings, &arguments),
         Command::Verify(arguments) => verify::run(settings, &arguments),
+        Command::Forget(arguments) => forget::run(settings, &arguments),
+        Command::Pin(arguments) => pin::pin(settings, &arguments),
+        Command::Unpin(arguments) => pin::unpin(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
         Command::Bench(arguments) => bench::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),

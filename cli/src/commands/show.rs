@@ -10,6 +10,7 @@ use crate::open;
 use crate::selector;
 use crate::settings::Settings;
 use crate::times;
+use keepstone_engine::pins::{self, Pins};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use repo_format::{DiskMode, Totals};
 use serde::Serialize;
@@ -57,7 +58,7 @@ struct Reading {
 }
 
 impl Report {
-    fn new(snapshot: &Snapshot, figures: Figures) -> Self {
+    fn new(snapshot: &Snapshot, pins: &Pins, figures: Figures) -> Self {
         let commit = &snapshot.commit;
         let Totals { chunks, new_chunks, new_bytes, stored_bytes, metadata_bytes, data_packs, map_packs } =
             commit.totals;
@@ -71,7 +72,7 @@ impl Report {
             read_bytes: disk.read_bytes,
         });
         Self {
-            line: Line::new(snapshot),
+            line: Line::new(snapshot, pins),
             writer: snapshot.name.writer.to_string(),
             program: commit.program.clone(),
             parent: commit.parent.as_ref().map(|parent| parent.session.to_string()),
@@ -94,8 +95,9 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
-    let report = Report::new(&snapshot, Figures::take(stopwatch, &store));
-    settings.console.report(&report, |report| text(report, snapshot.commit.time))?;
+    let pins = pins::list(&repository, Some(&snapshot.commit.vm))?;
+    let report = Report::new(&snapshot, &pins, Figures::take(stopwatch, &store));
+    settings.console.report(&report, |report| text(report, &snapshot, &pins))?;
     Ok(Exit::Done)
 }
 
@@ -109,14 +111,26 @@ fn shown_value(value: &str) -> String {
     }
 }
 
-fn text(report: &Report, time: u64) -> String {
+/// Whether a snapshot is pinned, since when and why.
+fn pinned(snapshot: &Snapshot, pins: &Pins) -> String {
+    let session = snapshot.session();
+    match pins.pinned.get(&session) {
+        Some(pin) if pin.reason.is_empty() => format!("since {}", times::local(pin.time)),
+        Some(pin) => format!("since {}: {}", times::local(pin.time), one_line(&pin.reason)),
+        None if pins.unknown.contains(&session) => "perhaps: a pin of it cannot be read".to_owned(),
+        None => "no".to_owned(),
+    }
+}
+
+fn text(report: &Report, snapshot: &Snapshot, pins: &Pins) -> String {
     let none = || "none".to_owned();
     let tags = if report.line.tags.is_empty() { none() } else { report.line.tags.join(", ") };
     let mut shown = vec![
         ("snapshot", report.line.snapshot.clone()),
         ("vm", report.line.vm.clone()),
-        ("time", times::local(time)),
+        ("time", times::local(snapshot.commit.time)),
         ("tags", tags),
+        ("pinned", pinned(snapshot, pins)),
         ("writer", report.writer.clone()),
         ("program", report.program.clone()),
         ("parent", report.parent.clone().unwrap_or_else(none)),

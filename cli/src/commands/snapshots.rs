@@ -9,6 +9,7 @@ use crate::open;
 use crate::selector;
 use crate::settings::Settings;
 use crate::times;
+use keepstone_engine::pins::{self, Pins};
 use keepstone_engine::snapshots::{Query, Snapshot, each};
 use repo_format::Disk;
 use serde::Serialize;
@@ -72,16 +73,18 @@ pub(super) struct DiskLine {
 }
 
 impl Line {
-    pub(super) fn new(snapshot: &Snapshot) -> Self {
+    /// What `pins` say of the snapshot, and what it says of itself.
+    pub(super) fn new(snapshot: &Snapshot, pins: &Pins) -> Self {
         let commit = &snapshot.commit;
+        let session = snapshot.session();
         Self {
-            snapshot: snapshot.session().to_string(),
+            snapshot: session.to_string(),
             vm: commit.vm.clone(),
             time: times::rfc3339(commit.time),
             disks: commit.disks.iter().map(DiskLine::new).collect(),
             tags: commit.tags.clone(),
-            // The format has no pins.
-            pinned: false,
+            // One that may be pinned is left alone like one that is.
+            pinned: pins.pinned.contains_key(&session) || pins.unknown.contains(&session),
             time_millis: commit.time,
         }
     }
@@ -104,19 +107,21 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         since: arguments.since,
     };
     // No more is kept of each than is shown: there may be hundreds of thousands.
+    let pins = pins::list(&repository, query.vm)?;
     let mut snapshots = Vec::new();
-    let found = each(&repository, &query, &mut |snapshot| snapshots.push(Line::new(&snapshot)))?;
+    let found = each(&repository, &query, &mut |snapshot| snapshots.push(Line::new(&snapshot, &pins)))?;
     snapshots.sort_by(|a, b| (a.time_millis, &a.snapshot).cmp(&(b.time_millis, &b.snapshot)));
     let report = Report { snapshots, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
     if report.snapshots.is_empty() {
         settings.console.message("there are no snapshots");
     }
-    for (name, error) in &found.unreadable {
+    let unreadable: Vec<_> = found.unreadable.iter().chain(&pins.unreadable).collect();
+    for (name, error) in &unreadable {
         let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         warn(&format!("{error}{why}; what {name} says is left out"));
     }
-    Ok(if found.unreadable.is_empty() { Exit::Done } else { Exit::Damage })
+    Ok(if unreadable.is_empty() { Exit::Done } else { Exit::Damage })
 }
 
 fn text(report: &Report) -> String {
@@ -132,7 +137,8 @@ fn text(report: &Report) -> String {
             size(line.disks.iter().map(|disk| disk.disk_bytes).sum()),
             keys.join(","),
             line.tags.join(","),
+            if line.pinned { "pinned".to_owned() } else { String::new() },
         ]
     });
-    table(["snapshot", "time", "vm", "size", "disks", "tags"], &[3], rows)
+    table(["snapshot", "time", "vm", "size", "disks", "tags", "pinned"], &[3], rows)
 }
