@@ -9,6 +9,8 @@ REPO is a directory with the blobs of the repository as files. Nothing in it is 
 newer and the package `cryptography`; what makes it faster, and what to do in an emergency, is told in
 ../recovery-without-keepstone.md. Names in brackets, as [PACK-3], are those of the rules in ../../SPEC.md.
 
+Repack records are followed where a pack is gone; pins, canaries and generations are of no concern to a restore.
+
 The file goes from the bottom up: BLAKE3, Argon2id, HPKE, zstd; fields; names, keys, config and slots; sealed objects;
 packs; pages and nodes; decisions; then what the three commands do.
 """
@@ -29,7 +31,8 @@ import time
 from typing import NamedTuple
 
 try:
-    from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -69,6 +72,14 @@ class Damaged(Exception):
     def __init__(self, blob, why):
         super().__init__(f"{blob}: {why}")
         self.blob = blob
+
+
+class Missing(Damaged):
+    """A blob that is not there."""
+
+
+class Unsigned(Damaged):
+    """An object that somebody without the retention key made. It is as if it were not there [SIG-2]."""
 
 
 class Failed(Exception):
@@ -939,7 +950,9 @@ NAME_FORMS = {
     "decision": re.compile(f"r/(?P<vmtag>{SID})/(?P<writer>{SHORT})/(?P<number>{NUMBER})-(?P<sid>{SID})"),
     "tombstone": re.compile(f"f/(?P<vmtag>{SID})/(?P<sid>{SID})"),
     "generation": re.compile(f"gc/{NUMBER}/(condemned|result|sealed)"),
-    "repack record": re.compile(f"k/{SID}"),
+    "repack record": re.compile(f"k/(?P<sid>{SID})"),
+    "pin": re.compile(f"p/(?P<vmtag>{SID})/(?P<sid>{SID})-(?P<number>{NUMBER})"),
+    "canary": re.compile("(s|d|m|i)/(-|h_|~)|(r|f|gc|k|p)/(-|7_|~)"),
 }
 
 PACK_LEN_MIN, PACK_LEN_MAX = 335, 288 * MIB
@@ -970,7 +983,7 @@ class BlobDirectory:
         try:
             return os.stat(os.path.join(self.path, name)).st_size
         except FileNotFoundError:
-            raise Damaged(name, "is missing") from None
+            raise Missing(name, "is missing") from None
 
     def read(self, name, offset=0, length=None, at_most=None):
         """The bytes from `offset` on; the whole blob has to be at most so long."""
@@ -1070,13 +1083,15 @@ def check_member(value, what, blob, form):
 
 ANY_U32, ANY_U64, ZERO = range(1 << 32), range(1 << 64), range(1)
 CHUNKERS = frozenset({"fastcdc-2020", "mincdc-hash4"})
+SLOT_KINDS = frozenset({"root", "retention", "inventory"})
 CONFIG_MEMBERS = {
     "keepstone": "repository", "format": ZERO, "id": 16, "created": ANY_U64,
     "chunker": {"name": CHUNKERS, "min": ANY_U32, "average": ANY_U32, "max": ANY_U32},
-    "regionLen": ANY_U32, "cellLen": ANY_U32, "packLen": ANY_U32, "dataPublicKey": 32, "mac": 32,
+    "regionLen": ANY_U32, "cellLen": ANY_U32, "packLen": ANY_U32, "dataPublicKey": 32,
+    "retentionPublicKey": 32, "mac": 32,
 }
 SLOT_MEMBERS = {
-    "keepstone": "key", "format": ZERO, "repository": 16, "kind": "root", "label": str, "created": ANY_U64,
+    "keepstone": "key", "format": ZERO, "repository": 16, "kind": SLOT_KINDS, "label": str, "created": ANY_U64,
     "kdf": {"name": "argon2id", "memoryKiB": ANY_U32, "passes": ANY_U32, "lanes": ANY_U32, "salt": 32},
     "sealed": 48,
 }
@@ -1093,6 +1108,7 @@ class Config:
         self.min, self.average, self.max = (value["chunker"][name] for name in ("min", "average", "max"))
         self.region_len, self.cell_len, self.pack_len = value["regionLen"], value["cellLen"], value["packLen"]
         self.data_public_key = bytes.fromhex(value["dataPublicKey"])
+        self.retention_public_key = bytes.fromhex(value["retentionPublicKey"])
         self.mac = bytes.fromhex(value["mac"])
         allowed = (
             64 <= self.min <= self.average <= self.max <= self.cell_len and self.max >= 1024
@@ -1111,7 +1127,7 @@ class Config:
         """CONF-3 and KEY-2."""
         body = (b"keepstone config" + struct.pack("<I", 0) + self.repository_id + struct.pack("<Q", self.created)
                 + str8(self.chunker) + struct.pack("<6I", self.min, self.average, self.max, self.region_len,
-                                                     self.cell_len, self.pack_len) + self.data_public_key)
+                                                     self.cell_len, self.pack_len) + self.data_public_key + self.retention_public_key)
         if not hmac.compare_digest(self.mac, keyed(keys.config_mac, body)):
             raise Damaged("config", "its MAC is wrong [CONF-3]")
         if keys.data_public_key != self.data_public_key:
@@ -1135,13 +1151,13 @@ class Keys:
 
 
 def open_slot(name, data, repository_id, password):
-    """The root key, or None if the password is not that of the slot."""
+    """The key in a slot, or None if the password is not that of the slot [SLOT-3]."""
     value = json_object(data, name, SLOT_MEMBERS)
     check_slot(name, value, repository_id)
     memory, passes, lanes = (value["kdf"][member] for member in ("memoryKiB", "passes", "lanes"))
     salt = bytes.fromhex(value["kdf"]["salt"])
     associated_data = (b"keepstone key slot" + struct.pack("<I", 0) + repository_id + str8(name[len("keys/"):])
-                       + str8("root") + str8(value["label"]) + struct.pack("<Q", value["created"])
+                       + str8(value["kind"]) + str8(value["label"]) + struct.pack("<Q", value["created"])
                        + struct.pack("<III", memory, passes, lanes) + salt)
     slot_key = argon2id(password, salt, memory, passes, lanes)
     return aead_open(slot_key, bytes(12), bytes.fromhex(value["sealed"]), associated_data)
@@ -1162,7 +1178,7 @@ def check_slot(name, value, repository_id):
 
 
 def open_slots(blobs, config, password):
-    """The keys of the first slot that opens and fits the config; tries 64 that are not rejected [SLOT-5]."""
+    """The keys of the first root slot that opens and fits the config; tries 64 that are not rejected [SLOT-5]."""
     slots = [name for name in blobs.names() if kind_of(name) == "key slot"]
     if not slots:
         raise Failed("there is no key slot: `keys/` is missing or empty, and without a slot nothing can be read")
@@ -1172,7 +1188,10 @@ def open_slots(blobs, config, password):
             raise misfit or Failed("the password opens none of the first 64 key slots; "
                                    f"{len(slots) - number} were not tried")
         try:
-            key = open_slot(name, blobs.read(name, at_most=SLOT_LEN_MAX), config.repository_id, password)
+            data = blobs.read(name, at_most=SLOT_LEN_MAX)
+            if json_object(data, name, SLOT_MEMBERS)["kind"] != "root":
+                continue
+            key = open_slot(name, data, config.repository_id, password)
         except (Damaged, Failed) as error:
             warn(f"this key slot is left out: {error}")
             continue
@@ -1336,7 +1355,8 @@ class PackHeader(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------------
 # Sealed objects, section 6, and the repository as a whole.
 
-INTENT, DECISION, INDEX, TOMBSTONE, PACK_DIRECTORY = 1, 2, 3, 4, 9
+INTENT, DECISION, INDEX, TOMBSTONE, REPACK_RECORD, PACK_DIRECTORY, PIN = 1, 2, 3, 4, 8, 9, 10
+SIGNATURE_LEN = 64
 
 
 class Repository:
@@ -1348,6 +1368,9 @@ class Repository:
         self.keys = open_slots(self.blobs, self.config, password)
         self.headers = {}
         self.session_keys = {}
+        # Where repack records lead, once they were looked for; and the packs that were reached so.
+        self.leads = None
+        self.reached = set()
 
     def open_sealed(self, data, name, object_type):
         """The fields of a sealed object that the blob of that name holds [SEAL-1 to SEAL-4]."""
@@ -1369,6 +1392,46 @@ class Repository:
 
     def sealed_blob(self, name, object_type):
         return self.open_sealed(self.blobs.read(name, at_most=80 + SEALED_PLAIN_MAX + TAG_LEN), name, object_type)
+
+    def signed_blob(self, name, object_type):
+        """The fields of the content of a signed object [SIG-1, SIG-2]."""
+        plain = self.sealed_blob(name, object_type).data
+        return self.signed_content(name, object_type, plain, max(len(plain) - SIGNATURE_LEN, 0))
+
+    def signed_content(self, name, object_type, plain, content_len):
+        content, signature = plain[:content_len], plain[content_len:]
+        message = (b"keepstone v0 retention signature" + bytes([object_type]) + self.config.repository_id
+                   + str16(name) + content)
+        try:
+            Ed25519PublicKey.from_public_bytes(self.config.retention_public_key).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            raise Unsigned(name, "the retention key did not sign it; it counts for nothing [SIG-2]") from None
+        return Fields(content, name)
+
+    def place(self, kind, location):
+        """The location that a payload is read from: where records lead if its pack is not there any more [R-2]."""
+        try:
+            self.header(location.pack)
+            return location
+        except Missing as error:
+            missing = error
+        seen, packs = {location.pack.name}, [location.pack]
+        while packs:
+            if self.leads is None:
+                self.leads = all_leads(self)
+            leads = [new for new in self.leads.get(packs.pop().name, ()) if new.name not in seen]
+            seen.update(new.name for new in leads)
+            for new in leads:
+                try:
+                    frames = self.directory(new)
+                except Missing:
+                    packs.append(new)
+                    continue
+                for its_kind, found in frames:
+                    if its_kind == kind and found.payload_id == location.payload_id:
+                        self.reached.add(new)
+                        return found
+        raise missing
 
     def header(self, pack):
         """The header of a pack and the keys that follow from it, once."""
@@ -1403,6 +1466,7 @@ class Repository:
 
     def payload(self, kind, location):
         """A chunk, page or node, read from where its location tells and checked [PACK-2 to PACK-6]."""
+        location = self.place(kind, location)
         header = self.header(location.pack)
         name, end = location.pack.name, location.offset + location.stored_len
         if end > header.directory_offset:
@@ -1508,26 +1572,44 @@ class Snapshot(NamedTuple):
         return self.session.hex()
 
 
+COMMIT, ABORT, REPACK = 1, 2, 3
+PRUNER = 2
+
+
 def read_decision(repository, name):
-    """The snapshot of a COMMIT, None for an ABORT [DEC-5]."""
+    """The snapshot of a COMMIT, else the verdict [DEC-5]."""
     parts = parse_name("decision", name)
     fields = repository.sealed_blob(name, DECISION)
-    session, snapshot = parse_decision(fields, name, repository.config)
+    aborted_by = begin_of_abort(fields)
+    if aborted_by is not None and aborted_by[0] == PRUNER:
+        fields = repository.signed_content(name, DECISION, fields.data, aborted_by[1])
+    session, decision = parse_decision(fields, name, repository.config)
     fields.check(session.hex() == parts["sid"], "its session id is not that of its name [DEC-5]")
-    if snapshot is not None:
-        tag = keyed(repository.keys.vm_tag, snapshot.vm.encode())[:16]
+    if decision != ABORT:
+        vm = "" if decision == REPACK else decision.vm
+        tag = keyed(repository.keys.vm_tag, vm.encode())[:16]
         fields.check(tag.hex() == parts["vmtag"], "its VM is not that of its name [DEC-5]")
-    return snapshot
+    return decision
+
+
+def begin_of_abort(fields):
+    """Who aborted and where the content ends, if it looks like an ABORT: one by a pruner is signed [DEC-6]."""
+    begin = Fields(fields.data, fields.blob)
+    try:
+        verdict, _session, _time, _program = begin.u8(), begin.take(16), begin.u64(), begin.str8()
+        return (begin.u8(), begin.position) if verdict == ABORT else None
+    except Damaged:
+        return None
 
 
 def parse_decision(fields, name, config):
-    """The session id, and the snapshot or None [DEC-1 to DEC-4]."""
+    """The session id, and the snapshot or the verdict [DEC-1 to DEC-4]."""
     verdict, session, created, _program = fields.u8(), fields.take(16), fields.u64(), fields.str8()
-    fields.check(verdict in (1, 2), f"verdict {verdict} is unknown [DEC-1]")
-    if verdict == 2:
-        fields.check(fields.u8() in (1, 2), "an ABORT by nobody that is known [DEC-1]")
+    fields.check(verdict in (COMMIT, ABORT, REPACK), f"verdict {verdict} is unknown [DEC-1]")
+    if verdict != COMMIT:
+        fields.check(verdict == REPACK or fields.u8() in (1, PRUNER), "an ABORT by nobody that is known [DEC-1]")
         fields.end()
-        return session, None
+        return session, verdict
     vm = fields.str8()
     fields.check(is_label(vm, 255), "its VM has no valid name [NAME-4]")
     if fields.has():
@@ -1567,7 +1649,7 @@ def read_disk(fields, config):
 def read_tombstone(repository, name):
     """TOMB-1."""
     parts = parse_name("tombstone", name)
-    fields = repository.sealed_blob(name, TOMBSTONE)
+    fields = repository.signed_blob(name, TOMBSTONE)
     decision = parse_tombstone(fields)
     fields.check(decision.session.hex() == parts["sid"] and decision.vmtag.hex() == parts["vmtag"],
                  "it is the tombstone of another session [TOMB-1]")
@@ -1575,6 +1657,73 @@ def read_tombstone(repository, name):
 
 def parse_tombstone(fields):
     session, _time, decision = fields.take(16), fields.u64(), read_decision_name(fields)
+    fields.end()
+    fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
+    return decision
+
+
+def all_leads(repository):
+    """For the name of each old pack, the new packs of the records that count [R-2]."""
+    leads = {}
+    for name in repository.blobs.names():
+        if kind_of(name) != "repack record":
+            continue
+        try:
+            decision, of_record = read_record(repository, name)
+            if read_decision(repository, decision.blob) != REPACK:
+                continue
+        except Damaged as error:
+            warn(f"this repack record is not followed: {error}")
+            continue
+        for old, new in of_record:
+            leads.setdefault(old.name, []).extend(new)
+    return leads
+
+
+def read_record(repository, name):
+    """The decision's name of a repack record, and its leads as (old pack, new packs) [REPACK-1]."""
+    fields = repository.signed_blob(name, REPACK_RECORD)
+    decision, leads = parse_record(fields)
+    fields.check(decision.session.hex() == parse_name("repack record", name)["sid"],
+                 "it is the record of another session [REPACK-1]")
+    return decision, leads
+
+
+def parse_record(fields):
+    session, decision = fields.take(16), read_decision_name(fields)
+    fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
+    fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
+    table, leads, used = read_table(fields), [], set()
+    for _ in fields.count(fields.u32(), 8):
+        old, new = fields.u32(), [fields.u32() for _ in fields.count(fields.u32(), 4)]
+        fields.sorted(new)
+        fields.check(max([old, *new]) < len(table), "an entry number is not in the table [TABLE-2]")
+        fields.check(new, "an old pack leads nowhere [REPACK-1]")
+        fields.check(table[old].session != session, "an old pack is of the repack session itself [REPACK-1]")
+        fields.check(all((table[number].session, table[number].writer) == (session, decision.writer.encode())
+                         for number in new), "a new pack is not of the repack session [REPACK-1]")
+        fields.check(all(table[number].kind == table[old].kind for number in new),
+                     "an old pack leads to one of another kind [REPACK-1]")
+        used.update([old, *new])
+        leads.append((old, [table[number] for number in new]))
+    fields.sorted([old for old, _ in leads])
+    fields.check(len(used) == len(table), "its table has packs that it does not refer to [TABLE-3]")
+    fields.end()
+    return decision, [(table[old], new) for old, new in leads]
+
+
+def check_pin(repository, name):
+    """PIN-1. A restore needs no pin."""
+    parts = parse_name("pin", name)
+    fields = repository.signed_blob(name, PIN)
+    decision = parse_pin(fields)
+    fields.check(decision.session.hex() == parts["sid"] and decision.vmtag.hex() == parts["vmtag"],
+                 "it is the pin of another session [PIN-1]")
+
+
+def parse_pin(fields):
+    session, decision = fields.take(16), read_decision_name(fields)
+    _time, _pinned, _reason = fields.u64(), fields.has(), fields.str8()
     fields.end()
     fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
     return decision
@@ -1632,8 +1781,10 @@ def snapshots(repository, on_damage):
                 read_tombstone(repository, name)
                 forgotten.add(tuple(parse_name("tombstone", name).values()))
             elif kind_of(name) == "decision":
-                snapshot = read_decision(repository, name)
-                found += [snapshot] if snapshot else []
+                decision = read_decision(repository, name)
+                found += [decision] if isinstance(decision, Snapshot) else []
+        except Unsigned as error:
+            warn(f"note: {error}")
         except Damaged as error:
             on_damage(error)
     valid = [snapshot for snapshot in found
@@ -1929,6 +2080,8 @@ def check(repository, _arguments):
         for disk in snapshot.disks:
             check_map(repository, disk, damage, packs, walked, frames)
     read, progress = 0, Progress()
+    # What was repacked is where records lead to.
+    packs = {pack for pack in packs if pack.name not in (repository.leads or {})} | repository.reached
     for pack in sorted(packs):
         try:
             read += repository.check_pack(pack)
@@ -1951,10 +2104,19 @@ def check_small_blob(repository, name, damage):
             check_intent(repository, name)
         elif kind == "index":
             check_index(repository.sealed_blob(name, INDEX), repository.config)
-        elif kind in ("generation", "repack record"):
-            warn(f"note: not looked at, and not needed for a restore: {name} [R-2]")
+        elif kind == "repack record":
+            read_record(repository, name)
+        elif kind == "pin":
+            check_pin(repository, name)
+        elif kind == "canary":
+            if repository.blobs.read(name, at_most=17) != b"keepstone canary\n":
+                raise Damaged(name, "it does not have the content of a canary [NAME-7]")
+        elif kind == "generation":
+            warn(f"note: not looked at, and not needed for a restore: {name}")
         elif kind is None:
             warn(f"note: not a name of a blob: {name!r} [NAME-3]")
+    except Unsigned as error:
+        warn(f"note: {error}")
     except Damaged as error:
         damage.append(error)
 
@@ -1964,6 +2126,8 @@ def check_map(repository, disk, damage, packs, walked, frames):
     disk_map = DiskMap(repository, disk, lambda error, _start, _end: damage.append(error), walked)
     for _, location in disk_map.chunks():
         try:
+            if repository.place(CHUNK, location) != location:
+                continue  # It was found in a directory by its id; the whole pack is read later.
             if location.pack not in frames:
                 if len(frames) >= 64:
                     frames.pop(next(iter(frames)))

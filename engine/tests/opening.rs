@@ -2,11 +2,13 @@
 
 mod world;
 
-use keepstone_engine::repository::{NewSlot, add_slot, slots};
+use keepstone_engine::repository::{NewSlot, add_slot, remove_slot, slots, unlock_retention};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::{BlobStore, MemoryStore, RecordingStore};
 use keepstone_engine::{EngineError, Entropy, Repository};
-use repo_format::{BlobName, FormatError, RootKey, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot};
+use repo_format::{
+    BlobName, FormatError, RetentionKey, RootKey, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot,
+};
 use world::{
     NOW, PASSWORD, back_up, cheap_kdf, create, create_from_seed, memory_index, open, small_geometry,
     try_create,
@@ -90,6 +92,128 @@ fn the_65th_key_slot_is_not_tried_and_opening_says_so() {
     assert!(matches!(opened, Err(EngineError::TooManySlots { tried: 64, untried: 1 })));
     assert_eq!(slots(&store).unwrap().untried, [BlobName::parse("keys/first").unwrap()]);
     assert!(Repository::open(&store, b"other").is_ok());
+}
+
+#[test]
+fn key_slots_of_other_kinds_crowd_out_none() {
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    let retention = unlock_retention(&open(&store), PASSWORD).unwrap();
+    for number in 0..70 {
+        let name = SlotName::new(&format!("a{number:03}")).unwrap();
+        let repository = open(&store).config().repository;
+        let (kind, label) = (SlotKind::Retention, String::new());
+        let info =
+            SlotInfo { name, repository, kind, label, created: NOW, kdf: cheap_kdf(), salt: [number; 32] };
+        let slot = seal_slot(&info, b"other", &SlotKey::Retention(retention.clone())).unwrap();
+        store.put_new(&BlobName::key_slot(&info.name), &slot).unwrap();
+    }
+    open(&store);
+    assert_eq!(slots(&store).unwrap().untried.len(), 7);
+    assert!(matches!(
+        Repository::open(&store, b"wrong"),
+        Err(EngineError::WrongPassword { slots: 1, damaged: 0 })
+    ));
+}
+
+/// Adds a slot of that kind.
+fn add(store: &MemoryStore, kind: SlotKind, name: &str, password: &[u8]) {
+    let name = SlotName::new(name).unwrap();
+    let slot = NewSlot { name: &name, label: "", password, kdf: cheap_kdf(), time: NOW };
+    let seed = *blake3::hash(name.as_str().as_bytes()).as_bytes();
+    add_slot(store, PASSWORD, kind, &slot, &Entropy::new(seed)).unwrap();
+}
+
+#[test]
+fn each_password_opens_what_its_slots_are_for() {
+    let store = MemoryStore::new();
+    let public = create(&store, small_geometry()).config().retention_public_key;
+    for (kind, password) in [
+        (SlotKind::Root, b"all".as_slice()),
+        (SlotKind::Inventory, b"names"),
+        (SlotKind::Retention, b"forget"),
+    ] {
+        add(&store, kind, &format!("a-{}", kind.as_str()), password);
+    }
+    let opened = |password: &[u8]| Repository::open(&store, password);
+    assert!(opened(b"all").unwrap().keys().can_read_data());
+    let inventory = opened(b"names").unwrap();
+    assert!(matches!(inventory.data_keys(), Err(EngineError::NoDataKey)));
+    assert_eq!(inventory.config(), opened(b"all").unwrap().config());
+    assert!(matches!(opened(b"forget"), Err(EngineError::WrongPassword { slots: 3, damaged: 0 })));
+
+    assert_eq!(unlock_retention(&inventory, b"forget").unwrap().public(), public);
+    for password in [b"all".as_slice(), b"names"] {
+        let refused = unlock_retention(&inventory, password);
+        assert!(matches!(refused, Err(EngineError::WrongRetentionPassword { slots: 2, damaged: 0 })));
+    }
+}
+
+#[test]
+fn a_slot_is_added_with_a_password_that_gives_its_key_already() {
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    add(&store, SlotKind::Root, "all", b"all");
+    add(&store, SlotKind::Inventory, "names", b"names");
+    add(&store, SlotKind::Retention, "forgets", b"forget");
+    let name = SlotName::new("new").unwrap();
+    let slot = NewSlot { name: &name, label: "", password: b"new", kdf: cheap_kdf(), time: NOW };
+    let add_with = |password: &[u8], kind| add_slot(&store, password, kind, &slot, &Entropy::new([9; 32]));
+    for (password, kind) in [
+        (b"all".as_slice(), SlotKind::Retention),
+        (b"names", SlotKind::Retention),
+        (b"names", SlotKind::Root),
+        (b"names", SlotKind::Inventory),
+        (b"forget", SlotKind::Root),
+        (b"forget", SlotKind::Inventory),
+    ] {
+        assert!(add_with(password, kind).is_err(), "{kind:?}");
+    }
+    add_with(b"forget", SlotKind::Retention).unwrap();
+    unlock_retention(&open(&store), b"new").unwrap();
+}
+
+#[test]
+fn the_last_root_slot_and_the_last_retention_slot_stay() {
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    add(&store, SlotKind::Inventory, "names", b"names");
+    let remove = |name: &str| remove_slot(&store, &SlotName::new(name).unwrap());
+    for (name, last) in [("first", SlotKind::Root), ("retention", SlotKind::Retention)] {
+        assert!(matches!(remove(name), Err(EngineError::LastSlot { kind, .. }) if kind == last), "{name}");
+    }
+    add(&store, SlotKind::Root, "all", b"all");
+    add(&store, SlotKind::Retention, "forgets", b"forget");
+    for name in ["first", "retention", "names"] {
+        remove(name).unwrap();
+    }
+    assert_eq!(slots(&store).unwrap().slots.len(), 2);
+    for (name, last) in [("all", SlotKind::Root), ("forgets", SlotKind::Retention)] {
+        assert!(matches!(remove(name), Err(EngineError::LastSlot { kind, .. }) if kind == last), "{name}");
+    }
+}
+
+#[test]
+fn a_retention_slot_of_another_key_opens_nothing_and_locks_out_no_other() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry()).config().repository;
+    let info = SlotInfo {
+        name: SlotName::new("a").unwrap(),
+        repository,
+        kind: SlotKind::Retention,
+        label: String::new(),
+        created: NOW,
+        kdf: cheap_kdf(),
+        salt: [4; 32],
+    };
+    let planted = seal_slot(&info, PASSWORD, &SlotKey::Retention(RetentionKey::new([3; 32]))).unwrap();
+    store.put_new(&BlobName::key_slot(&info.name), &planted).unwrap();
+    let opened = open(&store);
+    let public = unlock_retention(&opened, PASSWORD).unwrap().public();
+    assert_eq!(public, opened.config().retention_public_key);
+    store.delete(&BlobName::parse("keys/retention").unwrap()).unwrap();
+    let alone = unlock_retention(&opened, PASSWORD);
+    assert!(matches!(alone, Err(EngineError::Damaged { source: FormatError::BadValue(_), .. })));
 }
 
 #[test]

@@ -2,10 +2,18 @@
 //! plain Python.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "protocol/pruner.rs"]
+#[allow(dead_code, reason = "only repacks are of interest here")]
+mod pruner;
 mod world;
 
+use keepstone_engine::snapshots;
 use keepstone_engine::store::{BlobStore, MemoryStore};
-use repo_format::{BlobName, ChunkerName, RootKey, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot};
+use pruner::{End, Repack};
+use repo_format::{
+    BlobKind, BlobName, ChunkerName, Keys, PackKind, PackRef, PublicKeys, RepackRecord, RetentionKey,
+    RootKey, SessionId, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot,
+};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -74,6 +82,87 @@ fn restores_every_disk((store, images): (MemoryStore, Vec<golden::Image>)) {
             read(repository.path(), &["restore", &snapshot[..8], image.disk, restored.to_str().unwrap()]);
         assert!(run.status.success(), "{run:?}");
         assert!(fs::read(&restored).unwrap() == image.bytes, "{} of {snapshot} is another one", image.disk);
+    }
+}
+
+/// The repository after all packs of the oldest snapshot were repacked and, at last, deleted: what was repacked once, and
+/// the packs that came of it.
+fn repacked(end: End) -> (MemoryStore, Vec<golden::Image>) {
+    let (store, images) = golden::repository();
+    {
+        let repository = open(&store);
+        let pack = |name: &BlobName| match name.kind() {
+            Some(BlobKind::Pack(name)) if name.kind == PackKind::Data => {
+                let len = u32::try_from(store.get(&name.blob(), None).unwrap().len()).unwrap();
+                Some(PackRef { name, len })
+            }
+            _ => None,
+        };
+        let old: Vec<PackRef> = store.names().iter().filter_map(pack).collect();
+        let repack = |session, from: &[PackRef], end| {
+            Repack { session, from, applies_to: &[], one_in: 1, end }.run(&repository)
+        };
+        let (one, other) = old.split_at(1);
+        let first = repack(0xa1, one, end);
+        let second = repack(0xa2, other, end);
+        let last = repack(0xa3, std::slice::from_ref(&first), end);
+        for gone in old.iter().chain([&first]) {
+            store.delete(&gone.name.blob()).unwrap();
+        }
+        assert!(store.names().contains(&second.name.blob()) && store.names().contains(&last.name.blob()));
+    }
+    (store, images)
+}
+
+#[test]
+fn the_second_reader_follows_records_where_packs_are_gone() {
+    let (store, images) = repacked(End::Commit);
+    let checked = read(exported(&store).path(), &["check"]);
+    assert!(checked.status.success(), "{checked:?}");
+    let run = restore_oldest(&store, images[1].disk);
+    assert!(run.0.status.success() && run.1 == images[1].bytes, "{:?}", run.0);
+}
+
+/// Restores a disk of the oldest snapshot.
+fn restore_oldest(store: &MemoryStore, disk: &str) -> (Output, Vec<u8>) {
+    let (repository, target) = (exported(store), TempDir::new().unwrap());
+    let path = target.path().join("disk");
+    let oldest = snapshot_of_run(store, 1);
+    let run = read(repository.path(), &["restore", &oldest, disk, path.to_str().unwrap()]);
+    (run, fs::read(path).unwrap_or_default())
+}
+
+/// The snapshot of that run of the golden repository.
+fn snapshot_of_run(store: &MemoryStore, run: u64) -> String {
+    let found = snapshots::list(&open(store), None).unwrap().snapshots;
+    let snapshot = found.into_iter().find(|snapshot| snapshot.commit.time == NOW + run).unwrap();
+    snapshot.session().to_string()
+}
+
+#[test]
+fn the_second_reader_does_not_follow_a_record_that_is_not_signed() {
+    let (store, images) = repacked(End::Commit);
+    let keys = open(&store).keys().clone();
+    let thief = RetentionKey::new([1; 32]);
+    for session in [0xa1, 0xa2, 0xa3].map(|byte| SessionId([byte; 16])) {
+        let name = BlobName::repack(session);
+        let record = RepackRecord::open(&keys, &name, &store.get(&name, None).unwrap()).unwrap();
+        let public = PublicKeys { data: keys.data_public_key(), retention: thief.public() };
+        let of_thief = Keys::from_inventory(&keys.inventory_key(), keys.repository(), public);
+        store.overwrite(&name, &record.seal(&of_thief, &thief, [5; 32]).1);
+    }
+    let (run, _) = restore_oldest(&store, images[1].disk);
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert!(said.contains("the retention key did not sign it"), "{said}");
+}
+
+#[test]
+fn the_second_reader_does_not_follow_the_record_of_a_session_that_did_not_repack() {
+    for end in [End::Abort, End::Undecided] {
+        let (store, images) = repacked(end);
+        let (run, _) = restore_oldest(&store, images[1].disk);
+        assert_eq!(run.status.code(), Some(3), "{run:?}");
     }
 }
 

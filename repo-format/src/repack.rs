@@ -10,8 +10,8 @@ use crate::retention::{RetentionKey, open_signed, seal_signed};
 use crate::seal::SealedKind;
 use crate::table::{check_packs, read_table, write_table};
 
-/// The length of the shortest lead: to one pack.
-const LEAD_LEN_MIN: usize = 4 + 4 + 4;
+/// The length of the shortest lead, which is refused for leading nowhere.
+const LEAD_LEN_MIN: usize = 4 + 4;
 
 /// What a repack session copied: of each old pack, every payload that a snapshot in `applies_to` names is in one of
 /// the packs that it leads to.

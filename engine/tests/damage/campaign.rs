@@ -16,6 +16,7 @@ use crate::pruner::{End, Repack, condemn, forget, publish_result, seal_generatio
 use crate::world::{NOW, PASSWORD, create, noise};
 use keepstone_engine::backup::Reading;
 use keepstone_engine::observer::Quiet;
+use keepstone_engine::repository::unlock_retention;
 use keepstone_engine::restore::{OnDamage, RestoreJob, restore};
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::source::MemoryDisk;
@@ -255,6 +256,9 @@ impl Campaign {
             }
             Err(error) => return Err(format!("it does not open: {error}")),
         };
+        if blob.name.as_str() == "keys/retention" && unlock_retention(&repository, PASSWORD).is_err() {
+            return Ok(Outcome::NotOpened);
+        }
         let findings = findings(&repository)?;
         let of_content = |finding: &&Finding| is_of_content(finding.kind);
         if let Some(other) = findings.iter().filter(of_content).find(|found| found.blob != blob.name.as_str())

@@ -5,7 +5,7 @@ use crate::world::{NOW, open};
 use keepstone_engine::BlobStore;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, VerifyReport, verify};
-use repo_format::{BlobKind, BlobName};
+use repo_format::{BlobKind, BlobName, CANARY};
 
 #[test]
 fn a_damaged_decision_loses_its_snapshot_alone() {
@@ -82,4 +82,34 @@ fn a_name_without_a_meaning_is_reported_and_is_no_damage() {
     let report = run(&world.store, true);
     world.expect(&report, FindingKind::UnknownName, &name, &[]);
     assert!(!report.has_damage());
+}
+
+#[test]
+fn canaries_are_no_finding_and_harm_nothing() {
+    let world = world();
+    let before = run(&world.store, true).findings;
+    for name in BlobName::canaries() {
+        world.store.overwrite(&name, CANARY);
+    }
+    assert_eq!(run(&world.store, true).findings, before);
+}
+
+#[test]
+fn a_canary_with_other_content_is_damage() {
+    let world = world();
+    let name = BlobName::parse("k/7_").unwrap();
+    world.store.overwrite(&name, b"keepstone canary");
+    let report = run(&world.store, true);
+    world.expect(&report, FindingKind::DamagedCanary, &name, &[]);
+    assert!(report.has_damage());
+}
+
+#[test]
+fn a_pin_that_cannot_be_read_is_damage() {
+    let world = world();
+    let name = BlobName::pin(world.first.name.vm, world.first.session(), 0);
+    world.store.overwrite(&name, b"nothing");
+    let report = run(&world.store, true);
+    world.expect(&report, FindingKind::DamagedPin, &name, &[]);
+    assert!(report.has_damage());
 }

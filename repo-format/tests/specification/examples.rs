@@ -1,10 +1,14 @@
 //! The examples at the end of SPEC.md: each decodes, and is encoded to the same bytes again.
 
+use crate::decode::blob_name;
 use crate::decode::decode;
 use crate::fields::{Fields, hex};
+use crate::keys::keys;
 use crate::vector::{Vector, unhex};
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::signature::Ed25519KeyPair;
+use repo_format::{SealedKind, open};
 use std::collections::BTreeMap;
 
 const KEYS: &str = "root-key: 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
@@ -43,6 +47,9 @@ fn objects_decode_and_are_encoded_to_the_same_bytes() {
     assert_eq!(decoded("pack-table", "condemned", "").len(), 3);
     assert_eq!(decoded("index", "index", "").len(), 3);
     assert_eq!(value(&decoded("decision", "decision", ""), "disk.0.change-id"), "52/7");
+    assert_eq!(value(&decoded("result", "result", ""), "covers"), "2");
+    assert_eq!(value(&decoded("repack-record", "repack", ""), "lead.0"), "0 1");
+    assert_eq!(value(&decoded("pin", "pin", ""), "pinned"), "1");
     let intent = decoded("intent", "intent", "");
     assert_eq!(value(&intent, "generation"), "16909060");
     let name = "name: s/host-1/02a1a2a3a4a5a6a7a8a9aaabacadaeaf\n";
@@ -67,7 +74,11 @@ fn no_example_is_without_a_test() {
         "pack-directory",
         "pack-table",
         "page",
+        "pin",
+        "repack-record",
+        "result",
         "sealed-object",
+        "signature-message",
         "slot-associated-data",
     ];
     assert_eq!(blocks().into_keys().collect::<Vec<_>>(), tested);
@@ -89,6 +100,20 @@ fn the_body_of_a_mac_is_what_the_config_was_signed_with() {
     let key = blake3::derive_key("keepstone v0 config mac", &inventory);
     let mac = blake3::keyed_hash(&key, &blocks()["config-mac-body"]);
     assert_eq!(mac.to_hex().as_str(), member(&vector("CONF-1-as-written"), "mac"));
+}
+
+#[test]
+fn the_message_of_a_signature_is_what_the_retention_key_signed() {
+    let tombstone = vector("SIG-1-tombstone");
+    let message = &blocks()["signature-message"];
+    let seed = unhex(tombstone.input("retention-key"));
+    let key = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+    let keys = keys(&tombstone);
+    let name = blob_name(&tombstone);
+    let plaintext = open(&keys, SealedKind::Tombstone, &name, &tombstone.bytes).unwrap();
+    let content =
+        plaintext.strip_suffix(key.sign(message).as_ref()).expect("the signature is behind the content");
+    assert!(message.ends_with(content));
 }
 
 fn root_material() -> Vec<u8> {

@@ -3,18 +3,19 @@
 use crate::fields::{self, Fields, hex};
 use crate::vector::{Vector, unhex};
 use repo_format::{
-    FormatError, InventoryKey, Keys, RepositoryId, RetentionKey, RootKey, SealedSessionKey, SessionId,
-    SessionKey, Slot, SlotKey, SlotKind, SlotName, UncheckedConfig, seal_slot,
+    FormatError, InventoryKey, Keys, PublicKeys, RepositoryId, RetentionKey, RootKey, SealedSessionKey,
+    SessionId, SessionKey, Slot, SlotKey, SlotKind, SlotName, UncheckedConfig, seal_slot,
 };
 
 /// The keys that a vector gives.
 pub fn keys(vector: &Vector) -> Keys {
     let retention = vector.get("retention-key").map_or([0; 32], |_| retention_key(vector).public());
-    Keys::from_root(
-        &RootKey::new(vector.array("root-key")),
-        RepositoryId(vector.array("repository")),
-        retention,
-    )
+    let repository = RepositoryId(vector.array("repository"));
+    if vector.get("inventory-key").is_some() {
+        let key = InventoryKey::new(vector.array("inventory-key"));
+        return Keys::from_inventory(&key, repository, PublicKeys { data: [0; 32], retention });
+    }
+    Keys::from_root(&RootKey::new(vector.array("root-key")), repository, retention)
 }
 
 /// The retention key that a vector gives.
@@ -77,8 +78,11 @@ pub fn session_key(vector: &Vector) -> Result<Fields, FormatError> {
 }
 
 pub fn config(vector: &Vector) -> Result<Fields, FormatError> {
-    let keys = keys(vector);
-    let config = UncheckedConfig::parse(&vector.bytes)?.check(&keys)?;
+    let unchecked = UncheckedConfig::parse(&vector.bytes)?;
+    let (root, repository) =
+        (RootKey::new(vector.array("root-key")), RepositoryId(vector.array("repository")));
+    let keys = Keys::from_root(&root, repository, unchecked.public_keys().retention);
+    let config = unchecked.check(&keys)?;
     let written = config.encode(&keys);
     assert_eq!(UncheckedConfig::parse(&written)?.check(&keys)?, config, "{}", vector.name);
     if vector.get("written").is_some() {

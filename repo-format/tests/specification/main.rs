@@ -30,6 +30,8 @@ fn kind_of(error: &FormatError) -> &'static str {
         FormatError::BadText => "bad-text",
         FormatError::Name(_) => "bad-name",
         FormatError::BadTag => "bad-tag",
+        FormatError::BadSignature => "bad-signature",
+        FormatError::NoDataKey => "no-data-key",
         FormatError::WrongId => "wrong-id",
         FormatError::WrongKeyHash => "wrong-key-hash",
         FormatError::BadZstd => "bad-zstd",

@@ -203,6 +203,7 @@ def macs(values, text):
         ("cell-len", '"cellLen": 4096', '"cellLen": 8192'),
         ("pack-len", "65536", "65537"),
         ("public-key", values["dataPublicKey"], bytes(32).hex()),
+        ("retention-public-key", values["retentionPublicKey"], bytes(32).hex()),
         ("mac", values["mac"], bytes(32).hex()),
     ):
         vector(

@@ -26,9 +26,11 @@ from objects import (
     page,
     payload_id,
     raw_decision_name,
+    pin,
     repack,
     sealed,
     session,
+    sessions,
     table,
     tombstone,
 )
@@ -37,6 +39,8 @@ from samples import (
     INTENT_FIELDS,
     MANY,
     NAME,
+    OLD,
+    OLD_TOO,
     PACK_ONE,
     PAGE_INPUTS,
     TABLE_ONE,
@@ -140,8 +144,10 @@ def whole_objects():
         ("decision", commit(), {}),
         ("index", index(INDEX_SESSIONS, TABLE_ONE, [(payload_id(1), 1, 0, 176, 116, 100)]), {}),
         ("condemned", TABLE_ONE, {}),
-        ("result", gc_result(TABLE_ONE, table(), [session(1)]), {}),
-        ("repack", repack([], table(PACK_ONE, entry(number=8)), [(payload_id(1), 0, 176, 1, 1, 176, 116, 100)]), {}),
+        ("result", gc_result(TABLE_ONE, table(), 2, TABLE_ONE), {}),
+        ("generation-seal", sessions([session(1)]), {}),
+        ("repack", repack([], table(OLD, PACK_ONE), [(0, [1])]), {}),
+        ("pin", pin(), {}),
         ("page", page(TABLE_ONE, chunk(1000), hole(3096)), PAGE_INPUTS),
         (
             "node",
@@ -163,9 +169,10 @@ def counts():
     truncated("table-packs", "condemned", Raw().u32(1).u8(1).str8(WRITER).put(session(2)).u32(MANY).u32(0).u32(MIB))
     truncated("page-entries", "page", page(TABLE_ONE, count=MANY), **PAGE_INPUTS)
     truncated("via", "decision", commit(via_count=MANY))
-    truncated("roster", "result", gc_result(TABLE_ONE, table(), [], count=MANY))
+    truncated("roster", "generation-seal", sessions([], count=MANY))
     truncated("applies-to", "repack", repack([], table(), [], applies_count=MANY))
-    truncated("moves", "repack", repack([], table(), [], move_count=MANY))
+    truncated("leads", "repack", repack([], table(), [], lead_count=MANY))
+    truncated("new-packs-of-a-lead", "repack", repack([], table(), [], lead_count=1).u32(0).u32(MANY))
     truncated("directory-frames", "directory", directory([], count=MANY), pack_kind=1, directory_offset=200)
     truncated(
         "names-of-a-child",
@@ -268,8 +275,8 @@ def lists():
     a, b = session(1), session(2)
     both = lambda sid: (sid, raw_decision_name(sid))
     two = [(payload_id(1), 1, 0, 176, 116, 100), (payload_id(2), 1, 0, 292, 116, 100)]
-    moves = [(payload_id(1), 0, 176, 1, 1, 176, 116, 100), (payload_id(2), 0, 292, 1, 1, 292, 116, 100)]
-    two_packs = table(entry(number=7), entry(number=8))
+    old_and_new = table(OLD, OLD_TOO, entry(number=7), entry(number=8))
+    leads = [(0, [2]), (1, [3])]
     node_inputs = {"level": 1, "children": 1, "pack": pack_text(entry(2, number=9))}
     named = lambda names: node(1, table(entry(number=7), entry(number=8), entry(2)), child(number=2, names=names))
     for name, object_, says, make, items, inputs in (
@@ -317,16 +324,24 @@ def lists():
             {},
         ),
         ("names-of-a-child", "node", "the names of a child", named, [0, 1], node_inputs),
-        ("roster", "result", "the sessions of a roster", lambda items: gc_result(table(), table(), items), [a, b], {}),
+        ("roster", "generation-seal", "the sessions of a roster", sessions, [a, b], {}),
         (
             "applies-to",
             "repack",
             "the sessions of a repack record",
-            lambda items: repack(items, two_packs, moves[:1]),
+            lambda items: repack(items, old_and_new, leads),
             [a, b],
             {},
         ),
-        ("moves", "repack", "the moves of a repack record", lambda items: repack([], two_packs, items), moves, {}),
+        ("leads", "repack", "the leads of a repack record", lambda items: repack([], old_and_new, items), leads, {}),
+        (
+            "new-packs-of-a-lead",
+            "repack",
+            "the new packs of a lead",
+            lambda items: repack([], table(OLD, entry(number=7), entry(number=8)), [(0, items)]),
+            [1, 2],
+            {},
+        ),
     ):
         first, second = items
         vector(

@@ -1,6 +1,7 @@
 """Section 10.2: decisions."""
 
 from objects import (
+    KEYS,
     MIB,
     ROOT_PLACE,
     TIME,
@@ -11,11 +12,13 @@ from objects import (
     disk,
     pack_name,
     raw_decision_name,
+    repacked,
     sealed,
     session,
+    signed,
 )
 from samples import MISFIT, OUTSIDE
-from vectors import KEY_INPUTS, bad, kind, limit, name_error, numbered, vector
+from vectors import KEY_INPUTS, SIGNED_INPUTS, bad, kind, limit, name_error, numbered, vector
 
 HEAD = {"session": session(2), "time": TIME, "program": "keepstone 0.1.0"}
 
@@ -68,7 +71,16 @@ def decisions():
         body=abort(by=2, program=""),
         fields={"verdict": "abort", **HEAD, "program": "", "by": "pruner"},
     )
-    for number in (0, 3):
+    vector("DEC-1", "repack", "decision", "a REPACK", body=repacked(), fields={"verdict": "repack", **HEAD})
+    vector(
+        "DEC-1",
+        "repack-with-more",
+        "decision",
+        "a REPACK has nothing behind the program",
+        "trailing-bytes",
+        repacked().u8(1),
+    )
+    for number in (0, 4):
         vector(
             "DEC-1",
             f"verdict-{number}",
@@ -175,11 +187,24 @@ def decisions():
         fields={"verdict": "abort", **HEAD, "by": "writer"},
         **{**inputs, "name": elsewhere},
     )
+    signed_aborts()
+    no_vm = decision_name(vm_tag=KEYS.vm_tag(""))
+    vector(
+        "DEC-5",
+        "repack-under-the-tag-of-no-vm",
+        "decision",
+        "a REPACK is of no VM",
+        body=sealed("decision", no_vm, repacked().bytes),
+        fields={"verdict": "repack", **HEAD},
+        **{**inputs, "name": no_vm},
+    )
     misnamed = bad("the decision is not the one that its name calls for")
     for what, other, plain in (
         ("vm-tag-of-another-vm", elsewhere, commit()),
         ("another-session", decision_name(session(3)), commit()),
         ("abort-of-another-session", decision_name(session(3)), abort()),
+        ("repack-under-the-tag-of-a-vm", name, repacked()),
+        ("repack-of-another-session", decision_name(session(3), KEYS.vm_tag("")), repacked()),
     ):
         vector(
             "DEC-5",
@@ -216,6 +241,44 @@ def full_commit():
         commit(parent=raw_decision_name(session(1), seq=2), via=via, tags=tags, properties=properties, disks=disks),
         fields,
     )
+
+
+def signed_aborts():
+    name = decision_name()
+    content = abort(by=2).bytes
+    vector(
+        "DEC-6",
+        "abort-by-pruner",
+        "decision",
+        "a pruner's ABORT with its signature",
+        body=signed("decision", name, content),
+        fields={"verdict": "abort", **HEAD, "by": "pruner"},
+        **SIGNED_INPUTS,
+        name=name,
+    )
+    vector(
+        "DEC-6",
+        "abort-by-writer",
+        "decision",
+        "a writer's ABORT has no signature",
+        body=sealed("decision", name, abort().bytes),
+        fields={"verdict": "abort", **HEAD, "by": "writer"},
+        **SIGNED_INPUTS,
+        name=name,
+    )
+    fail = lambda what, comment, body, error="bad-signature": vector(
+        "DEC-6", what, "decision", comment, error, body, **SIGNED_INPUTS, name=name
+    )
+    fail("unsigned", "a pruner's ABORT without a signature", sealed("decision", name, content))
+    fail("signature-of-63-bytes", "a byte is missing", sealed("decision", name, content + bytes(63)))
+    fail("signed-by-another-key", "another key's signature", signed("decision", name, content, key=bytes(32)))
+    fail(
+        "writers-abort-with-a-signature",
+        "a writer's ABORT with a signature that a pruner's would have",
+        signed("decision", name, abort().bytes),
+        "trailing-bytes",
+    )
+    fail("commit-with-a-signature", "a COMMIT with a signature", signed("decision", name, commit().bytes), "trailing-bytes")
 
 
 def roots(small):

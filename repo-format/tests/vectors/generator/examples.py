@@ -14,6 +14,7 @@ from objects import (
     directory,
     disk,
     entry,
+    gc_result,
     hole,
     index,
     intent,
@@ -22,13 +23,18 @@ from objects import (
     pack_name,
     page,
     payload_id,
+    pin,
     raw_decision_name,
+    repack,
     sealed,
     session,
+    signature_message,
     slot_aad,
     slot_values,
     table,
+    tombstone,
 )
+from samples import NAMES, OLD
 
 COLUMNS = 16
 
@@ -49,6 +55,10 @@ def examples():
         "node": node(1, table(data, own), HOLE_CHILD, child(number=1, names=[0])),
         "index": index([(session(2), raw_decision_name())], table(data), [(payload_id(1), 1, 0, 176, 116, 100)]),
         "intent": intent(),
+        "signature-message": signature_message("tombstone", NAMES["tombstone"], tombstone()),
+        "result": gc_result(table(data), table(), 2, table(entry(number=0))),
+        "repack-record": repack([session(5)], table(OLD, data), [(0, [1])]),
+        "pin": pin(),
         "decision": commit(
             parent=raw_decision_name(session(1), seq=2), tags=["daily"], disks=[disk(change_id="52/7", codec=1)]
         ),

@@ -9,6 +9,7 @@ from objects import (
     pack_text,
     payload_id,
     raw_decision_name,
+    pin,
     repack,
     sealed,
     session,
@@ -143,6 +144,14 @@ def indexes():
         "the decision's name is another session's",
         FOREIGN,
         repack([], table(), [], name=other),
+    )
+    vector(
+        "INDEX-2",
+        "other-session-in-a-pin",
+        "pin",
+        "the decision's name is another session's",
+        FOREIGN,
+        pin(name=other),
     )
     writer = name_error(
         "the name of a writer", "1 to 63 characters of a-z, 0-9 and -, beginning with a letter or digit"

@@ -7,16 +7,19 @@ from objects import (
     SESSION_KEY,
     VM,
     WRITER,
+    Frame,
     Keys,
     as_json,
     config_values,
     intent,
+    pack,
+    pack_name,
     seal_session_key,
     sealed,
     session,
 )
 from primitives import keyed, x25519
-from samples import SID, config_fields
+from samples import INTENT_FIELDS, SID, config_fields
 from vectors import KEY_INPUTS, bad, vector
 
 
@@ -96,6 +99,39 @@ def keys():
         bad("the data public key is not that of the root key"),
         text=as_json(foreign),
         **KEY_INPUTS,
+    )
+    vector(
+        "KEY-5",
+        "opens-an-intent",
+        "intent",
+        "the inventory key opens what is sealed under it",
+        body=sealed("intent", name, intent().bytes),
+        fields=INTENT_FIELDS,
+        repository=REPOSITORY,
+        inventory_key=KEYS.inventory,
+        name=name,
+    )
+    vector(
+        "KEY-5",
+        "opens-no-session-key",
+        "session-key",
+        "the inventory key gives no data private key",
+        "no-data-key",
+        seal_session_key(),
+        repository=REPOSITORY,
+        inventory_key=KEYS.inventory,
+        session=session(2),
+    )
+    vector(
+        "KEY-5",
+        "opens-no-data-pack",
+        "pack",
+        "the inventory key opens no data pack",
+        "no-data-key",
+        pack(1, pack_name(), [Frame(1, b"x")]),
+        repository=REPOSITORY,
+        inventory_key=KEYS.inventory,
+        name=pack_name(),
     )
     session_keys()
 

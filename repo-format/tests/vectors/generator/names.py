@@ -31,6 +31,7 @@ def names():
         ("result", "gc/0000000a/result", {"kind": "result", "generation": 10}),
         ("generation-seal", "gc/0000000a/sealed", {"kind": "generation-seal", "generation": 10}),
         ("repack", f"k/{SID}", {"kind": "repack", "session": SID}),
+        ("pin", f"p/{TAG}/{SID}-00000010", {"kind": "pin", "vm-tag": TAG, "session": SID, "number": 16}),
     ):
         vector("NAME-2", f"name-of-{what}", "name", "a name of section 2", text=text, fields=fields)
     for what, writer in (("one-character", "0"), ("63-characters", "x" * 63), ("dashes", "a--b-")):
@@ -104,6 +105,28 @@ def names():
         ignored("NAME-3", what, text, "a name that section 2 does not have")
     ignored("NAME-3", "too-long", "a/" + "b" * 254, "a name of 256 bytes")
     vector("NAME-3", "nul", "name", "a name with U+0000", "ignored", b"config\0")
+    for what, text in (
+        ("first-of-intents", "s/-"),
+        ("middle-of-data-packs", "d/h_"),
+        ("last-of-map-packs", "m/~"),
+        ("middle-of-indexes", "i/h_"),
+        ("first-of-decisions", "r/-"),
+        ("middle-of-tombstones", "f/7_"),
+        ("last-of-generations", "gc/~"),
+        ("middle-of-records", "k/7_"),
+        ("middle-of-pins", "p/7_"),
+    ):
+        vector("NAME-7", what, "name", "a canary", text=text, fields={"kind": "canary"})
+    ignored("NAME-7", "of-another-prefix", "keys/-", "a prefix that has no canaries")
+    ignored("NAME-7", "middle-of-hexadecimal-names", "s/7_", "the middle of another kind of names")
+    ignored("NAME-7", "deeper", "s/~/a", "more behind a canary's name")
+    scenario(
+        "NAME-7",
+        "other-content",
+        "engine/tests/verify/objects.rs::a_canary_with_other_content_is_damage",
+        "a canary without its content",
+        "refused",
+    )
     users_names()
     scenario(
         "NAME-5",

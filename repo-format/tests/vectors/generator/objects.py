@@ -2,7 +2,7 @@
 
 import json
 
-from primitives import aes_gcm_seal, argon2id, derive, hpke_seal, keyed, le, x25519
+from primitives import aes_gcm_seal, argon2id, derive, ed25519_public, ed25519_sign, hpke_seal, keyed, le, x25519
 
 
 class Raw:
@@ -52,6 +52,7 @@ class Raw:
 # --- What all vectors share ---
 
 ROOT_KEY = bytes(range(32))
+RETENTION_KEY = bytes(range(0x40, 0x60))
 REPOSITORY = bytes(range(0x10, 0x20))
 WRITER = "host-1"
 VM = "db-1"
@@ -89,6 +90,7 @@ class Keys:
 
 
 KEYS = Keys()
+RETENTION_PUBLIC = ed25519_public(RETENTION_KEY)
 
 
 # --- Names (section 2) ---
@@ -133,6 +135,7 @@ def config_values(**changes):
         "chunker": {"name": "fastcdc-2020", **{key: GEOMETRY[key] for key in ("min", "average", "max")}},
         **{key: GEOMETRY[key] for key in ("regionLen", "cellLen", "packLen")},
         "dataPublicKey": KEYS.data_public.hex(),
+        "retentionPublicKey": RETENTION_PUBLIC.hex(),
     }
     for key, value in changes.items():
         (values["chunker"] if key in ("name", "min", "average", "max") else values)[key] = value
@@ -150,7 +153,8 @@ def config_body(values):
         raw.u32(chunker[key], key)
     for key in ("regionLen", "cellLen", "packLen"):
         raw.u32(values[key], key)
-    return raw.put(bytes.fromhex(values["dataPublicKey"]), "data public key")
+    raw.put(bytes.fromhex(values["dataPublicKey"]), "data public key")
+    return raw.put(bytes.fromhex(values["retentionPublicKey"]), "retention public key")
 
 
 def config_mac(values):
@@ -199,7 +203,7 @@ def slot_aad(name, values):
 
 # --- Sealed objects (section 6) ---
 
-KINDS = "intent decision index tombstone condemned result generation-seal repack directory".split()
+KINDS = "intent decision index tombstone condemned result generation-seal repack directory pin".split()
 SALT = bytes(range(0x20, 0x40))
 
 
@@ -234,6 +238,23 @@ def sealed(
     key = derive("keepstone v0 seal key", keys.inventory + salt + key_hash if key_material is None else key_material)
     ciphertext = aes_gcm_seal(key, nonce, raw.bytes + place(aad_name or name), plaintext)
     return raw.put(ciphertext[:-16], "ciphertext").put(ciphertext[-16:], "tag")
+
+
+def signature(kind, name, content, *, key=RETENTION_KEY, repository=REPOSITORY, context=None):
+    content = Raw().put(content)
+    return ed25519_sign(key, signature_message(kind, name, content, repository=repository, context=context).bytes)
+
+
+def signature_message(kind, name, content, *, repository=REPOSITORY, context=None):
+    """SIG-1; `content` is Raw."""
+    context = b"keepstone v0 retention signature" if context is None else context
+    raw = Raw().put(context, f'"{context.decode()}"').u8(KINDS.index(kind) + 1, f"type ({kind})")
+    return raw.put(repository, "repository id").str16(name, "name").add(content)
+
+
+def signed(kind, name, content, **changes):
+    """A sealed object with the retention's signature behind its content."""
+    return sealed(kind, name, content + signature(kind, name, content, **changes))
 
 
 # --- Packs (section 7) ---
@@ -419,6 +440,15 @@ def sessions(ids, note="session id", count=None):
     return raw
 
 
+def pin(sid=session(2), name=None, time=TIME, pinned=1, reason="before the upgrade"):
+    raw = Raw().put(sid, "session id").add(raw_decision_name() if name is None else name)
+    return raw.u64(time, "time").u8(pinned, "pinned").str8(reason, "reason")
+
+
+def repacked(sid=session(2), time=TIME, program="keepstone 0.1.0"):
+    return Raw().u8(3, "verdict").put(sid, "session id").u64(time, "time").str8(program, "program")
+
+
 def abort(verdict=2, sid=session(2), time=TIME, program="keepstone 0.1.0", by=1):
     raw = Raw().u8(verdict, "verdict").put(sid, "session id").u64(time, "time").str8(program, "program")
     return raw.u8(by, "by") if by is not None else raw
@@ -492,17 +522,18 @@ def commit(
     return raw
 
 
-def gc_result(delete, rescued, roster, count=None):
-    return Raw().add(delete).add(rescued).add(sessions(roster, "roster", count))
+def gc_result(delete, rescued, covers=1, earlier=None):
+    raw = Raw().add(delete).add(rescued).u32(covers, "covers")
+    return raw.add(table() if earlier is None else earlier)
 
 
-def repack(applies_to, table_raw, moves, sid=session(2), name=None, applies_count=None, move_count=None):
-    """`moves` are tuples of a payload id and the numbers of SPEC 10.5 in their order."""
+def repack(applies_to, table_raw, leads, sid=session(2), name=None, applies_count=None, lead_count=None):
+    """`leads` are pairs of an old entry number and a list of new ones."""
     raw = Raw().put(sid, "session id").add(raw_decision_name() if name is None else name)
     raw.add(sessions(applies_to, "applies to", applies_count)).add(table_raw)
-    raw.u32(len(moves) if move_count is None else move_count, "move count")
-    for identity, old, old_offset, codec, new, new_offset, stored_len, plain_len in moves:
-        raw.put(identity, "move: payload id").u32(old, "  old entry number").u32(old_offset, "  old offset")
-        raw.u8(codec, "  new codec").u32(new, "  new entry number").u32(new_offset, "  new offset")
-        raw.u32(stored_len, "  new stored length").u32(plain_len, "  plain length")
+    raw.u32(len(leads) if lead_count is None else lead_count, "lead count")
+    for old, new in leads:
+        raw.u32(old, "lead: old entry number").u32(len(new), "  count")
+        for number in new:
+            raw.u32(number, "    new entry number")
     return raw

@@ -1,4 +1,4 @@
-"""The primitives that SPEC.md builds on, written out: BLAKE3, AES-256-GCM, X25519, HPKE, Argon2id.
+"""The primitives that SPEC.md builds on, written out: BLAKE3, AES-256-GCM, X25519, HPKE, Ed25519, Argon2id.
 
 Slow, not constant in time, and fit for nothing but test vectors.
 """
@@ -228,6 +228,66 @@ def hpke_seal(private, public, info, aad, plaintext):
         expand(suite, secret, label, context, length) for label, length in ((b"key", 32), (b"base_nonce", 12))
     )
     return encapsulated, aes_gcm_seal(key, nonce, aad, plaintext)
+
+
+# --- Ed25519 (RFC 8032) ---
+
+ORDER = (1 << 252) + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, PRIME - 2, PRIME) % PRIME
+
+
+def edwards_add(p, q):
+    """Adds points as (X, Y, Z, T) with x = X/Z, y = Y/Z, x y = T/Z."""
+    a, b = (p[1] - p[0]) * (q[1] - q[0]) % PRIME, (p[1] + p[0]) * (q[1] + q[0]) % PRIME
+    c, d = 2 * p[3] * q[3] * D % PRIME, 2 * p[2] * q[2] % PRIME
+    e, f, g, h = b - a, d - c, d + c, b + a
+    return e * f % PRIME, g * h % PRIME, f * g % PRIME, e * h % PRIME
+
+
+def edwards_multiply(scalar, point):
+    result = (0, 1, 1, 0)
+    while scalar:
+        if scalar & 1:
+            result = edwards_add(result, point)
+        point, scalar = edwards_add(point, point), scalar >> 1
+    return result
+
+
+def edwards_base():
+    y = 4 * pow(5, PRIME - 2, PRIME) % PRIME
+    square = (y * y - 1) * pow(D * y * y + 1, PRIME - 2, PRIME) % PRIME
+    x = pow(square, (PRIME + 3) // 8, PRIME)
+    if (x * x - square) % PRIME:
+        x = x * pow(2, (PRIME - 1) // 4, PRIME) % PRIME
+    x = PRIME - x if x & 1 else x
+    return x, y, 1, x * y % PRIME
+
+
+BASE = edwards_base()
+
+
+def edwards_encode(point):
+    inverse = pow(point[2], PRIME - 2, PRIME)
+    x, y = point[0] * inverse % PRIME, point[1] * inverse % PRIME
+    return le(y | (x & 1) << 255, 32)
+
+
+def ed25519_secret(seed):
+    digest = hashlib.sha512(seed).digest()
+    scalar = int.from_bytes(digest[:32], "little") & (1 << 254) - 8 | 1 << 254
+    return scalar, digest[32:]
+
+
+def ed25519_public(seed):
+    return edwards_encode(edwards_multiply(ed25519_secret(seed)[0], BASE))
+
+
+def ed25519_sign(seed, message):
+    scalar, prefix = ed25519_secret(seed)
+    hashed = lambda *parts: int.from_bytes(hashlib.sha512(b"".join(parts)).digest(), "little") % ORDER
+    public, nonce = ed25519_public(seed), hashed(prefix, message)
+    commitment = edwards_encode(edwards_multiply(nonce, BASE))
+    return commitment + le((nonce + hashed(commitment, public, message) * scalar) % ORDER, 32)
 
 
 # --- Argon2id (RFC 9106) ---

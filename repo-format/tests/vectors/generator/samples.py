@@ -48,12 +48,17 @@ NAMES = {
     "result": "gc/00000007/result",
     "generation-seal": "gc/00000007/sealed",
     "repack": f"k/{SID}",
+    "pin": f"p/{TAG}/{SID}-00000001",
     "directory": pack_name(),
 }
 
 INTENT = NAMES["intent"]
 
 OTHER = entry(number=8)
+
+OLD = entry(number=0, sid=session(1))
+
+OLD_TOO = entry(number=1, sid=session(1))
 
 OWN = entry(2, number=9, length=2 * MIB)
 
@@ -99,6 +104,7 @@ def config_fields(values):
         "cell-len": values["cellLen"],
         "pack-len": values["packLen"],
         "data-public-key": values["dataPublicKey"],
+        "retention-public-key": values["retentionPublicKey"],
     }
 
 

@@ -1,9 +1,22 @@
 """Section 6: sealed objects."""
 
-from objects import KEYS, REPOSITORY, WRITER, Raw, intent, sealed, session
+from objects import (
+    KEYS,
+    REPOSITORY,
+    TIME,
+    WRITER,
+    Raw,
+    decision_name,
+    intent,
+    sealed,
+    session,
+    signature,
+    signed,
+    tombstone,
+)
 from primitives import keyed
-from samples import INTENT, INTENT_FIELDS, NAMES, SID
-from vectors import KEY_INPUTS, kind, vector
+from samples import INTENT, INTENT_FIELDS, NAMES, SID, TAG
+from vectors import KEY_INPUTS, SIGNED_INPUTS, kind, vector
 
 
 def sealed_objects():
@@ -128,7 +141,7 @@ def sealed_objects():
     )
     fail("SEAL-4", "type-0", "a type that is not known", sealed("intent", INTENT, plain, type_number=0), kind(what, 0))
     fail(
-        "SEAL-4", "type-10", "a type that is not known", sealed("intent", INTENT, plain, type_number=10), kind(what, 10)
+        "SEAL-4", "type-11", "a type that is not known", sealed("intent", INTENT, plain, type_number=11), kind(what, 11)
     )
     vector(
         "SEAL-4",
@@ -186,3 +199,42 @@ def sealed_objects():
     vector(
         "GEN-3", "sealed-without-tag", "intent", "the object ends within its header", "truncated", good[:79], **inputs
     )
+    signatures()
+
+
+def signatures():
+    """SIG-1 and SIG-2, on tombstones; one object of each other kind is in section 10."""
+    name, content = NAMES["tombstone"], tombstone().bytes
+    fields = {"session": session(2), "time": TIME, "decision": decision_name()}
+    inputs = {**SIGNED_INPUTS, "name": name}
+    take = lambda rule, what, comment: vector(
+        rule, what, "tombstone", comment, body=signed("tombstone", name, content), fields=fields, **inputs
+    )
+    take("SIG-1", "tombstone", "a tombstone with the signature behind its content")
+    take("SIG-2", "signed", "the signature is checked with the public key of the config")
+    take("KEY-4", "signed", "signed with the key whose public half the config tells")
+    fail = lambda rule, what, comment, body, error="bad-signature": vector(
+        rule, what, "tombstone", comment, error, body, **inputs
+    )
+    by_other = lambda **changes: signed("tombstone", name, content, **changes)
+    fail("KEY-4", "another-key", "signed with another key", by_other(key=bytes(32)))
+    fail("SIG-1", "another-context", "signed with another context", by_other(context=b"keepstone v1 retention signature"))
+    fail("SIG-1", "another-repository", "signed for another repository", by_other(repository=bytes(16)))
+    elsewhere = signature("tombstone", f"f/{TAG}/{session(3).hex()}", content)
+    fail("SIG-1", "another-name", "signed under another name", sealed("tombstone", name, content + elsewhere))
+    as_pin = signature("pin", name, content)
+    fail("SIG-1", "another-type", "signed as another type", sealed("tombstone", name, content + as_pin))
+    other = signature("tombstone", name, tombstone(time=TIME + 1).bytes)
+    fail("SIG-1", "another-content", "signed with another content", sealed("tombstone", name, content + other))
+    good = signature("tombstone", name, content)
+    order = 2**252 + 27742317777372353535851937790883648493
+    high = good[:32] + (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
+    fail("SIG-1", "scalar-not-reduced", "a second form of the signature", sealed("tombstone", name, content + high))
+    fail("SIG-2", "unsigned", "no signature", sealed("tombstone", name, content))
+    fail("SIG-2", "nothing", "a plaintext shorter than a signature", sealed("tombstone", name, b""))
+    fail("SIG-2", "zeros", "zeros in place of the signature", sealed("tombstone", name, content + bytes(64)))
+    broken = sealed("tombstone", name, b"\xff" + content + bytes(64))
+    fail("SIG-2", "signature-before-content", "the content is no tombstone, but the signature is wrong first", broken)
+    spoilt = by_other().bytes
+    spoilt = spoilt[:-1] + bytes([spoilt[-1] ^ 1])
+    fail("SIG-2", "tag-before-signature", "a tag that is wrong is damage, and no missing signature", spoilt, "bad-tag")

@@ -1,7 +1,6 @@
-"""Section 10: intents, tombstones, generations, repack records."""
+"""Section 10: intents, tombstones, generations, repack records, pins."""
 
 from objects import (
-    MIB,
     TIME,
     WRITER,
     Raw,
@@ -10,25 +9,26 @@ from objects import (
     gc_result,
     intent,
     pack_text,
-    payload_id,
+    pin,
     repack,
     sealed,
     session,
+    sessions,
+    signed,
     table,
     tombstone,
 )
 from samples import (
     INTENT,
     INTENT_FIELDS,
-    MISFIT,
     NAMES,
-    OUTSIDE,
+    OLD,
+    OLD_TOO,
     SID,
     TAG,
     UNLISTED,
-    entry_text,
 )
-from vectors import KEY_INPUTS, bad, kind, numbered, vector
+from vectors import KEY_INPUTS, SIGNED_INPUTS, bad, numbered, vector
 
 
 def sessions_and_snapshots():
@@ -63,9 +63,9 @@ def sessions_and_snapshots():
         "sealed",
         "tombstone",
         "session and VM tag are those of the name",
-        body=sealed("tombstone", NAMES["tombstone"], tombstone().bytes),
+        body=signed("tombstone", NAMES["tombstone"], tombstone().bytes),
         fields=fields,
-        **KEY_INPUTS,
+        **SIGNED_INPUTS,
         name=NAMES["tombstone"],
     )
     for what, name in vm_names:
@@ -75,67 +75,30 @@ def sessions_and_snapshots():
             "tombstone",
             "an authentic tombstone that is not its name's",
             bad("the tombstone is not the one that its name calls for"),
-            sealed("tombstone", name, tombstone().bytes),
-            **KEY_INPUTS,
+            signed("tombstone", name, tombstone().bytes),
+            **SIGNED_INPUTS,
             name=name,
         )
     generations()
     repacks()
+    pins()
 
 
 def generations():
     packs = [entry(number=0), entry(number=3), entry(2, number=1)]
-    fields = numbered("pack", map(pack_text, packs))
     plain = table(*packs)
-    vector(
-        "GC-1",
-        "condemned",
-        "condemned",
-        "packs that are to be deleted",
-        body=sealed("condemned", NAMES["condemned"], plain.bytes),
+    blob = lambda rule, what, kind_name, comment, content, fields: vector(
+        rule,
+        what,
+        kind_name,
+        comment,
+        body=signed(kind_name, NAMES[kind_name], content.bytes),
         fields=fields,
-        **KEY_INPUTS,
-        name=NAMES["condemned"],
+        **SIGNED_INPUTS,
+        name=NAMES[kind_name],
     )
-    roster = [session(1), session(2)]
-    result = gc_result(table(packs[0]), table(packs[2]), roster)
-    fields = {"delete.0": pack_text(packs[0]), "rescued.0": pack_text(packs[2]), **numbered("roster", roster)}
-    vector(
-        "GC-1",
-        "result",
-        "result",
-        "what became of them",
-        body=sealed("result", NAMES["result"], result.bytes),
-        fields=fields,
-        **KEY_INPUTS,
-        name=NAMES["result"],
-    )
-    vector(
-        "GC-1",
-        "sealed",
-        "generation-seal",
-        "an empty plaintext",
-        body=sealed("generation-seal", NAMES["generation-seal"], b""),
-        **KEY_INPUTS,
-        name=NAMES["generation-seal"],
-    )
-    vector(
-        "GC-1",
-        "sealed-with-content",
-        "generation-seal",
-        "a plaintext that is not empty",
-        "trailing-bytes",
-        sealed("generation-seal", NAMES["generation-seal"], b"\0"),
-        **KEY_INPUTS,
-        name=NAMES["generation-seal"],
-    )
-    vector(
-        "GC-1",
-        "result-without-roster",
-        "result",
-        "the roster is missing",
-        "truncated",
-        Raw().add(table(packs[0])).add(table()),
+    blob(
+        "GC-1", "condemned", "condemned", "packs that are to be deleted", plain, numbered("pack", map(pack_text, packs))
     )
     vector(
         "GC-1",
@@ -143,50 +106,103 @@ def generations():
         "condemned",
         "the list of another generation",
         "bad-tag",
-        sealed("condemned", "gc/00000008/condemned", plain.bytes),
-        **KEY_INPUTS,
+        signed("condemned", "gc/00000008/condemned", plain.bytes),
+        **SIGNED_INPUTS,
         name=NAMES["condemned"],
+    )
+    delete, rescued, earlier = packs
+    fields = {"delete.0": pack_text(delete), "rescued.0": pack_text(packs[2])}
+    alone = gc_result(table(delete), table(packs[2]))
+    blob("GC-2", "alone", "result", "it speaks for its own generation only", alone, {**fields, "covers": 1})
+    for_all = gc_result(table(delete), table(packs[2]), 8, table(rescued))
+    fields = {**fields, "covers": 8, "earlier.0": pack_text(rescued)}
+    blob("GC-2", "for-all-before", "result", "generation 7 speaks for 0 to 7", for_all, fields)
+    nothing = gc_result(table(), table(), 2)
+    blob("GC-2", "nothing-was-deleted", "result", "earlier generations deleted nothing", nothing, {"covers": 2})
+    fail = lambda what, comment, error, content: vector(
+        "GC-2",
+        what,
+        "result",
+        comment,
+        error,
+        signed("result", NAMES["result"], content.bytes),
+        **SIGNED_INPUTS,
+        name=NAMES["result"],
+    )
+    fail(
+        "covers-0",
+        "it does not speak for its own generation",
+        bad("a result does not speak for its own generation"),
+        gc_result(table(delete), table(), 0),
+    )
+    fail(
+        "covers-9-of-8",
+        "it speaks for more generations than there are up to it",
+        bad("a result speaks for more generations than there were"),
+        gc_result(table(delete), table(), 9, table(rescued)),
+    )
+    fail(
+        "earlier-of-none",
+        "it lists packs of earlier generations and speaks for none",
+        bad("a result lists packs of earlier generations but speaks for none"),
+        gc_result(table(delete), table(), 1, table(rescued)),
+    )
+    fail("earlier-missing", "the last table is missing", "truncated", Raw().add(plain).add(table()).u32(2))
+    roster = sessions([session(1), session(2)], "roster")
+    ended = numbered("roster", [session(1), session(2)])
+    blob("GC-3", "roster", "generation-seal", "the snapshots that there were", roster, ended)
+    blob("GC-3", "no-snapshot", "generation-seal", "there were none", sessions([]), {})
+    vector(
+        "GC-3",
+        "empty",
+        "generation-seal",
+        "no roster",
+        "truncated",
+        signed("generation-seal", NAMES["generation-seal"], b""),
+        **SIGNED_INPUTS,
+        name=NAMES["generation-seal"],
     )
 
 
 def repacks():
-    two = table(entry(number=0), entry(number=1))
-    move = (payload_id(9), 0, 176, 1, 1, 176, 116, 100)
-    moves = [move, (payload_id(4), 0, 300, 2, 1, 292, 99, 100), (payload_id(4), 1, 176, 1, 0, 600, 116, 100)]
+    packs = [OLD, OLD_TOO, entry(number=0), entry(number=1), entry(2, number=4, sid=session(1)), entry(2, number=0)]
+    leads = [(0, [2, 3]), (1, [3]), (4, [5])]
     fields = {
         "session": session(2),
         "decision": decision_name(),
         "applies-to.0": session(5),
-        "pack.0": pack_text(entry()),
-        "pack.1": pack_text(entry(number=1)),
-        **numbered("move", map(entry_text, moves)),
+        **numbered("pack", map(pack_text, packs)),
+        **numbered("lead", ("0 2 3", "1 3", "4 5")),
     }
-    plain = repack([session(5)], two, moves)
-    vector("REPACK-1", "three-moves", "repack", "moves sorted by the old place", body=plain, fields=fields)
+    plain = repack([session(5)], table(*packs), leads)
+    vector("REPACK-1", "three-leads", "repack", "leads sorted by the old pack", body=plain, fields=fields)
+    empty = {"session": session(2), "decision": decision_name()}
+    vector("REPACK-1", "no-lead", "repack", "nothing was moved", body=repack([], table(), []), fields=empty)
     vector(
         "REPACK-1",
         "sealed",
         "repack",
         "the same as a blob",
-        body=sealed("repack", NAMES["repack"], plain.bytes),
+        body=signed("repack", NAMES["repack"], plain.bytes),
         fields=fields,
-        **KEY_INPUTS,
+        **SIGNED_INPUTS,
         name=NAMES["repack"],
     )
-    fail = lambda what, comment, error, changed, of=two: vector(
-        "REPACK-1", what, "repack", comment, error, repack([], of, [changed])
+    fail = lambda what, comment, error, of, *leads: vector(
+        "REPACK-1", what, "repack", comment, error, repack([], table(*of), leads)
     )
-    nowhere = bad("a move does not lead to another pack of the same kind")
-    replaced = lambda at, value: move[:at] + (value,) + move[at + 1 :]
-    fail("same-pack", "a move within a pack", nowhere, replaced(4, 0), table(entry(number=0)))
-    fail("other-kind", "a move from a data pack to a map pack", nowhere, move, table(entry(), entry(2)))
-    fail("old-place-within-the-header", "an old place in the header", OUTSIDE, replaced(2, 175))
-    fail("old-place-behind-the-end", "an old place behind the pack", OUTSIDE, replaced(2, MIB))
-    fail("new-place-within-the-header", "a new place in the header", OUTSIDE, replaced(5, 175))
-    fail("new-place-behind-the-end", "a new place that ends behind the pack", OUTSIDE, replaced(5, MIB - 115))
-    fail("new-pack-not-in-the-table", "an entry number that the table does not have", UNLISTED, replaced(4, 2))
-    fail("lengths-misfit", "a raw payload whose lengths do not fit", MISFIT, replaced(6, 117))
-    fail("codec-0", "a codec that is not known", kind("codec", 0), replaced(3, 0))
+    own = bad("an old pack is of the repack session itself")
+    foreign = bad("a new pack is not of the repack session")
+    fail("same-pack", "a lead to the pack itself", own, [entry()], (0, [0]))
+    fail("old-pack-of-its-own", "a lead from a new pack to another", own, [entry(), entry(number=1)], (0, [1]))
+    fail("new-pack-of-another-session", "a lead to an old pack", foreign, [OLD, OLD_TOO], (0, [1]))
+    of_other_writer = entry(number=0, writer="host-2")
+    fail("new-pack-of-another-writer", "a lead to another writer's pack", foreign, [OLD, of_other_writer], (0, [1]))
+    other_kind = bad("an old pack leads to one of another kind")
+    fail("other-kind", "a lead from a data pack to a map pack", other_kind, [OLD, entry(2)], (0, [1]))
+    fail("nowhere", "a lead to no pack", bad("an old pack leads nowhere"), [OLD], (0, []))
+    fail("new-pack-not-in-the-table", "an entry number that the table does not have", UNLISTED, [OLD], (0, [1]))
+    fail("old-pack-not-in-the-table", "an entry number that the table does not have", UNLISTED, [entry()], (1, [0]))
     name = f"k/{session(3).hex()}"
     vector(
         "REPACK-1",
@@ -194,7 +210,35 @@ def repacks():
         "repack",
         "an authentic record that is not its name's",
         bad("the record is not the one that its name calls for"),
-        sealed("repack", name, plain.bytes),
-        **KEY_INPUTS,
+        signed("repack", name, plain.bytes),
+        **SIGNED_INPUTS,
         name=name,
+    )
+
+
+def pins():
+    fields = {"session": session(2), "decision": decision_name(), "time": TIME}
+    set_fields = {**fields, "pinned": 1, "reason": "before the upgrade"}
+    sealed_pin = lambda rule, what, comment, error="ok", name=NAMES["pin"], content=pin(), of=None: vector(
+        rule, what, "pin", comment, error, signed("pin", name, content.bytes), fields=of, **SIGNED_INPUTS, name=name
+    )
+    sealed_pin("PIN-1", "set", "a snapshot is pinned", of=set_fields)
+    taken = pin(pinned=0, reason="")
+    sealed_pin("PIN-1", "taken-away", "it is not pinned any more", content=taken, of={**fields, "pinned": 0, "reason": ""})
+    misnamed = bad("the pin is not the one that its name calls for")
+    for what, name in (
+        ("vm-tag-of-another-vm", f"p/{bytes(16).hex()}/{SID}-00000001"),
+        ("another-session", f"p/{TAG}/{session(3).hex()}-00000001"),
+    ):
+        sealed_pin("PIN-1", what, "an authentic pin that is not its name's", misnamed, name)
+    vector("PIN-1", "pinned-2", "pin", "neither pinned nor not", "reserved-not-zero", pin(pinned=2))
+    vector(
+        "PIN-1",
+        "another-number",
+        "pin",
+        "a pin that was sealed under another number",
+        "bad-tag",
+        signed("pin", NAMES["pin"], pin().bytes),
+        **SIGNED_INPUTS,
+        name=NAMES["pin"].replace("00000001", "00000002"),
     )

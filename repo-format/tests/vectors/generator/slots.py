@@ -3,16 +3,17 @@
 import json
 
 from configs import replace
-from objects import KIB, PASSWORD, REPOSITORY, ROOT_KEY, TIME, as_json, slot_values
+from objects import KEYS, KIB, PASSWORD, REPOSITORY, RETENTION_KEY, ROOT_KEY, TIME, as_json, slot_values
 from vectors import bad, limit, scenario, vector, version
 
 NEVER = bytes(32)  # Stands for a slot key that no vector derives.
 
 
-def slot_fields(values, root_key=None):
+def slot_fields(values, key=None):
     kdf = values["kdf"]
     fields = {
         "repository": values["repository"],
+        "kind": values["kind"],
         "label": values["label"],
         "created": values["created"],
         "memory-kib": kdf["memoryKiB"],
@@ -20,7 +21,7 @@ def slot_fields(values, root_key=None):
         "lanes": kdf["lanes"],
         "salt": kdf["salt"],
     }
-    return {**fields, **({"root-key": root_key} if root_key else {})}
+    return {**fields, **({f"{values['kind']}-key": key} if key else {})}
 
 
 def slots():
@@ -69,9 +70,23 @@ def slots():
     fail("unknown-member-of-kdf", "a member of kdf that SLOT-1 does not have", '"passes"', '"extra": 1,\n    "passes"')
     fail("salt-too-short", "a salt of 31 bytes", values["kdf"]["salt"], values["kdf"]["salt"][2:])
     fail("sealed-too-long", "49 bytes", values["sealed"], values["sealed"] + "00")
-    unknown = bad("the kind of a key slot or of its key derivation is not known")
+    unknown = bad("the kind of a key slot is not known")
     fail("other-kind", "a kind that is not known", '"root"', '"put"', unknown)
+    unknown = bad("the key derivation of a key slot is not known")
     fail("other-kdf", "a key derivation that is not known", "argon2id", "argon2i", unknown)
+    for slot_kind, key in (("retention", RETENTION_KEY), ("inventory", KEYS.inventory)):
+        values = slot_values(kind=slot_kind, root=key)
+        vector(
+            "SLOT-3",
+            f"{slot_kind}-key",
+            "key-slot",
+            f"the {slot_kind} key under a password",
+            text=as_json(values),
+            written="so",
+            slot="ops",
+            password=PASSWORD.encode(),
+            fields=slot_fields(values, key),
+        )
     fail("format-1", "a higher format", '"format": 0', '"format": 1', version(1))
     vector(
         "CONF-2",
@@ -192,6 +207,7 @@ def opening(text):
         password=PASSWORD.encode(),
     )
     for what, old, new in (
+        ("changed-kind", '"root"', '"retention"'),
         ("changed-repository", REPOSITORY.hex(), bytes(16).hex()),
         ("changed-label", "Operators", "operators"),
         ("changed-created", f"{TIME},", f"{TIME + 1},"),
@@ -284,6 +300,12 @@ def trying():
             "another-root-key",
             "a_key_slot_of_another_root_key_locks_out_no_other_and_opens_nothing_alone",
             "a slot before the one that opens gives a root key that does not fit the config",
+            "ok",
+        ),
+        (
+            "other-kinds-do-not-count",
+            "key_slots_of_other_kinds_crowd_out_none",
+            "70 retention slots stand before the root slot",
             "ok",
         ),
         (

@@ -22,6 +22,7 @@ from objects import (
 from samples import (
     MISFIT,
     NODE_INPUTS,
+    OLD,
     OTHER,
     OUTSIDE,
     OWN,
@@ -114,9 +115,9 @@ def tables():
         "TABLE-3",
         "unused-in-a-repack-record",
         "repack",
-        "a pack that no move refers to",
+        "a pack that no lead refers to",
         UNUSED,
-        repack([], table(PACK_ONE, OTHER, entry(number=9)), [(payload_id(1), 0, 176, 1, 2, 176, 116, 100)]),
+        repack([], table(OLD, PACK_ONE, OTHER), [(0, [1])]),
     )
     vector(
         "TABLE-3",

@@ -1,9 +1,10 @@
 """Vectors as files: what README.md beside this directory describes."""
 
-from objects import REPOSITORY, ROOT_KEY, Raw
+from objects import REPOSITORY, RETENTION_KEY, ROOT_KEY, Raw
 
 FILES = {}
 KEY_INPUTS = {"root_key": ROOT_KEY, "repository": REPOSITORY}
+SIGNED_INPUTS = {**KEY_INPUTS, "retention_key": RETENTION_KEY}
 
 
 def bad(text):
