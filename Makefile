@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults model azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults model azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -122,6 +122,12 @@ bench-index: ## measure a local index of SESSIONS=100 sessions of 100,000 chunks
 bench-scale: ## measure disks of up to 62 TiB of which little changes, and a repository of 365,000 snapshots (some GB in /tmp)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- disk
 	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- fleet
+
+bench-prune: ## measure pruning ten million chunks, backups beside it, and restores before and after (SCRATCH=a directory with 16 GB)
+	cargo build $(LOCKED) --release -p keepstone-benches --bin prune
+	for what in large beside restores; do \
+	  $(CARGO_TARGET_DIR)/release/prune $$what --repository "$(or $(SCRATCH),$(error say SCRATCH=a directory with 16 GB))"; \
+	done
 
 # kopia is in no Debian package: it is measured too if it is in PATH, or KOPIA says where it is.
 bench-compare: build ## back up and restore with restic and borg too (IMAGE=a raw disk image, IMAGE2=another one)

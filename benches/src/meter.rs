@@ -78,6 +78,20 @@ pub fn measure<T, E: From<io::Error>>(
     Ok((result, cost))
 }
 
+/// The processor time of all threads so far, user and system.
+#[must_use]
+pub fn process_time() -> Duration {
+    cpu_time(ClockId::ProcessCPUTime)
+}
+
+/// The most memory that was resident since the process began.
+///
+/// # Errors
+/// A system that does not tell.
+pub fn peak_rss_bytes() -> io::Result<u64> {
+    memory_status("VmHWM:")
+}
+
 fn cpu_time(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).expect("CPU time is not negative")
 }

@@ -5,9 +5,9 @@ use keepstone_engine::backup::{
 };
 use keepstone_engine::index::LocalIndex;
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::repository::NewSlot;
+use keepstone_engine::repository::{NewSlot, unlock_retention};
 use keepstone_engine::{BlobStore, DiskSource, EngineError, Entropy, Repository};
-use repo_format::{Geometry, KdfParams, SlotName, WriterId};
+use repo_format::{Geometry, KdfParams, RetentionKey, SlotName, WriterId};
 use std::path::Path;
 
 /// The time of the first backup, milliseconds since 1970.
@@ -25,13 +25,24 @@ pub const DISK: &str = "disk0";
 /// # Panics
 /// Never.
 pub fn create(store: &dyn BlobStore) -> Result<Repository<'_>, EngineError> {
+    create_with(store, Geometry::default())
+}
+
+/// As [`create`], with another geometry.
+///
+/// # Errors
+/// As [`create`].
+///
+/// # Panics
+/// Never.
+pub fn create_with(store: &dyn BlobStore, geometry: Geometry) -> Result<Repository<'_>, EngineError> {
     let name = SlotName::new("bench").expect("it keeps to the rules of names");
     // Guessing the password costs nothing: opening repositories is not what is measured.
     let kdf = KdfParams { memory_kib: 8, passes: 1, lanes: 1 };
     let slot = NewSlot { name: &name, label: "benchmark", password: PASSWORD, kdf, time: EPOCH };
     let retention =
         NewSlot { name: &SlotName::new("retention").expect("it keeps to the rules of names"), ..slot };
-    Repository::create(store, Geometry::default(), &slot, &retention, &Entropy::new([0x5a; 32]))
+    Repository::create(store, geometry, &slot, &retention, &Entropy::new([0x5a; 32]))
 }
 
 /// Opens a repository that [`create`] made.
@@ -40,6 +51,14 @@ pub fn create(store: &dyn BlobStore) -> Result<Repository<'_>, EngineError> {
 /// A failing store, or another repository.
 pub fn open(store: &dyn BlobStore) -> Result<Repository<'_>, EngineError> {
     Repository::open(store, PASSWORD)
+}
+
+/// Unlocks the retention key of a repository that [`create`] made.
+///
+/// # Errors
+/// As [`open`].
+pub fn retention_key(repository: &Repository<'_>) -> Result<RetentionKey, EngineError> {
+    unlock_retention(repository, PASSWORD)
 }
 
 /// Opens the local index of a repository, in a directory or in memory.
