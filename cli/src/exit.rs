@@ -237,6 +237,7 @@ mod tests {
             unrestorable(damaged()),
             unrestorable(StoreError::NotFound { name: pack() }.into()),
             unrestorable(store_error("read", io::ErrorKind::TimedOut)),
+            EngineError::ForgottenMeanwhile { snapshot: SessionId([7; 16]) },
             EngineError::Twin { name: blob() },
             EngineError::Aborted { session: SessionId([7; 16]) },
             EngineError::PackVanished { name: blob() },

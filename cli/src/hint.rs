@@ -115,6 +115,9 @@ fn engine(error: &EngineError) -> Option<&'static str> {
             "give the password of a root key slot; `keepstone key list` lists the slots with their kinds"
         }
         EngineError::NoSuchSnapshot { .. } => "`keepstone snapshots` lists those that there are",
+        EngineError::ForgottenMeanwhile { .. } => {
+            "choose another one; `keepstone snapshots` lists those that there are"
+        }
         EngineError::AmbiguousSnapshot { .. } => "give more digits of the id",
         EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",
         EngineError::Damaged { name, .. } | EngineError::Short { name, .. } => damaged(name),

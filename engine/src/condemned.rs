@@ -54,6 +54,11 @@ impl Condemned {
         self.records.is_repacked(pack)
     }
 
+    /// All records that count.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
     /// The records that apply to a root (PROTOCOL 2).
     pub(crate) fn applying_to(&self, root: &Snapshot) -> Vec<&Record> {
         self.records.applying_to(root)

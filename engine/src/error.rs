@@ -206,6 +206,12 @@ pub enum EngineError {
         /// Those that fit.
         found: Vec<SessionId>,
     },
+    /// A snapshot was forgotten while it was read, and what it needs is going.
+    #[error("the snapshot {snapshot} was forgotten meanwhile, and what it needs has been removed")]
+    ForgottenMeanwhile {
+        /// The snapshot.
+        snapshot: SessionId,
+    },
     /// A snapshot has no such disk.
     #[error("the snapshot has no disk {wanted:?}; it has {}", found.join(", "))]
     NoSuchDisk {

@@ -1,16 +1,21 @@
 //! Reading frames out of packs: merged ranges, parallel requests, packs' keys cached.
 //!
+//! What was repacked is read where it is now ([`Moved`]), and what cannot be read in one place in any other that there is.
+//!
 //! A pack's key is derived from its header. It comes with the first range of the pack where that is near, else at the
 //! same time: no request waits for another.
 
 use crate::error::EngineError;
+use crate::moved::{Leads, Moved, Place, Where};
+use crate::records::Records;
 use crate::repository::Repository;
+use crate::store::StoreError;
 use crate::threads::{self, Condvar, scope};
 use repo_format::{
     Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName, PackOpener,
-    PackRef, SealedSessionKey, SessionKey,
+    PackRef, SealedSessionKey, SessionId, SessionKey,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +40,7 @@ pub(crate) struct FrameReader<'r, 's> {
     /// When somebody has read a header, or has failed to.
     header_read: Condvar,
     session_keys: Mutex<HashMap<[u8; 32], Arc<SessionKey>>>,
+    moved: Moved<'r, 's>,
 }
 
 /// Frames of one pack that one request fetches.
@@ -42,8 +48,16 @@ pub(crate) struct FrameReader<'r, 's> {
 pub(crate) struct Fetch {
     pub(crate) pack: PackRef,
     pub(crate) range: Range<u64>,
-    /// Which of the planned locations lie in the range, by their position in the input.
-    pub(crate) members: Vec<usize>,
+    /// The planned locations whose frames lie in the range, in the order of these; those that share one follow each other.
+    pub(crate) members: Vec<Member>,
+}
+
+/// One of the locations that were planned for, and where in a fetched pack its frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// The location's position in the input.
+    pub(crate) location: usize,
+    pub(crate) place: Place,
 }
 
 impl Fetch {
@@ -52,18 +66,78 @@ impl Fetch {
         self.range.end - self.range.start
     }
 
-    /// The sealed frame at a location in the fetched bytes, which are fewer than the range if the blob is short.
-    pub(crate) fn frame<'b>(
-        &self,
-        bytes: &'b mut [u8],
-        location: &Location,
-    ) -> Result<&'b mut [u8], EngineError> {
-        let start = usize::try_from(u64::from(location.offset) - self.range.start);
+    /// The stored bytes of the frames that it is for, each once.
+    pub(crate) fn needed_bytes(&self) -> u64 {
+        let frames = self.members.chunk_by(|a, b| a.place == b.place);
+        frames.map(|places| u64::from(places[0].place.stored_len)).sum()
+    }
+
+    /// The members in groups that share a frame, which can be opened once.
+    pub(crate) fn frames<'f, 'l>(
+        &'f self,
+        location: &'f dyn Fn(usize) -> &'l Location,
+    ) -> impl Iterator<Item = &'f [Member]> {
+        let payload = |member: &Member| {
+            let Location { id, plain_len, .. } = location(member.location);
+            (member.place, *id, *plain_len)
+        };
+        self.members.chunk_by(move |a, b| payload(a) == payload(b))
+    }
+
+    /// The sealed frame at a place in the fetched bytes, which are fewer than the range if the blob is short.
+    fn frame<'b>(&self, bytes: &'b mut [u8], place: Place) -> Result<&'b mut [u8], EngineError> {
+        let start = usize::try_from(u64::from(place.offset) - self.range.start);
         let start = start.expect("a member lies within a range that is in memory");
-        let expected = u64::from(location.offset) + u64::from(location.stored_len);
+        let expected = u64::from(place.offset) + u64::from(place.stored_len);
         bytes
-            .get_mut(start..start + location.stored_len as usize)
+            .get_mut(start..start + place.stored_len as usize)
             .ok_or_else(|| EngineError::Short { name: self.pack.name.blob(), expected })
+    }
+}
+
+/// What one request brought.
+pub(crate) struct Fetched {
+    pub(crate) fetch: Arc<Fetch>,
+    opener: Arc<PackOpener>,
+    bytes: Vec<u8>,
+}
+
+impl Fetched {
+    /// How many bytes it brought.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What became of some locations.
+pub(crate) enum Got {
+    Fetched(Fetched),
+    /// They can be read nowhere.
+    Lost {
+        members: Vec<Member>,
+        error: EngineError,
+    },
+}
+
+/// What is in no other place, with what is wrong with one of these if there are any.
+type Lost = (Member, Option<Arc<EngineError>>);
+
+/// Where a frame is, for planning.
+#[derive(Clone, Copy)]
+struct Spot<'l> {
+    pack: &'l PackRef,
+    place: Place,
+    /// The position of its location.
+    location: usize,
+}
+
+impl Spot<'_> {
+    fn start(&self) -> u64 {
+        u64::from(self.place.offset)
+    }
+
+    fn end(&self) -> u64 {
+        self.start() + u64::from(self.place.stored_len)
     }
 }
 
@@ -80,21 +154,21 @@ impl Gaps {
     /// The share of what is wanted that [`Gaps::Few`] adds at most; the headers of packs come on top.
     const FEW_ONE_IN: u64 = 16;
 
-    /// The longest gap that is fetched. `order` gives the locations in the order of their places.
-    fn longest(self, locations: &[Location], order: &[usize], known: impl Fn(&PackName) -> bool) -> u64 {
+    /// The longest gap that is fetched. The spots are in the order of their places.
+    fn longest(self, spots: &[Spot<'_>], known: impl Fn(&PackName) -> bool) -> u64 {
         if self == Self::Short {
             return MERGE_GAP;
         }
         let mut gaps = Vec::new();
         let (mut wanted, mut before): (u64, Option<(&PackName, u64)>) = (0, None);
-        for location in order.iter().map(|&member| &locations[member]) {
-            let (pack, start) = (&location.pack.name, u64::from(location.offset));
+        for spot in spots {
+            let (pack, start) = (&spot.pack.name, spot.start());
             let reached = match before {
                 Some((last, reached)) if last == pack => reached,
                 _ if known(pack) => start,
                 _ => PACK_HEADER_LEN as u64,
             };
-            let end = start + u64::from(location.stored_len);
+            let end = spot.end();
             wanted += end.saturating_sub(reached.max(start));
             gaps.extend(start.checked_sub(reached).filter(|gap| (1..=MERGE_GAP).contains(gap)));
             before = Some((pack, end.max(reached)));
@@ -113,20 +187,18 @@ impl Gaps {
     }
 }
 
-/// Groups locations into as few requests as is sensible; equal locations are fetched once. The first request of a pack
+/// Groups frames into as few requests as is sensible; what is wanted twice is fetched once. The first request of a pack
 /// that is not `known` brings the pack's header too if that is near.
-fn plan_fetches(locations: &[Location], gaps: Gaps, known: impl Fn(&PackName) -> bool) -> Vec<Fetch> {
-    let mut order: Vec<usize> = (0..locations.len()).collect();
-    order.sort_by(|&a, &b| key(&locations[a]).cmp(&key(&locations[b])));
-    let gap = gaps.longest(locations, &order, &known);
+fn plan_fetches(mut spots: Vec<Spot<'_>>, gaps: Gaps, known: impl Fn(&PackName) -> bool) -> Vec<Fetch> {
+    spots.sort_by(|a, b| (&a.pack.name, a.place).cmp(&(&b.pack.name, b.place)));
+    let gap = gaps.longest(&spots, &known);
     let mut fetches: Vec<Fetch> = Vec::new();
-    for member in order {
-        let location = &locations[member];
-        let start = u64::from(location.offset);
-        let end = start + u64::from(location.stored_len);
+    for spot in spots {
+        let (start, end) = (spot.start(), spot.end());
+        let member = Member { location: spot.location, place: spot.place };
         match fetches.last_mut() {
             Some(last)
-                if last.pack.name == location.pack.name
+                if last.pack.name == spot.pack.name
                     && start <= last.range.end + gap
                     && end.max(last.range.end) - last.range.start <= REQUEST_LEN_MAX =>
             {
@@ -134,28 +206,39 @@ fn plan_fetches(locations: &[Location], gaps: Gaps, known: impl Fn(&PackName) ->
                 last.members.push(member);
             }
             last => {
-                let is_first = last.is_none_or(|last| last.pack.name != location.pack.name);
+                let is_first = last.is_none_or(|last| last.pack.name != spot.pack.name);
                 let is_near = start <= PACK_HEADER_LEN as u64 + gap;
-                let with_header = is_first && is_near && !known(&location.pack.name);
+                let with_header = is_first && is_near && !known(&spot.pack.name);
                 let start = if with_header { 0 } else { start };
-                fetches.push(Fetch { pack: location.pack.clone(), range: start..end, members: vec![member] });
+                fetches.push(Fetch { pack: spot.pack.clone(), range: start..end, members: vec![member] });
             }
         }
     }
     fetches
 }
 
-fn key(location: &Location) -> (&PackName, u32, u32) {
-    (&location.pack.name, location.offset, location.stored_len)
-}
-
 impl<'r, 's> FrameReader<'r, 's> {
     pub(crate) fn new(repository: &'r Repository<'s>) -> Self {
+        Self::with(repository, Moved::new(repository))
+    }
+
+    /// A reader of some snapshots: if these are forgotten meanwhile, what they lack is no damage.
+    pub(crate) fn of_snapshots(repository: &'r Repository<'s>, snapshots: Vec<SessionId>) -> Self {
+        Self::with(repository, Moved::listing_first(repository, snapshots))
+    }
+
+    /// A reader that knows records which were read already.
+    pub(crate) fn knowing(repository: &'r Repository<'s>, records: &Records) -> Self {
+        Self::with(repository, Moved::knowing(repository, Leads::of(records)))
+    }
+
+    fn with(repository: &'r Repository<'s>, moved: Moved<'r, 's>) -> Self {
         Self {
             repository,
             openers: threads::Mutex::default(),
             header_read: Condvar::new(),
             session_keys: Mutex::default(),
+            moved,
         }
     }
 
@@ -163,13 +246,95 @@ impl<'r, 's> FrameReader<'r, 's> {
         self.repository
     }
 
-    /// Groups locations into as few requests as is sensible; equal locations are fetched once.
-    pub(crate) fn plan(&self, locations: &[Location], gaps: Gaps) -> Vec<Fetch> {
-        plan_fetches(locations, gaps, |pack| threads::lock(&self.openers).contains_key(pack))
+    /// Groups locations into as few requests as is sensible, of the packs that hold them now; equal locations are fetched
+    /// once.
+    pub(crate) fn plan(&self, locations: &[Location], gaps: Gaps) -> Result<Vec<Arc<Fetch>>, EngineError> {
+        let all: Vec<(usize, &Location)> = locations.iter().enumerate().collect();
+        Ok(self.plan_avoiding(&all, gaps, &BTreeSet::new())?.0)
+    }
+
+    /// As [`FrameReader::plan`], with the locations' positions; leaves alone some packs that cannot be read. Returns
+    /// also the locations for which nothing else is left, with what else is wrong.
+    fn plan_avoiding(
+        &self,
+        locations: &[(usize, &Location)],
+        gaps: Gaps,
+        avoided: &BTreeSet<PackName>,
+    ) -> Result<(Vec<Arc<Fetch>>, Vec<Lost>), EngineError> {
+        let places = self.moved.places(locations.iter().map(|(_, location)| *location), avoided)?;
+        let (mut spots, mut lost) = (Vec::with_capacity(locations.len()), Vec::new());
+        for (&(position, location), found) in locations.iter().zip(&places) {
+            let (pack, place) = match found {
+                Where::Named => (&location.pack, Place::named(location)),
+                Where::At(pack, place) => (&**pack, *place),
+                Where::Nowhere(error) => {
+                    lost.push((Member { location: position, place: Place::named(location) }, error.clone()));
+                    continue;
+                }
+            };
+            spots.push(Spot { pack, place, location: position });
+        }
+        let known = |pack: &PackName| threads::lock(&self.openers).contains_key(pack);
+        Ok((plan_fetches(spots, gaps, known).into_iter().map(Arc::new).collect(), lost))
+    }
+
+    /// Fetches what was planned for some locations, which it is told by their positions. What cannot be read where it was
+    /// thought to be is fetched from where else it may be.
+    ///
+    /// # Errors
+    /// A store that fails, a snapshot that was forgotten meanwhile, what `take` returns. Damage is none: it is handed over.
+    pub(crate) fn fetch<'l>(
+        &self,
+        fetch: &Arc<Fetch>,
+        location: &dyn Fn(usize) -> &'l Location,
+        take: &mut dyn FnMut(Got) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let mut next = vec![(Arc::clone(fetch), BTreeSet::new())];
+        while let Some((fetch, mut avoided)) = next.pop() {
+            let error = match self.fetch_once(&fetch) {
+                Ok((opener, bytes)) => {
+                    take(Got::Fetched(Fetched { fetch, opener, bytes }))?;
+                    continue;
+                }
+                Err(error) if error.is_damage() => error,
+                Err(error) => return Err(error),
+            };
+            avoided.insert(fetch.pack.name.clone());
+            let members: Vec<(usize, &Location)> =
+                fetch.members.iter().map(|member| (member.location, location(member.location))).collect();
+            let (fetches, lost) = self.plan_elsewhere(&members, &error, &avoided)?;
+            next.extend(fetches.into_iter().map(|fetch| (fetch, avoided.clone())));
+            // Those that are lost for the same reason together.
+            for lost in lost.chunk_by(|(_, a), (_, b)| a.is_none() && b.is_none()) {
+                let cause = lost[0].1.as_deref().unwrap_or(&error);
+                let Some(error) = cause.damage() else { return Err(error) };
+                take(Got::Lost { members: lost.iter().map(|(member, _)| *member).collect(), error })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans for what could not be read where it was thought to be.
+    fn plan_elsewhere(
+        &self,
+        locations: &[(usize, &Location)],
+        error: &EngineError,
+        avoided: &BTreeSet<PackName>,
+    ) -> Result<(Vec<Arc<Fetch>>, Vec<Lost>), EngineError> {
+        let is_missing = matches!(error, EngineError::Store(StoreError::NotFound { .. }));
+        if is_missing {
+            // It may have been repacked since the records were listed.
+            self.moved.list_again()?;
+        }
+        let (fetches, lost) = self.plan_avoiding(locations, Gaps::Few, avoided)?;
+        if is_missing && !lost.is_empty() {
+            self.moved.check_not_forgotten()?;
+        }
+        Ok((fetches, lost))
     }
 
     /// The bytes of one fetch, fewer than its range if the blob is short, and what opens the frames in them.
-    pub(crate) fn fetch(&self, fetch: &Fetch) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
+    fn fetch_once(&self, fetch: &Fetch) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
         let pack = &fetch.pack.name;
         let get = || self.repository.store().get(&pack.blob(), Some(fetch.range.clone()));
         match self.claim(pack) {
@@ -300,28 +465,61 @@ impl<'r, 's> FrameReader<'r, 's> {
         Ok(session_key)
     }
 
-    /// Opens and decodes one frame out of fetched bytes, in place, and checks its id. One that does not open is read
-    /// again, and the pack's header with it: bytes may be changed on their way as well as where they are kept.
+    /// Opens and decodes the frame of a location out of fetched bytes, in place, and checks its id. One that does not
+    /// open is read again, and the pack's header with it: bytes may be changed on their way as well as where they are
+    /// kept. Then it is read from where else it may be.
     ///
-    /// `sealed` is the frame's ciphertext and tag; it is garbage afterwards. The scratch's plain bytes become the payload.
+    /// The frame's bytes are garbage afterwards. The scratch's plain bytes become the payload.
     pub(crate) fn open(
         &self,
-        opener: &PackOpener,
-        kind: FrameKind,
-        location: &Location,
-        sealed: &mut [u8],
+        fetched: &mut Fetched,
+        place: Place,
+        (kind, location): (FrameKind, &Location),
         scratch: &mut Scratch,
     ) -> Result<(), EngineError> {
-        let mut result = self.open_once(opener, kind, location, sealed, scratch);
+        let mut avoided = BTreeSet::from([fetched.fetch.pack.name.clone()]);
+        let first = match self.open_fetched(fetched, place, (kind, location), scratch) {
+            Err(error) if error.is_damage() => error,
+            result => return result,
+        };
+        loop {
+            let (next, _) = self.plan_elsewhere(&[(0, location)], &first, &avoided)?;
+            let Some(fetch) = next.into_iter().next() else { return Err(first) };
+            avoided.insert(fetch.pack.name.clone());
+            let opened = self.fetch_once(&fetch).and_then(|(opener, bytes)| {
+                let place = fetch.members[0].place;
+                let mut fetched = Fetched { fetch: Arc::clone(&fetch), opener, bytes };
+                self.open_fetched(&mut fetched, place, (kind, location), scratch)
+            });
+            match opened {
+                Err(error) if error.is_damage() => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn open_fetched(
+        &self,
+        fetched: &mut Fetched,
+        place: Place,
+        (kind, location): (FrameKind, &Location),
+        scratch: &mut Scratch,
+    ) -> Result<(), EngineError> {
+        let Fetched { fetch, opener, bytes } = fetched;
+        let pack = &fetch.pack.name;
+        let Place { offset, stored_len, codec } = place;
+        let frame = FrameEntry { kind, codec, plain_len: location.plain_len, stored_len, id: location.id };
+        let sealed = fetch.frame(bytes, place)?;
+        let mut result = self.open_once(opener, pack, (offset, &frame), sealed, scratch);
         let mut before = None;
         for _ in 0..READS_AGAIN {
             if !matches!(&result, Err(EngineError::Damaged { .. })) {
                 break;
             }
-            let mut bytes = self.read_again(location)?;
+            let mut bytes = self.read_again(pack, place)?;
             let found = blake3::hash(&bytes);
-            let opener = self.opener(&location.pack.name)?;
-            result = self.open_once(&opener, kind, location, &mut bytes, scratch);
+            let opener = self.opener(pack)?;
+            result = self.open_once(&opener, pack, (offset, &frame), &mut bytes, scratch);
             // What comes twice in the same way was not changed on its way.
             if before.replace(found) == Some(found) {
                 break;
@@ -331,12 +529,12 @@ impl<'r, 's> FrameReader<'r, 's> {
     }
 
     /// Reads a frame, and forgets what its pack's header was.
-    fn read_again(&self, location: &Location) -> Result<Vec<u8>, EngineError> {
-        let name = location.pack.name.blob();
-        self.forget_opener(&location.pack.name);
-        let end = u64::from(location.offset) + u64::from(location.stored_len);
-        let bytes = self.repository.store().get(&name, Some(u64::from(location.offset)..end))?;
-        if bytes.len() != location.stored_len as usize {
+    fn read_again(&self, pack: &PackName, place: Place) -> Result<Vec<u8>, EngineError> {
+        let name = pack.blob();
+        self.forget_opener(pack);
+        let end = u64::from(place.offset) + u64::from(place.stored_len);
+        let bytes = self.repository.store().get(&name, Some(u64::from(place.offset)..end))?;
+        if bytes.len() != place.stored_len as usize {
             return Err(EngineError::Short { name, expected: end });
         }
         Ok(bytes)
@@ -353,19 +551,18 @@ impl<'r, 's> FrameReader<'r, 's> {
     fn open_once(
         &self,
         opener: &PackOpener,
-        kind: FrameKind,
-        location: &Location,
+        pack: &PackName,
+        (offset, frame): (u32, &FrameEntry),
         sealed: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<(), EngineError> {
         let keys = self.repository.keys();
-        let frame = FrameEntry::at(location, kind);
-        let result = opener.open_frame(location.offset, &frame, sealed).and_then(|encoded| {
-            let (decoder, plain) = scratch.parts(location.plain_len as usize);
-            decoder.decode_into(location.codec, encoded, plain)?;
-            keys.check_payload(kind, location.id, plain)
+        let result = opener.open_frame(offset, frame, sealed).and_then(|encoded| {
+            let (decoder, plain) = scratch.parts(frame.plain_len as usize);
+            decoder.decode_into(frame.codec, encoded, plain)?;
+            keys.check_payload(frame.kind, frame.id, plain)
         });
-        result.map_err(|source| EngineError::Damaged { name: location.pack.name.blob(), source })
+        result.map_err(|source| EngineError::Damaged { name: pack.blob(), source })
     }
 
     /// Reads payloads of one kind, in the order of `locations`, with several requests at a time.
@@ -383,7 +580,7 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Payload>, EngineError> {
-        let fetches = self.plan(locations, Gaps::Short);
+        let fetches = self.plan(locations, Gaps::Short)?;
         let results: Mutex<Vec<Option<Payload>>> = Mutex::new(locations.iter().map(|_| None).collect());
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<EngineError>> = Mutex::default();
@@ -422,31 +619,39 @@ impl<'r, 's> FrameReader<'r, 's> {
         &self,
         kind: FrameKind,
         locations: &[Location],
-        fetch: &Fetch,
+        fetch: &Arc<Fetch>,
         scratch: &mut Scratch,
         results: &Mutex<Vec<Option<Payload>>>,
     ) -> Result<(), EngineError> {
-        let (opener, mut bytes) = match self.fetch(fetch) {
-            Ok(got) => got,
-            Err(error) => {
-                for &member in &fetch.members {
-                    let Some(damage) = error.damage() else { return Err(error) };
-                    lock(results)[member] = Some(Err(damage));
+        let location = |position: usize| &locations[position];
+        self.fetch(fetch, &location, &mut |got| {
+            match got {
+                Got::Lost { members, error } => {
+                    for member in members {
+                        let Some(damage) = error.damage() else { return Err(error) };
+                        lock(results)[member.location] = Some(Err(damage));
+                    }
                 }
-                return Ok(());
+                Got::Fetched(mut fetched) => {
+                    let fetch = Arc::clone(&fetched.fetch);
+                    for members in fetch.frames(&location) {
+                        let Member { location: first, place } = members[0];
+                        let opened = self.open(&mut fetched, place, (kind, location(first)), scratch);
+                        for member in members {
+                            let payload = match &opened {
+                                Ok(()) => Ok(scratch.plain().to_vec()),
+                                Err(error) => match error.damage() {
+                                    Some(damage) => Err(damage),
+                                    None => return opened,
+                                },
+                            };
+                            lock(results)[member.location] = Some(payload);
+                        }
+                    }
+                }
             }
-        };
-        for &member in &fetch.members {
-            let location = &locations[member];
-            // A copy, because opening is in place and members may share a frame.
-            let sealed = fetch.frame(&mut bytes, location).map(|sealed| sealed.to_vec());
-            let payload = sealed.and_then(|mut sealed| {
-                self.open(&opener, kind, location, &mut sealed, scratch)?;
-                Ok(scratch.plain().to_vec())
-            });
-            lock(results)[member] = Some(payload);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -532,8 +737,13 @@ mod tests {
         places.iter().map(location).collect()
     }
 
+    fn spots(locations: &[Location]) -> Vec<Spot<'_>> {
+        let numbered = locations.iter().enumerate();
+        numbered.map(|(location, at)| Spot { pack: &at.pack, place: Place::named(at), location }).collect()
+    }
+
     fn ranges(places: &[(u32, u32, u32)], gaps: Gaps) -> Vec<(u32, Range<u64>)> {
-        let fetches = plan_fetches(&locations(places), gaps, |_| true);
+        let fetches = plan_fetches(spots(&locations(places)), gaps, |_| true);
         fetches.into_iter().map(|fetch| (fetch.pack.name.number, fetch.range)).collect()
     }
 
@@ -564,8 +774,9 @@ mod tests {
     #[test]
     fn a_header_that_is_not_known_comes_with_the_first_range_where_that_is_next_to_it() {
         let first = u32::try_from(PACK_HEADER_LEN).unwrap();
-        let fetched =
-            |offset, gaps| plan_fetches(&locations(&[(1, offset, 50)]), gaps, |_| false)[0].range.start;
+        let fetched = |offset, gaps| {
+            plan_fetches(spots(&locations(&[(1, offset, 50)])), gaps, |_| false)[0].range.start
+        };
         assert_eq!(fetched(first, Gaps::Few), 0);
         assert_eq!(fetched(first + 100, Gaps::Few), u64::from(first) + 100);
         assert_eq!(fetched(first + 100, Gaps::Short), 0);

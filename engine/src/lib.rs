@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod bench;
 mod buffers;
+mod cache;
 pub mod chunker;
 mod condemned;
 pub mod contents;
@@ -22,6 +23,7 @@ pub mod guest;
 pub mod index;
 mod listing;
 mod map;
+mod moved;
 pub mod nbd;
 pub mod observer;
 pub mod overlay;

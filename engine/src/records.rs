@@ -65,6 +65,15 @@ impl Records {
         self.records.push(Record { session, applies_to, leads });
     }
 
+    /// All moves of packs, with the sessions of their records.
+    pub(crate) fn leads(&self) -> impl Iterator<Item = (SessionId, &PackName, &PackRef)> {
+        self.records.iter().flat_map(|record| {
+            let session = record.session;
+            let leads = record.leads.iter();
+            leads.flat_map(move |(old, new)| new.iter().map(move |new| (session, old, new)))
+        })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

@@ -14,8 +14,9 @@
 //! fails always ends it.
 //!
 //! # Memory
-//! The plans of `WINDOWS_OPEN + 1` windows (about 120 bytes for each chunk), `BYTES_IN_FLIGHT` of fetched bytes, one
-//! decoded chunk for each thread, what the target buffers, and a bounded list of what was lost. Onto a disk that is
+//! The plans of `WINDOWS_OPEN + 1` windows (about 140 bytes for each chunk), `BYTES_IN_FLIGHT` of fetched bytes, one
+//! decoded chunk for each thread, what the target buffers, directories of packs that others were repacked into (see
+//! `moved`), and a bounded list of what was lost. Onto a disk that is
 //! there, for each thread 4 MiB of it.
 
 mod areas;
@@ -162,7 +163,7 @@ pub fn restore(
         return Err(EngineError::BadJob("a restore cannot run in a thread of the rayon pool that it uses"));
     }
     begin(observer, Phase::Restore { disk: disk.key.clone() }, disk.size)?;
-    let frames = FrameReader::new(repository);
+    let frames = FrameReader::of_snapshots(repository, vec![job.snapshot]);
     let shape = Shape::new(&repository.config().geometry, disk.size);
     let map = MapReader::new(&frames, shape, disk.map.clone());
     let (told, audited) = job.told(&shape);

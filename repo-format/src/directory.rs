@@ -7,7 +7,7 @@ use crate::ids::PayloadId;
 use crate::keys::{Keys, SealedSessionKey};
 use crate::limits::{DIRECTORY_ENTRY_LEN, PACK_HEADER_LEN, PACK_LEN_MAX, TAG_LEN};
 use crate::name::{PackKind, PackName};
-use crate::seal::{SealedKind, check_version, open, sealed_len};
+use crate::seal::{SealedKind, begins_sealed, check_version, open, sealed_len};
 
 const MAGIC: &[u8; 8] = b"KEEPPACK";
 /// The shortest frame: a payload of one byte and its tag.
@@ -185,6 +185,21 @@ fn read_frame_entry(reader: &mut Reader<'_>, pack_kind: PackKind) -> Result<Fram
 #[must_use]
 pub fn directory_stored_len(frame_count: usize) -> usize {
     sealed_len(frame_count.saturating_mul(DIRECTORY_ENTRY_LEN).saturating_add(4))
+}
+
+/// Finds where the directory begins in the last bytes of a pack, counted from their first: so a pack can be asked for its
+/// directory with one read. Nothing if it begins before them, or is none.
+///
+/// What is found is only where one may begin: [`open`] tells whether it is authentic, and [`parse_directory`] whether it fits
+/// the frames before it.
+#[must_use]
+pub fn find_directory(end: &[u8]) -> Option<usize> {
+    let frames_max = end.len().checked_div(DIRECTORY_ENTRY_LEN)?;
+    (1..=frames_max).find_map(|count| {
+        let start = end.len().checked_sub(directory_stored_len(count))?;
+        let plain_len = count.saturating_mul(DIRECTORY_ENTRY_LEN).saturating_add(4);
+        begins_sealed(end.get(start..)?, SealedKind::PackDirectory, plain_len).then_some(start)
+    })
 }
 
 /// Opens the directory of a pack: its frames with their offsets. `sealed` is the end of the blob, from the directory's

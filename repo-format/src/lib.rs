@@ -41,7 +41,8 @@ pub use codec::{Decoder, Encoder};
 pub use config::{Config, UncheckedConfig};
 pub use decision::{Abort, AbortBy, Commit, Decision, Disk, DiskMode, Repacked, Totals};
 pub use directory::{
-    FrameEntry, PackHeader, directory_stored_len, encode_directory, open_directory, parse_directory,
+    FrameEntry, PackHeader, directory_stored_len, encode_directory, find_directory, open_directory,
+    parse_directory,
 };
 pub use error::{FormatError, JsonError, NameError};
 pub use frame::{Codec, FrameKind, Location, PackRef};

@@ -121,6 +121,16 @@ pub fn open(keys: &Keys, kind: SealedKind, name: &BlobName, blob: &[u8]) -> Resu
     Ok(plaintext)
 }
 
+/// Whether bytes begin as a sealed object of a kind whose plaintext has that length.
+pub(crate) fn begins_sealed(bytes: &[u8], kind: SealedKind, plain_len: usize) -> bool {
+    if !bytes.starts_with(MAGIC) {
+        return false;
+    }
+    let mut begin = Writer::new();
+    begin.put(MAGIC).u16(0).u8(kind as u8).u8(0).count(plain_len);
+    bytes.starts_with(&begin.finish())
+}
+
 /// Returns the length of a sealed object, in bytes.
 pub(crate) fn sealed_len(plain_len: usize) -> usize {
     plain_len.saturating_add(SEAL_HEADER_LEN + TAG_LEN)

@@ -88,7 +88,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let (snapshot, disk) = source.find(&repository)?;
     let progress = Progress::new(settings);
-    let files = Files::new(&repository, &disk);
+    let files = Files::new(&repository, snapshot.session(), &disk);
     let target = arguments.target.clone();
     let outcome = files.with(|guest| {
         let follow = if arguments.recursive { Follow::Never } else { Follow::Last };

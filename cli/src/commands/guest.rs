@@ -3,7 +3,7 @@
 use keepstone_engine::Repository;
 use keepstone_engine::guest::{Guest, GuestDisk, GuestError, shown, with_guest};
 use keepstone_engine::view::{DiskView, ViewSettings};
-use repo_format::Disk;
+use repo_format::{Disk, SessionId};
 use serde::{Serialize, Serializer};
 
 /// A disk of a snapshot, read where its file systems lead.
@@ -12,8 +12,8 @@ pub(super) struct Files<'r, 's> {
 }
 
 impl<'r, 's> Files<'r, 's> {
-    pub(super) fn new(repository: &'r Repository<'s>, disk: &Disk) -> Self {
-        Self { view: DiskView::open(repository, disk, ViewSettings::default()) }
+    pub(super) fn new(repository: &'r Repository<'s>, snapshot: SessionId, disk: &Disk) -> Self {
+        Self { view: DiskView::of_snapshot(repository, snapshot, disk, ViewSettings::default()) }
     }
 
     /// Looks into the disk, and has read ahead what is read in order.

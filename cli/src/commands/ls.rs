@@ -102,7 +102,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
-    let files = Files::new(&repository, disk);
+    let files = Files::new(&repository, snapshot.session(), disk);
     let (session, key) = (snapshot.session().to_string(), disk.key.clone());
     let path = arguments.path.as_deref().or(arguments.volume.map(|_| "/".as_ref()));
     let Some(path) = path else {

@@ -132,7 +132,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
-    let view = DiskView::open(&repository, disk, ViewSettings { cache_bytes: arguments.cache });
+    let cache = ViewSettings { cache_bytes: arguments.cache };
+    let view = DiskView::of_snapshot(&repository, snapshot.session(), disk, cache);
     let of = OverlayOf {
         repository: repository.config().repository,
         snapshot: snapshot.session(),

@@ -277,7 +277,7 @@ fn leave_out_what_is_lost(
     observer: &dyn Observer,
 ) -> Result<(), EngineError> {
     let in_full = |key: &str| plans.iter().any(|plan| plan.key == key && plan.mode == DiskMode::Full);
-    let frames = FrameReader::new(repository);
+    let frames = FrameReader::knowing(repository, session.condemned.records());
     let Some(parent) = &mut session.parent else { return Ok(()) };
     for disk in parent.commit.disks.iter_mut().filter(|disk| in_full(&disk.key)) {
         let shape = Shape::new(&repository.config().geometry, disk.size);
@@ -358,7 +358,7 @@ impl Attempt<'_, '_, '_> {
     ) -> Result<Option<BackupReport>, EngineError> {
         // From here on it holds regions and packs.
         let share = self.resources.budget.enter(observer)?;
-        let frames = FrameReader::new(self.repository);
+        let frames = FrameReader::knowing(self.repository, self.session.condemned.records());
         let parent = self.session.parent.as_ref();
         let records = parent.map(|parent| self.session.condemned.applying_to(parent)).unwrap_or_default();
         let condemned = &self.session.condemned;

@@ -15,6 +15,7 @@ use repo_format::{Child, Location, Page};
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A window has at most so many bytes of pages, or is one region: some hundred times what usual pages of a GiB are, and
 /// with the plan that is made of them some hundred MiB.
@@ -45,7 +46,7 @@ pub(super) struct Window {
     pub(super) holes: Vec<Extent>,
     /// In the order of their places.
     pub(super) chunks: Vec<Placement>,
-    pub(super) fetches: Vec<Fetch>,
+    pub(super) fetches: Vec<Arc<Fetch>>,
     /// Where the map cannot be read.
     pub(super) lost: Vec<LostRange>,
     /// Bytes that the target holds already.
@@ -129,7 +130,7 @@ impl Planner<'_, '_, '_, '_> {
             existing.leave_out_equal(&mut window)?;
         }
         let locations: Vec<Location> = window.chunks.iter().map(|chunk| chunk.location.clone()).collect();
-        window.fetches = self.map.frames().plan(&locations, Gaps::Few);
+        window.fetches = self.map.frames().plan(&locations, Gaps::Few)?;
         Ok(window)
     }
 }

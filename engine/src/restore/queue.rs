@@ -166,16 +166,8 @@ impl Request<'_> {
         &self.open.window
     }
 
-    pub(super) fn fetch(&self) -> &Fetch {
+    pub(super) fn fetch(&self) -> &Arc<Fetch> {
         &self.open.window.fetches[self.number]
-    }
-
-    /// The stored bytes of the chunks that it fetches, each once.
-    pub(super) fn needed_bytes(&self) -> u64 {
-        let location = |member: &usize| &self.window().chunks[*member].location;
-        // Those that share a frame follow each other.
-        let frames = self.fetch().members.chunk_by(|a, b| location(a) == location(b));
-        frames.map(|places| u64::from(location(&places[0]).stored_len)).sum()
     }
 
     /// Says that something of its window is lost.
@@ -212,8 +204,12 @@ mod tests {
     fn window(start: u64) -> Window {
         let writer = WriterId::new("host").expect("a writer id");
         let name = PackName { kind: PackKind::Data, writer, session: SessionId([0; 16]), number: 0 };
-        let fetch = Fetch { pack: PackRef { name, len: 1000 }, range: 0..10, members: vec![0] };
-        Window { covers: vec![Extent { start, length: 1 }], fetches: vec![fetch], ..Window::default() }
+        let fetch = Fetch { pack: PackRef { name, len: 1000 }, range: 0..10, members: Vec::new() };
+        Window {
+            covers: vec![Extent { start, length: 1 }],
+            fetches: vec![Arc::new(fetch)],
+            ..Window::default()
+        }
     }
 
     #[test]

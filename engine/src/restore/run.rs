@@ -2,15 +2,15 @@
 
 use super::existing::Existing;
 use super::lost::{Lost, LostRange};
-use super::plan::{Placement, Window};
+use super::plan::Window;
 use super::queue::{Queue, Request};
 use super::{OnDamage, RestoreJob};
 use crate::error::EngineError;
 use crate::extent::{Extent, total_length};
-use crate::frames::{FrameReader, Scratch, lock};
+use crate::frames::{Fetched, FrameReader, Got, Member, Scratch, lock};
 use crate::observer::{Event, Observer, tell};
 use crate::threads::{self, Receiver, Tasks, scope, tasks};
-use repo_format::{FrameKind, PackOpener};
+use repo_format::FrameKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -150,51 +150,56 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
     /// Fetches what is next until there is nothing more, and has it written by rayon.
     fn fetch_all<'t>(&'t self, tasks: Tasks<'_, 't>) {
         while let Some(request) = self.queue.next() {
-            match self.fetch(&request) {
-                Ok((opener, bytes)) => tasks.spawn(move || self.note(self.write(&request, &opener, bytes))),
-                Err(error) => {
-                    let window = request.window();
-                    let chunks = request.fetch().members.iter().map(|member| &window.chunks[*member]);
-                    self.note(self.give_up(&request, chunks, error));
-                }
+            let request = Arc::new(request);
+            let location = |position: usize| &request.window().chunks[position].location;
+            let fetched = self.frames.fetch(request.fetch(), &location, &mut |got| {
+                self.note(self.take(tasks, &request, got));
+                Ok(())
+            });
+            self.note(fetched.or_else(|error| self.give_up(&request, &request.fetch().members, error)));
+        }
+    }
+
+    /// Takes what came of a request, or of a part of it.
+    fn take<'t>(
+        &'t self,
+        tasks: Tasks<'_, 't>,
+        request: &Arc<Request<'t>>,
+        got: Got,
+    ) -> Result<(), EngineError> {
+        match got {
+            Got::Lost { members, error } => self.give_up(request, &members, error),
+            Got::Fetched(fetched) => {
+                self.totals.fetched.fetch_add(fetched.len() as u64, Ordering::Relaxed);
+                self.totals.needed.fetch_add(fetched.fetch.needed_bytes(), Ordering::Relaxed);
+                tell(self.observer, Event::Transferred(fetched.len() as u64))?;
+                let request = Arc::clone(request);
+                tasks.spawn(move || self.note(self.write(&request, fetched)));
+                Ok(())
             }
         }
     }
 
-    fn fetch(&self, request: &Request<'_>) -> Result<(Arc<PackOpener>, Vec<u8>), EngineError> {
-        let (opener, bytes) = self.frames.fetch(request.fetch())?;
-        self.totals.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.totals.needed.fetch_add(request.needed_bytes(), Ordering::Relaxed);
-        tell(self.observer, Event::Transferred(bytes.len() as u64))?;
-        Ok((opener, bytes))
-    }
-
     /// Opens the frames of one fetch and writes each to all its places.
-    fn write(
-        &self,
-        request: &Request<'_>,
-        opener: &PackOpener,
-        mut bytes: Vec<u8>,
-    ) -> Result<(), EngineError> {
-        let (window, fetch) = (request.window(), request.fetch());
+    fn write(&self, request: &Request<'_>, mut fetched: Fetched) -> Result<(), EngineError> {
+        let window = request.window();
         let mut spare = lock(&self.scratches).pop().unwrap_or_default();
         let Spare { scratch, there } = &mut spare;
         let (mut done, mut written) = (0, 0);
-        // Members are sorted by place, so those that share a frame follow each other; it can be opened once.
-        let chunk = |member: &usize| &window.chunks[*member];
-        for places in fetch.members.chunk_by(|a, b| chunk(a).location == chunk(b).location) {
+        let fetch = Arc::clone(&fetched.fetch);
+        let location = |position: usize| &window.chunks[position].location;
+        for members in fetch.frames(&location) {
             if self.queue.is_stopped() {
                 return Ok(());
             }
-            let location = &chunk(&places[0]).location;
-            let result = fetch
-                .frame(&mut bytes, location)
-                .and_then(|sealed| self.frames.open(opener, FrameKind::Chunk, location, sealed, scratch));
+            let Member { location: first, place } = members[0];
+            let chunk = (FrameKind::Chunk, location(first));
+            let result = self.frames.open(&mut fetched, place, chunk, scratch);
             if let Err(error) = result {
-                self.give_up(request, places.iter().map(chunk), error)?;
+                self.give_up(request, members, error)?;
                 continue;
             }
-            for offset in places.iter().map(|member| chunk(member).offset) {
+            for offset in members.iter().map(|member| window.chunks[member.location].offset) {
                 let (target, plain) = (self.job.target, scratch.plain());
                 let len = plain.len() as u64;
                 written += match self.existing {
@@ -210,13 +215,13 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
     }
 
     /// Does without some chunks, if that is what was asked for and the error is damage.
-    fn give_up<'c>(
+    fn give_up(
         &self,
         request: &Request<'_>,
-        chunks: impl IntoIterator<Item = &'c Placement>,
+        members: &[Member],
         error: EngineError,
     ) -> Result<(), EngineError> {
-        for extent in chunks.into_iter().map(Placement::extent) {
+        for extent in members.iter().map(|member| request.window().chunks[member.location].extent()) {
             match (self.job.on_damage, LostRange::new(extent, &error)) {
                 (OnDamage::KeepGoing, Some(range)) => {
                     request.lose();
@@ -238,7 +243,7 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
 
     fn unrestorable(&self, extent: Extent, source: EngineError) -> EngineError {
         match source {
-            EngineError::Cancelled => EngineError::Cancelled,
+            error @ (EngineError::Cancelled | EngineError::ForgottenMeanwhile { .. }) => error,
             source => EngineError::Unrestorable {
                 disk: self.job.disk.key.clone(),
                 offset: extent.start,

@@ -1,9 +1,12 @@
 //! Chunks: fetched together where they lie together, each once whoever wants it, opened, checked and kept.
 
 use super::DiskView;
-use super::cache::{Claim, Flight, Found, Shared};
-use crate::frames::{Fetch, Gaps, lock};
-use repo_format::{FrameKind, Location, PackOpener};
+use crate::cache::{Claim, Flight, Found, Shared};
+use crate::error::EngineError;
+use crate::frames::{Fetch, Fetched, Gaps, Got, Member, lock};
+use crate::store::StoreError;
+use repo_format::{FrameKind, Location};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
@@ -79,13 +82,18 @@ impl DiskView<'_, '_> {
     /// Fetches chunks and settles all the claims.
     fn fetch(&self, claims: Vec<ChunkClaim<'_>>, threads: usize) {
         let places: Vec<Location> = claims.iter().map(|claim| claim.key().clone()).collect();
-        let fetches = self.map.frames().plan(&places, Gaps::Short);
+        let fetches = match self.map.frames().plan(&places, Gaps::Short) {
+            Ok(fetches) => fetches,
+            Err(error) => return fail(claims, error),
+        };
         let mut claims: Vec<Option<ChunkClaim<'_>>> = claims.into_iter().map(Some).collect();
+        let mut claim = |member: &Member| Some((member.location, claims[member.location].take()?));
         let jobs: Vec<Job<'_, '_>> = fetches
             .iter()
             .map(|fetch| Job {
                 fetch,
-                claims: fetch.members.iter().filter_map(|member| claims[*member].take()).collect(),
+                places: &places,
+                claims: fetch.members.iter().filter_map(&mut claim).collect(),
             })
             .collect();
         let threads = threads.min(jobs.len());
@@ -121,39 +129,53 @@ impl DiskView<'_, '_> {
     }
 
     fn fetch_job(&self, job: Job<'_, '_>) {
-        let Job { fetch, claims } = job;
-        let frames = self.map.frames();
-        match frames.fetch(fetch) {
-            Ok((opener, bytes)) => self.open_all(fetch, claims, &opener, bytes),
-            Err(error) if error.is_damage() && claims.len() > 1 => {
-                // Something between them may be what cannot be read.
-                for claim in claims {
-                    self.fetch(vec![claim], 1);
+        let Job { fetch, places, mut claims } = job;
+        let location = |position: usize| &places[position];
+        let fetched = self.map.frames().fetch(fetch, &location, &mut |got| {
+            match got {
+                Got::Fetched(fetched) => self.open_all(fetched, &mut claims),
+                Got::Lost { members, error } => {
+                    let lost: Vec<_> =
+                        members.iter().filter_map(|member| claims.remove(&member.location)).collect();
+                    let is_missing = matches!(error, EngineError::Store(StoreError::NotFound { .. }));
+                    if lost.len() == 1 || is_missing {
+                        fail(lost, error);
+                    } else {
+                        // Something between them may be what cannot be read.
+                        for claim in lost {
+                            self.fetch(vec![claim], 1);
+                        }
+                    }
                 }
             }
-            Err(error) => {
-                let failure = Arc::new(error);
-                for claim in claims {
-                    claim.settle(Err(Arc::clone(&failure)), None);
-                }
-            }
+            Ok(())
+        });
+        if let Err(error) = fetched {
+            fail(claims.into_values().collect(), error);
         }
     }
 
-    fn open_all(&self, fetch: &Fetch, claims: Vec<ChunkClaim<'_>>, opener: &PackOpener, mut bytes: Vec<u8>) {
-        self.counts.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    fn open_all(&self, mut fetched: Fetched, claims: &mut BTreeMap<usize, ChunkClaim<'_>>) {
+        self.counts.fetched_bytes.fetch_add(fetched.len() as u64, Ordering::Relaxed);
         let frames = self.map.frames();
         let mut scratch = lock(&self.scratches).pop().unwrap_or_default();
-        for claim in claims {
-            let place = claim.key();
-            let chunk = fetch.frame(&mut bytes, place).and_then(|sealed| {
-                frames.open(opener, FrameKind::Chunk, place, sealed, &mut scratch)?;
-                Ok(Chunk::from(scratch.plain()))
-            });
-            let weight = u64::from(place.plain_len) + CHUNK_BESIDE;
-            claim.settle(chunk.map_err(Arc::new), Some(weight));
+        let fetch = Arc::clone(&fetched.fetch);
+        for Member { location, place } in fetch.members.iter().copied() {
+            let Some(claim) = claims.remove(&location) else { continue };
+            let chunk = (FrameKind::Chunk, claim.key());
+            let opened = frames.open(&mut fetched, place, chunk, &mut scratch);
+            let weight = u64::from(claim.key().plain_len) + CHUNK_BESIDE;
+            claim.settle(opened.map(|()| Chunk::from(scratch.plain())).map_err(Arc::new), Some(weight));
         }
         lock(&self.scratches).push(scratch);
+    }
+}
+
+/// Settles claims with a failure.
+fn fail(claims: Vec<ChunkClaim<'_>>, error: EngineError) {
+    let failure = Arc::new(error);
+    for claim in claims {
+        claim.settle(Err(Arc::clone(&failure)), None);
     }
 }
 
@@ -176,6 +198,9 @@ impl Drop for Permit<'_> {
 
 /// One request, and the chunks that it is for.
 struct Job<'f, 'c> {
-    fetch: &'f Fetch,
-    claims: Vec<ChunkClaim<'c>>,
+    fetch: &'f Arc<Fetch>,
+    /// What was planned for.
+    places: &'f [Location],
+    /// By their positions in that.
+    claims: BTreeMap<usize, ChunkClaim<'c>>,
 }

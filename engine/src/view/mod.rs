@@ -11,15 +11,14 @@
 //! # Memory
 //! [`ViewSettings::cache_bytes`] of chunks and `MAP_BYTES` of map; `READ_LEN` for each read under way, twice, as
 //! what it fetches is sealed first and plain then; `JOB_LEN` for each of the threads that read ahead, twice; the map
-//! reader's nodes, a few MiB, and 4096 keys of packs.
+//! reader's nodes, a few MiB, 4096 keys of packs, and directories of packs that others were repacked into (see `moved`).
 
 mod ahead;
-mod cache;
 mod chunks;
-mod lru;
 mod queue;
 mod regions;
 
+use crate::cache::{Cache, Shared};
 use crate::error::EngineError;
 use crate::extent::Extent;
 use crate::frames::{FrameReader, Scratch};
@@ -27,11 +26,10 @@ use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::map::sequence::StoredPiece;
 use crate::repository::Repository;
-use cache::{Cache, Shared};
 use chunks::Chunk;
 use queue::Ahead;
 use regions::Region;
-use repo_format::{Disk, Location};
+use repo_format::{Disk, Location, SessionId};
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -138,8 +136,23 @@ impl<'r, 's> DiskView<'r, 's> {
     /// Views a disk; nothing of it is read yet.
     #[must_use]
     pub fn open(repository: &'r Repository<'s>, disk: &Disk, settings: ViewSettings) -> Self {
-        let shape = Shape::new(&repository.config().geometry, disk.size);
-        let frames = FrameReader::new(repository);
+        Self::read_with(FrameReader::new(repository), disk, settings)
+    }
+
+    /// Views a disk of a snapshot that may be forgotten meanwhile: what cannot be read then is no damage, but
+    /// [`EngineError::ForgottenMeanwhile`].
+    #[must_use]
+    pub fn of_snapshot(
+        repository: &'r Repository<'s>,
+        snapshot: SessionId,
+        disk: &Disk,
+        settings: ViewSettings,
+    ) -> Self {
+        Self::read_with(FrameReader::of_snapshots(repository, vec![snapshot]), disk, settings)
+    }
+
+    fn read_with(frames: FrameReader<'r, 's>, disk: &Disk, settings: ViewSettings) -> Self {
+        let shape = Shape::new(&frames.repository().config().geometry, disk.size);
         Self {
             key: disk.key.clone(),
             map: MapReader::with_own_frames(frames, shape, disk.map.clone()),

@@ -1,7 +1,7 @@
 //! What regions of the disk consist of, as its map tells.
 
 use super::DiskView;
-use super::cache::{Claim, Found, Shared};
+use crate::cache::{Claim, Found, Shared};
 use crate::error::EngineError;
 use crate::map::reader::MapReader;
 use crate::map::sequence::{LostPiece, StoredPiece, from_each_page};

@@ -11,6 +11,7 @@ mod fleet;
 mod hits;
 mod inheritance;
 mod maps;
+mod moved;
 mod order;
 mod pruner;
 mod repack;

@@ -9,6 +9,7 @@ use repo_format::{
     PackSeal, RepackRecord, Repacked, SessionId, SessionKey, TAG_LEN, Tombstone, WriterId, seal_pack,
     seal_session_key, verify_pack,
 };
+use std::collections::BTreeSet;
 
 const SALT: [u8; 32] = [7; 32];
 
@@ -50,7 +51,7 @@ pub enum End {
     Undecided,
 }
 
-/// A repack of data packs.
+/// A repack of packs of one kind.
 pub struct Repack<'a> {
     /// Every byte of its session's id.
     pub session: u8,
@@ -67,7 +68,8 @@ impl Repack<'_> {
     pub fn run(&self, repository: &Repository<'_>) -> PackRef {
         let session = SessionId([self.session; 16]);
         let writer = WriterId::new("pruner").expect("a writer id");
-        let name = PackName { kind: PackKind::Data, writer: writer.clone(), session, number: 0 };
+        let kind = self.from[0].name.kind;
+        let name = PackName { kind, writer: writer.clone(), session, number: 0 };
         let (pack, mut entries) = self.copy(repository, &name);
         let mut packs = self.from.to_vec();
         packs.push(pack.clone());
@@ -79,11 +81,14 @@ impl Repack<'_> {
         let leads =
             self.from.iter().map(|old| Lead { old: number(&old.name), new: vec![number(&name)] }).collect();
         let decision = DecisionName { vm: repository.keys().vm_tag(""), writer, seq: 0, session };
-        entries.sort_by_key(|entry| entry.id);
-        entries.dedup_by_key(|entry| entry.id);
-        let index = Index { sessions: vec![(session, decision.clone())], packs: vec![pack.clone()], entries };
-        let index_name = BlobName::index(&decision.writer, session, 0);
-        put(repository, (index_name.clone(), index.seal(repository.keys(), &index_name, SALT)));
+        if kind == PackKind::Data {
+            entries.sort_by_key(|entry| entry.id);
+            entries.dedup_by_key(|entry| entry.id);
+            let sessions = vec![(session, decision.clone())];
+            let index = Index { sessions, packs: vec![pack.clone()], entries };
+            let index_name = BlobName::index(&decision.writer, session, 0);
+            put(repository, (index_name.clone(), index.seal(repository.keys(), &index_name, SALT)));
+        }
         let mut applies_to = self.applies_to.to_vec();
         applies_to.sort();
         let record = RepackRecord { session, decision: decision.clone(), applies_to, packs, leads };
@@ -117,7 +122,10 @@ impl Repack<'_> {
         let key = SessionKey::new([self.session; 32]);
         let public = repository.config().data_public_key;
         let sealed = seal_session_key(&key, &public, keys.repository(), name.session, SALT).unwrap();
-        let base = PackBase::Data(&key, &sealed);
+        let base = match name.kind {
+            PackKind::Data => PackBase::Data(&key, &sealed),
+            PackKind::Map => PackBase::Map,
+        };
         let blob = seal_pack(&PackSeal { keys, name, base, salt: SALT, directory_salt: SALT }, body, &frames);
         let len = u32::try_from(blob.len()).expect("a pack is short");
         put(repository, (name.blob(), blob));
@@ -129,4 +137,50 @@ impl Repack<'_> {
 fn repacked(repository: &Repository<'_>, decision: &DecisionName) -> Vec<u8> {
     let repacked = Repacked { session: decision.session, time: NOW, program: "test".into() };
     Decision::Repack(repacked).seal(repository.keys(), decision, SALT)
+}
+
+/// A record that says whatever it is told, of a session that repacked.
+pub fn record(repository: &Repository<'_>, session: SessionId, leads: &[(&PackRef, &[&PackRef])]) {
+    let packs: BTreeSet<PackRef> =
+        leads.iter().flat_map(|(old, new)| new.iter().chain([old])).map(|pack| (*pack).clone()).collect();
+    let packs: Vec<PackRef> = packs.into_iter().collect();
+    let number = |wanted: &PackRef| packs.iter().position(|pack| pack == wanted).unwrap() as u32;
+    let lead = |(old, new): &(&PackRef, &[&PackRef])| {
+        let mut new: Vec<u32> = new.iter().map(|new| number(new)).collect();
+        new.sort_unstable();
+        Lead { old: number(old), new }
+    };
+    let mut leads: Vec<Lead> = leads.iter().map(lead).collect();
+    leads.sort_by_key(|lead| lead.old);
+    let writer = WriterId::new("pruner").unwrap();
+    let decision = DecisionName { vm: repository.keys().vm_tag(""), writer, seq: 0, session };
+    let record = RepackRecord { session, decision: decision.clone(), applies_to: Vec::new(), packs, leads };
+    put(repository, record.seal(repository.keys(), &retention_key(repository), SALT));
+    put(repository, (decision.blob(), repacked(repository, &decision)));
+}
+
+/// A data pack of a repack session that says of each of its payloads what it is told: its bytes, and the entry of its
+/// directory but for the lengths.
+pub fn data_pack(
+    repository: &Repository<'_>,
+    (session, number): (SessionId, u32),
+    payloads: &[(&[u8], FrameEntry)],
+) -> PackRef {
+    let writer = WriterId::new("pruner").unwrap();
+    let name = PackName { kind: PackKind::Data, writer, session, number };
+    let (mut body, mut frames) = (vec![0; PACK_HEADER_LEN], Vec::new());
+    for (encoded, frame) in payloads {
+        body.extend_from_slice(encoded);
+        body.extend([0; TAG_LEN]);
+        frames.push(FrameEntry { stored_len: (encoded.len() + TAG_LEN) as u32, ..*frame });
+    }
+    let (keys, key) = (repository.keys(), SessionKey::new(SALT));
+    let public = repository.config().data_public_key;
+    let sealed = seal_session_key(&key, &public, keys.repository(), session, SALT).unwrap();
+    let base = PackBase::Data(&key, &sealed);
+    let seal = PackSeal { keys, name: &name, base, salt: SALT, directory_salt: SALT };
+    let blob = seal_pack(&seal, body, &frames);
+    let len = blob.len() as u32;
+    put(repository, (name.blob(), blob));
+    PackRef { name, len }
 }

@@ -34,7 +34,8 @@ pub(super) fn commit(
     let mut index =
         index::open(settings, &repository, std::slice::from_ref(vm), settings.index_budget(None), &progress)?;
     let disks = &snapshot.commit.disks;
-    let view = |disk| DiskView::open(&repository, disk, ViewSettings { cache_bytes: CACHE_BYTES });
+    let cache = ViewSettings { cache_bytes: CACHE_BYTES };
+    let view = |disk| DiskView::of_snapshot(&repository, snapshot.session(), disk, cache);
     let views: Vec<DiskView<'_, '_>> = disks.iter().map(view).collect();
     let sources: Vec<ChangedDisk<'_, '_, '_>> = disks
         .iter()

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 /// Values with weights in bytes, of which those that were not used for the longest time go when there is no room.
 #[derive(Debug)]
-pub(super) struct Lru<K, V> {
+pub(crate) struct Lru<K, V> {
     values: HashMap<K, Kept<V>>,
     /// Keys by when they were used.
     order: BTreeMap<u64, K>,
@@ -22,12 +22,12 @@ struct Kept<V> {
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Lru<K, V> {
-    pub(super) fn new(weight_max: u64) -> Self {
+    pub(crate) fn new(weight_max: u64) -> Self {
         Self { values: HashMap::new(), order: BTreeMap::new(), uses: 0, weight: 0, weight_max }
     }
 
     /// A value, which is used by that.
-    pub(super) fn get(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         let kept = self.values.get_mut(key)?;
         self.order.remove(&kept.used);
         self.uses += 1;
@@ -36,12 +36,12 @@ impl<K: Clone + Eq + Hash, V: Clone> Lru<K, V> {
         Some(kept.value.clone())
     }
 
-    pub(super) fn contains(&self, key: &K) -> bool {
+    pub(crate) fn contains(&self, key: &K) -> bool {
         self.values.contains_key(key)
     }
 
     /// Keeps a value, if it is not heavier than all of them may be.
-    pub(super) fn insert(&mut self, key: K, value: V, weight: u64) {
+    pub(crate) fn insert(&mut self, key: K, value: V, weight: u64) {
         self.remove(&key);
         if weight > self.weight_max {
             return;
@@ -57,7 +57,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Lru<K, V> {
         self.values.insert(key, Kept { value, weight, used: self.uses });
     }
 
-    fn remove(&mut self, key: &K) {
+    pub(crate) fn remove(&mut self, key: &K) {
         if let Some(kept) = self.values.remove(key) {
             self.order.remove(&kept.used);
             self.weight -= kept.weight;

@@ -1,17 +1,20 @@
 //! A cache in which each value is loaded by one thread, and waited for by all others that want it.
 
-use super::lru::Lru;
+mod lru;
+
 use crate::error::EngineError;
 use crate::frames::lock;
+use crate::threads::{self, Condvar};
+use lru::Lru;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why a value could not be loaded, for all that waited for it.
-pub(super) type Shared = Arc<EngineError>;
+pub(crate) type Shared = Arc<EngineError>;
 
 /// Values of a bounded weight, and those that are being loaded. Its lock is held for a look only.
-pub(super) struct Cache<K, V> {
+pub(crate) struct Cache<K, V> {
     state: Mutex<State<K, V>>,
 }
 
@@ -21,8 +24,8 @@ struct State<K, V> {
 }
 
 /// A value that somebody is loading.
-pub(super) struct Flight<V> {
-    outcome: Mutex<Outcome<V>>,
+pub(crate) struct Flight<V> {
+    outcome: threads::Mutex<Outcome<V>>,
     settled: Condvar,
 }
 
@@ -34,7 +37,7 @@ enum Outcome<V> {
 }
 
 /// What is known of a value.
-pub(super) enum Found<'c, K: Clone + Eq + Hash, V: Clone> {
+pub(crate) enum Found<'c, K: Clone + Eq + Hash, V: Clone> {
     Here(V),
     /// Somebody else loads it.
     Awaited(Arc<Flight<V>>),
@@ -43,23 +46,28 @@ pub(super) enum Found<'c, K: Clone + Eq + Hash, V: Clone> {
 }
 
 /// The right to load a value, for which others wait. Dropped without an outcome, it is somebody else's.
-pub(super) struct Claim<'c, K: Clone + Eq + Hash, V: Clone> {
+pub(crate) struct Claim<'c, K: Clone + Eq + Hash, V: Clone> {
     cache: &'c Cache<K, V>,
     key: K,
     flight: Arc<Flight<V>>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
-    pub(super) fn new(weight_max: u64) -> Self {
+    pub(crate) fn new(weight_max: u64) -> Self {
         Self { state: Mutex::new(State { kept: Lru::new(weight_max), flights: HashMap::new() }) }
     }
 
     /// A value that is here.
-    pub(super) fn get(&self, key: &K) -> Option<V> {
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
         lock(&self.state).kept.get(key)
     }
 
-    pub(super) fn find(&self, key: &K) -> Found<'_, K, V> {
+    /// Forgets a value, so that it is loaded anew.
+    pub(crate) fn forget(&self, key: &K) {
+        lock(&self.state).kept.remove(key);
+    }
+
+    pub(crate) fn find(&self, key: &K) -> Found<'_, K, V> {
         let mut state = lock(&self.state);
         if let Some(value) = state.kept.get(key) {
             return Found::Here(value);
@@ -71,14 +79,15 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
     }
 
     /// Claims a value that is neither here nor being loaded.
-    pub(super) fn claim_absent(&self, key: &K) -> Option<Claim<'_, K, V>> {
+    pub(crate) fn claim_absent(&self, key: &K) -> Option<Claim<'_, K, V>> {
         let mut state = lock(&self.state);
         let is_known = state.kept.contains(key) || state.flights.contains_key(key);
         (!is_known).then(|| self.claim(&mut state, key))
     }
 
     fn claim(&self, state: &mut State<K, V>, key: &K) -> Claim<'_, K, V> {
-        let flight = Arc::new(Flight { outcome: Mutex::new(Outcome::Open), settled: Condvar::new() });
+        let flight =
+            Arc::new(Flight { outcome: threads::Mutex::new(Outcome::Open), settled: Condvar::new() });
         state.flights.insert(key.clone(), Arc::clone(&flight));
         Claim { cache: self, key: key.clone(), flight }
     }
@@ -86,9 +95,9 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
 
 impl<V: Clone> Flight<V> {
     /// Waits for the outcome; nothing if whoever loaded it gave up.
-    pub(super) fn wait(&self) -> Option<Result<V, Shared>> {
+    pub(crate) fn wait(&self) -> Option<Result<V, Shared>> {
         let is_open = |outcome: &mut Outcome<V>| matches!(outcome, Outcome::Open);
-        let outcome = self.settled.wait_while(lock(&self.outcome), is_open);
+        let outcome = self.settled.wait_while(threads::lock(&self.outcome), is_open);
         match &*outcome.unwrap_or_else(PoisonError::into_inner) {
             Outcome::Settled(outcome) => Some(outcome.clone()),
             Outcome::Open | Outcome::GivenUp => None,
@@ -97,17 +106,17 @@ impl<V: Clone> Flight<V> {
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Claim<'_, K, V> {
-    pub(super) fn key(&self) -> &K {
+    pub(crate) fn key(&self) -> &K {
         &self.key
     }
 
     /// What others wait for.
-    pub(super) fn flight(&self) -> Arc<Flight<V>> {
+    pub(crate) fn flight(&self) -> Arc<Flight<V>> {
         Arc::clone(&self.flight)
     }
 
     /// Tells the outcome to all that wait. A value with a weight is kept.
-    pub(super) fn settle(self, outcome: Result<V, Shared>, weight: Option<u64>) {
+    pub(crate) fn settle(self, outcome: Result<V, Shared>, weight: Option<u64>) {
         let mut state = lock(&self.cache.state);
         if let (Ok(value), Some(weight)) = (&outcome, weight) {
             state.kept.insert(self.key.clone(), value.clone(), weight);
@@ -132,7 +141,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Drop for Claim<'_, K, V> {
 
 impl<V> Flight<V> {
     fn finish(&self, outcome: Outcome<V>) {
-        let mut open = lock(&self.outcome);
+        let mut open = threads::lock(&self.outcome);
         if matches!(*open, Outcome::Open) {
             *open = outcome;
             self.settled.notify_all();
