@@ -12,8 +12,8 @@ use crate::repository::Repository;
 use crate::store::StoreError;
 use crate::threads::{self, Condvar, scope};
 use repo_format::{
-    Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName, PackOpener,
-    PackRef, SealedSessionKey, SessionId, SessionKey,
+    Codec, Decoder, FrameEntry, FrameKind, Location, PACK_HEADER_LEN, PackHeader, PackKind, PackName,
+    PackOpener, PackRef, SealedSessionKey, SessionId, SessionKey,
 };
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -560,7 +560,13 @@ impl<'r, 's> FrameReader<'r, 's> {
         let result = opener.open_frame(offset, frame, sealed).and_then(|encoded| {
             let (decoder, plain) = scratch.parts(frame.plain_len as usize);
             decoder.decode_into(frame.codec, encoded, plain)?;
-            keys.check_payload(frame.kind, frame.id, plain)
+            keys.check_payload(frame.kind, frame.id, plain)?;
+            if let Some(kept) = &mut scratch.encoded {
+                kept.codec = frame.codec;
+                kept.bytes.clear();
+                kept.bytes.extend_from_slice(encoded);
+            }
+            Ok(())
         });
         result.map_err(|source| EngineError::Damaged { name: pack.blob(), source })
     }
@@ -580,17 +586,38 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Payload>, EngineError> {
+        self.read_each_as(kind, locations, &Scratch::default, &|scratch| scratch.plain().to_vec())
+    }
+
+    /// As [`FrameReader::read_each`]: payloads that were checked, as they are encoded.
+    pub(crate) fn read_each_encoded(
+        &self,
+        kind: FrameKind,
+        locations: &[Location],
+    ) -> Result<Vec<Result<Encoded, EngineError>>, EngineError> {
+        let take = |scratch: &Scratch| scratch.encoded.clone().expect("it is kept");
+        self.read_each_as(kind, locations, &Scratch::keeping_encoded, &take)
+    }
+
+    fn read_each_as<T: Send>(
+        &self,
+        kind: FrameKind,
+        locations: &[Location],
+        scratch: &(dyn Fn() -> Scratch + Sync),
+        take: &(dyn Fn(&Scratch) -> T + Sync),
+    ) -> Result<Vec<Result<T, EngineError>>, EngineError> {
         let fetches = self.plan(locations, Gaps::Short)?;
-        let results: Mutex<Vec<Option<Payload>>> = Mutex::new(locations.iter().map(|_| None).collect());
+        let results: Results<T> = Mutex::new(locations.iter().map(|_| None).collect());
         let next = AtomicUsize::new(0);
         let failure: Mutex<Option<EngineError>> = Mutex::default();
         let work = || {
-            let mut scratch = Scratch::default();
+            let mut scratch = scratch();
             while let Some(fetch) = fetches.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if lock(&failure).is_some() {
                     return;
                 }
-                if let Err(error) = self.read_fetch(kind, locations, fetch, &mut scratch, &results) {
+                if let Err(error) = self.read_fetch((kind, locations), fetch, &mut scratch, (take, &results))
+                {
                     lock(&failure).get_or_insert(error);
                 }
             }
@@ -615,13 +642,12 @@ impl<'r, 's> FrameReader<'r, 's> {
             .collect())
     }
 
-    fn read_fetch(
+    fn read_fetch<T>(
         &self,
-        kind: FrameKind,
-        locations: &[Location],
+        (kind, locations): (FrameKind, &[Location]),
         fetch: &Arc<Fetch>,
         scratch: &mut Scratch,
-        results: &Mutex<Vec<Option<Payload>>>,
+        (take, results): (&dyn Fn(&Scratch) -> T, &Results<T>),
     ) -> Result<(), EngineError> {
         let location = |position: usize| &locations[position];
         self.fetch(fetch, &location, &mut |got| {
@@ -639,7 +665,7 @@ impl<'r, 's> FrameReader<'r, 's> {
                         let opened = self.open(&mut fetched, place, (kind, location(first)), scratch);
                         for member in members {
                             let payload = match &opened {
-                                Ok(()) => Ok(scratch.plain().to_vec()),
+                                Ok(()) => Ok(take(scratch)),
                                 Err(error) => match error.damage() {
                                     Some(damage) => Err(damage),
                                     None => return opened,
@@ -686,16 +712,32 @@ impl Drop for Claim<'_, '_, '_> {
 /// A payload, or the damage that keeps it from being read.
 pub(crate) type Payload = Result<Vec<u8>, EngineError>;
 
+/// What became of locations, by their positions.
+type Results<T> = Mutex<Vec<Option<Result<T, EngineError>>>>;
+
+/// A payload as it is encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) codec: Codec,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// What a thread needs to open frames, used again and again.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// As long as the longest payload so far, so that it is not filled with zeros for each.
     memory: Vec<u8>,
     plain_len: usize,
+    /// How the payload that was opened last is encoded, if that is kept.
+    encoded: Option<Encoded>,
     decoder: Decoder,
 }
 
 impl Scratch {
+    fn keeping_encoded() -> Self {
+        Self { encoded: Some(Encoded { codec: Codec::Raw, bytes: Vec::new() }), ..Self::default() }
+    }
+
     /// The payload that was opened last.
     pub(crate) fn plain(&self) -> &[u8] {
         &self.memory[..self.plain_len]
@@ -719,7 +761,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use repo_format::{Codec, PayloadId, SessionId, WriterId};
+    use repo_format::{PayloadId, SessionId, WriterId};
 
     fn locations(places: &[(u32, u32, u32)]) -> Vec<Location> {
         let writer = WriterId::new("host").unwrap();
