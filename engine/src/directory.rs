@@ -1,12 +1,18 @@
 //! What a pack tells of itself, without its frames: two short reads, or one where its length is known.
 
 use crate::error::EngineError;
+use crate::frames::lock;
 use crate::repository::Repository;
+use crate::threads;
 use repo_format::limits::PACK_HEADER_LEN;
 use repo_format::{
     FormatError, FrameEntry, PackHeader, PackKind, PackName, PackRef, SealedKind, find_directory, open,
     open_directory, parse_directory,
 };
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The least that is read of a pack's end.
 const END_LEN_MIN: u32 = 16 << 10;
@@ -16,6 +22,11 @@ const DATA_PACK_SHARE: u32 = 256;
 const MAP_PACK_SHARE: u32 = 8;
 /// How often what is damaged is read again: it may have been changed on its way.
 const READS_AGAIN: usize = 2;
+/// Directories that are read at the same time.
+const READ_THREADS: usize = 8;
+
+/// The frames of a pack with their offsets, or the damage that keeps them from being known.
+pub(crate) type Frames = Result<Vec<(u32, FrameEntry)>, EngineError>;
 
 /// Reads the header and the directory of a pack of `len` bytes, and gives its frames with their offsets: authentic,
 /// and laid out as SPEC section 7 says. The frames themselves are not looked at.
@@ -60,6 +71,33 @@ pub(crate) fn read_from_end(
         result = read(repository, &pack.name, u64::from(pack.len));
     }
     result
+}
+
+/// Reads the directories of packs, several at a time; only a damaged one is no failure.
+pub(crate) fn read_all<P: Borrow<PackRef> + Sync>(
+    repository: &Repository<'_>,
+    packs: &[P],
+) -> Result<Vec<Frames>, EngineError> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<BTreeMap<usize, Frames>> = Mutex::default();
+    threads::scope(|scope| {
+        for _ in 0..packs.len().min(threads::waiting(READ_THREADS)) {
+            scope.spawn(|| {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(pack) = packs.get(position).map(P::borrow) else { return };
+                    let frames = read(repository, &pack.name, u64::from(pack.len));
+                    lock(&results).insert(position, frames);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let fatal = |frames: Frames| match frames {
+        Err(error) if !error.is_damage() => Err(error),
+        other => Ok(other),
+    };
+    results.into_values().map(fatal).collect()
 }
 
 /// Whether what is stored under one name is the pack of another name, as far as header and directory tell.

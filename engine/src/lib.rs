@@ -34,6 +34,7 @@ pub mod prune;
 pub mod rechunk;
 mod records;
 pub mod region;
+mod repack;
 pub mod repair;
 pub mod repository;
 pub mod restore;

@@ -62,6 +62,8 @@ pub enum Phase {
     Mark,
     /// How much of each pack snapshots need is being measured; snapshots.
     MeasureUse,
+    /// What is needed of packs is being packed again; bytes of the packs that are emptied.
+    Repack,
     /// Packs are being deleted; packs.
     Delete,
     /// Snapshots are being forgotten; snapshots.

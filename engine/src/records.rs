@@ -95,11 +95,22 @@ impl Records {
 
     /// The records that apply to a root: those that list it, and those that it lists in its `via` (PROTOCOL 2).
     pub(crate) fn applying_to(&self, root: &Snapshot) -> Vec<&Record> {
-        let session = root.session();
+        self.applying(root.session(), &root.commit.via)
+    }
+
+    /// As [`Records::applying_to`], of a root by its session and its `via`.
+    pub(crate) fn applying(&self, root: SessionId, via: &[SessionId]) -> Vec<&Record> {
         let applies = |record: &&Record| {
-            record.applies_to.binary_search(&session).is_ok() || root.commit.via.contains(&record.session)
+            record.applies_to.binary_search(&root).is_ok() || via.contains(&record.session)
         };
         self.records.iter().filter(applies).collect()
+    }
+}
+
+impl Record {
+    /// The packs that something was moved from.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = &PackName> {
+        self.leads.keys()
     }
 }
 

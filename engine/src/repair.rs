@@ -14,30 +14,26 @@ use crate::condemned::Condemned;
 use crate::directory;
 use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
-use crate::frames::lock;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pack::FRAMES_MAX;
 use crate::repository::{Repository, get_sealed};
 use crate::session::create;
 use crate::snapshots;
 use crate::store::StoreError;
-use crate::threads;
+use crate::unnamed::{Beginning, Unnamed};
 use repo_format::{
-    Abort, AbortBy, BlobKind, BlobName, Decision, DecisionName, FrameEntry, Index, IndexEntry, Intent,
-    PREFIX_DATA, PREFIX_INDEX, PackName, PackRef, PayloadId, SessionId, Tombstone, WriterId,
+    BlobKind, BlobName, DecisionName, FrameEntry, Index, IndexEntry, PREFIX_DATA, PREFIX_INDEX, PackName,
+    PackRef, PayloadId, SessionId, Tombstone, WriterId,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Entries of one index; with those of one more pack they fit its limit (SPEC 12).
 const ENTRIES_MAX: usize = 400_000;
 const _: () =
     assert!((ENTRIES_MAX + FRAMES_MAX) * 49 + (1 << 20) < repo_format::limits::SEALED_PLAIN_LEN_MAX);
-/// Directories that are read together, by as many threads as wait for reads elsewhere.
+/// Directories that are read together.
 const READ_AT_ONCE: usize = 64;
-const READ_THREADS: usize = 8;
 
 /// What a repair of the index is to do.
 pub struct RepairJob<'a> {
@@ -132,8 +128,9 @@ pub fn repair_index(
     let unlisted: Vec<&PackRef> = packs.iter().filter(is_unlisted).collect();
     report.packs = unlisted.len() as u64;
     begin(observer, Phase::RepairIndex, report.packs)?;
-    let mut repair = Repair { repository, job, sessions: &sessions, session: None, report };
-    let filled = repair.fill(&unlisted, observer);
+    let mut repair =
+        Repair { repository, job, sessions: &sessions, session: None, next: 0, observer, report };
+    let filled = repair.fill(&unlisted);
     // What was written holds, whatever failed behind it, so the session is ended if that is possible.
     let ended = repair.end();
     filled.and(ended)
@@ -209,32 +206,6 @@ fn listed_packs(
     Ok(listed)
 }
 
-type Frames = Result<Vec<(u32, FrameEntry)>, EngineError>;
-
-/// Reads directories, several at a time; only a damaged one is no failure.
-fn read_all(repository: &Repository<'_>, packs: &[&PackRef]) -> Result<Vec<Frames>, EngineError> {
-    let next = AtomicUsize::new(0);
-    let results: Mutex<BTreeMap<usize, Frames>> = Mutex::default();
-    threads::scope(|scope| {
-        for _ in 0..packs.len().min(threads::waiting(READ_THREADS)) {
-            scope.spawn(|| {
-                loop {
-                    let position = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(pack) = packs.get(position) else { return };
-                    let frames = directory::read(repository, &pack.name, u64::from(pack.len));
-                    lock(&results).insert(position, frames);
-                }
-            });
-        }
-    });
-    let results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let fatal = |frames: Frames| match frames {
-        Err(error) if !error.is_damage() => Err(error),
-        other => Ok(other),
-    };
-    results.into_values().map(fatal).collect()
-}
-
 /// The next index.
 #[derive(Default)]
 struct Building {
@@ -271,26 +242,22 @@ impl Building {
     }
 }
 
-/// The session that the new indexes belong to, and what it must not list.
-struct Writing {
-    decision: DecisionName,
-    condemned: Condemned,
-    next: u32,
-}
-
 struct Repair<'a, 'r, 's> {
     repository: &'r Repository<'s>,
     job: &'a RepairJob<'a>,
     sessions: &'a HashMap<SessionId, Listable>,
-    session: Option<Writing>,
+    session: Option<Unnamed>,
+    /// The number of the next index.
+    next: u32,
+    observer: &'a dyn Observer,
     report: RepairReport,
 }
 
 impl Repair<'_, '_, '_> {
-    fn fill(&mut self, unlisted: &[&PackRef], observer: &dyn Observer) -> Result<(), EngineError> {
+    fn fill(&mut self, unlisted: &[&PackRef]) -> Result<(), EngineError> {
         let mut building = Building::default();
         for packs in unlisted.chunks(READ_AT_ONCE) {
-            for (pack, frames) in packs.iter().zip(read_all(self.repository, packs)?) {
+            for (pack, frames) in packs.iter().zip(directory::read_all(self.repository, packs)?) {
                 match frames {
                     Ok(frames) => building.add(pack, &frames),
                     Err(error) => self.unreadable(pack, &error),
@@ -299,7 +266,7 @@ impl Repair<'_, '_, '_> {
                     self.put(&mut building)?;
                 }
             }
-            tell(observer, Event::Progress(packs.len() as u64))?;
+            tell(self.observer, Event::Progress(packs.len() as u64))?;
         }
         while !building.packs.is_empty() {
             self.put(&mut building)?;
@@ -325,7 +292,7 @@ impl Repair<'_, '_, '_> {
         }
         self.report.listed += packs.len() as u64;
         self.report.chunks += entries.len() as u64;
-        let Some(writing) = &mut self.session else { return Ok(()) };
+        let Some(writing) = &self.session else { return Ok(()) };
         let numbers: HashMap<&PackName, u32> = packs.iter().map(|pack| &pack.name).zip(0..).collect();
         let numbered =
             |(pack, entry): &(PackName, IndexEntry)| Some(IndexEntry { pack: *numbers.get(pack)?, ..*entry });
@@ -333,9 +300,9 @@ impl Repair<'_, '_, '_> {
         let named: BTreeSet<SessionId> = packs.iter().map(|pack| pack.name.session).collect();
         let decision = |session: SessionId| Some((session, self.sessions.get(&session)?.decision.clone()));
         let sessions = named.into_iter().filter_map(decision).collect();
-        let name = BlobName::index(self.job.writer, writing.decision.session, writing.next);
-        let salt = self.job.entropy.draw("index salt", u64::from(writing.next));
-        writing.next += 1;
+        let name = BlobName::index(self.job.writer, writing.session(), self.next);
+        let salt = self.job.entropy.draw("index salt", u64::from(self.next));
+        self.next += 1;
         let bytes = Index { sessions, packs, entries }.seal(self.repository.keys(), &name, salt);
         create(self.repository.store(), &name, &bytes)?;
         self.report.indexes.push(name.to_string());
@@ -343,37 +310,23 @@ impl Repair<'_, '_, '_> {
     }
 
     /// Begins a session if none was begun, and reads what is condemned after that (W-2).
-    fn begun(&mut self) -> Result<&mut Writing, EngineError> {
-        if self.session.is_none() {
-            let RepairJob { writer, time, entropy, .. } = self.job;
-            let session = SessionId(entropy.draw16("session id", 0));
-            // No VM has the empty name.
-            let vm = self.repository.keys().vm_tag("");
-            let seq = crate::session::next_seq(&self.repository.list(&repo_format::decisions_prefix(vm))?);
-            let decision = DecisionName { vm, writer: (*writer).clone(), seq, session };
-            let generation = crate::session::newest_generation(self.repository)?;
-            let intent = Intent { session, decision: decision.clone(), generation, time: *time };
-            let (name, bytes) = intent.seal(self.repository.keys(), entropy.draw("intent salt", 0));
-            create(self.repository.store(), &name, &bytes)?;
-            let writing = Writing { decision, condemned: Condemned::default(), next: 0 };
-            // Before anything else can fail, so that the session is ended then.
-            self.session.insert(writing).condemned = Condemned::load(self.repository)?;
-        }
-        Ok(self.session.as_mut().expect("it was just begun"))
+    fn begun(&mut self) -> Result<&Unnamed, EngineError> {
+        let begun = match self.session.take() {
+            Some(begun) => begun,
+            None => Unnamed::begin(self.repository, self.beginning(), self.observer)?,
+        };
+        Ok(self.session.insert(begun))
+    }
+
+    fn beginning(&self) -> Beginning<'_> {
+        let RepairJob { writer, time, program, entropy, .. } = self.job;
+        Beginning { writer, time: *time, program, entropy }
     }
 
     /// Ends the session: it stored no snapshot.
     fn end(self) -> Result<RepairReport, EngineError> {
-        if let Some(Writing { decision, .. }) = &self.session {
-            let abort = Abort {
-                session: decision.session,
-                time: self.job.time,
-                program: self.job.program.to_owned(),
-                by: AbortBy::Writer,
-            };
-            let salt = self.job.entropy.draw("abort salt", 0);
-            let bytes = Decision::Abort(abort).seal(self.repository.keys(), decision, salt);
-            create(self.repository.store(), &decision.blob(), &bytes)?;
+        if let Some(session) = &self.session {
+            session.abort(self.repository, self.beginning())?;
         }
         Ok(self.report)
     }

@@ -4,7 +4,7 @@ use super::listing::list;
 use super::roots::{self, Roots, mark};
 use super::sessions::{Sessions, Verdict};
 use super::{Amount, PruneJob, PrunePlan, usage};
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::observer::Observer;
 use crate::pack_set::PackSet;
 use crate::records::Records;
@@ -88,7 +88,10 @@ pub(super) fn plan(
     }
     plan.stored = Amount::of(&candidates.stored);
     plan.delete = Amount::of(&candidates.packs);
-    usage::plan(repository, job, &candidates, plan, observer)?;
+    match usage::plan(repository, job, &candidates, plan, observer) {
+        Err(error) if error.is_damage() => plan.repack_fails = Some(chain(&error)),
+        other => other?,
+    }
     let names = repository.list(PREFIX_INDEX)?;
     let is_index = |info: &&crate::store::BlobInfo| matches!(info.name.kind(), Some(BlobKind::Index { .. }));
     plan.indexes = names.iter().filter(is_index).count() as u64;

@@ -24,13 +24,15 @@ mod sessions;
 mod sweep;
 mod usage;
 
+pub use crate::repack::RepackReport;
 pub use usage::{PackUse, RepackPolicy, Unused};
 
 use crate::backup::Unfinished;
 use crate::entropy::Entropy;
-use crate::error::EngineError;
+use crate::error::{EngineError, chain};
 use crate::generations::{Generations, Open};
 use crate::observer::Observer;
+use crate::repack::{RepackJob, repack};
 use crate::repository::Repository;
 use candidates::Candidates;
 use repo_format::{RetentionKey, SessionId, WriterId};
@@ -95,6 +97,10 @@ pub struct PruneReport {
     pub deleted: Amount,
     /// What the store's retention did not let it delete; later generations try again.
     pub deferred: Amount,
+    /// What was packed again.
+    pub repacked: Option<RepackReport>,
+    /// Why nothing was packed again: a part of a map that is damaged.
+    pub repack_failed: Option<String>,
     /// Index blobs that were written, and that were removed.
     pub indexes_written: u64,
     /// See `indexes_written`.
@@ -153,6 +159,8 @@ pub struct PrunePlan {
     pub delete: Amount,
     /// What would be packed again.
     pub repack: Amount,
+    /// Why nothing would be packed again: a part of a map that is damaged.
+    pub repack_fails: Option<String>,
     /// How much of that is needed and would be written.
     pub rewritten_bytes: u64,
     /// What is stored and not needed, and stays: in packs that are needed for something else.
@@ -251,6 +259,11 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
     /// P0 to P3: opens a generation, if there is something to delete. Returns whether one is open.
     fn open(&mut self, n: u32, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
         let mut candidates = Candidates::find(self.repository, roster, self.observer)?;
+        // What is only emptied below is no loss, however much it is.
+        self.check_share(&candidates)?;
+        if self.repack(&candidates)? {
+            candidates = Candidates::find(self.repository, roster, self.observer)?;
+        }
         self.report.snapshots = candidates.roots.valid.len() as u64;
         self.report.unexplained = candidates.unexplained;
         self.ignore(std::mem::take(&mut candidates.roots.ignored));
@@ -259,9 +272,27 @@ impl<'a, 'r, 's> Run<'a, 'r, 's> {
             self.compact(&candidates.packs)?;
             return Ok(false);
         }
-        self.check_share(&candidates)?;
         self.condemn(n, &candidates.packs)?;
         Ok(true)
+    }
+
+    /// Packs again what is worth it. Returns whether packs were emptied. A page that cannot be read keeps nothing else from
+    /// being pruned: it names chunks, and the packs that these are in are known without it.
+    fn repack(&mut self, candidates: &Candidates) -> Result<bool, EngineError> {
+        let repacked =
+            usage::choose(self.repository, self.job, candidates, self.observer).and_then(|packs| {
+                let Some(packs) = packs else { return Ok(None) };
+                let PruneJob { writer, time, program, .. } = self.job;
+                let entropy = self.draw();
+                let job = RepackJob { writer, time: *time, program, entropy: &entropy, packs: &packs };
+                repack(self.repository, self.key, &job, self.observer).map(Some)
+            });
+        match repacked {
+            Ok(repacked) => self.report.repacked = repacked,
+            Err(error) if error.is_damage() => self.report.repack_failed = Some(chain(&error)),
+            Err(error) => return Err(error),
+        }
+        Ok(self.report.repacked.as_ref().is_some_and(|report| report.emptied > 0 && !report.aborted))
     }
 
     /// Randomness for something of its own.

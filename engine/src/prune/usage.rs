@@ -11,7 +11,9 @@ use super::{Amount, PruneJob, PrunePlan, roots};
 use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::map::{FANOUT, Shape};
+use crate::moved::Where;
 use crate::observer::{Event, Observer, Phase, begin, tell};
+use crate::pack_set::PackSet;
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
 use crate::store::StoredTier;
@@ -29,6 +31,8 @@ const MAP_GRANULE: u32 = 64;
 const PARTS_REMEMBERED: usize = 4 << 20;
 /// Pages or nodes that are in memory together.
 const PARTS_AT_ONCE: usize = 1024;
+/// Frames that were moved and are looked up together.
+const MOVED_AT_ONCE: usize = 4096;
 
 /// Packs of which less than one in so many bytes is not needed are left alone: packing them again would gain nothing.
 const UNUSED_SHARE_MIN: u64 = 16;
@@ -83,10 +87,10 @@ pub(super) fn choose(
     job: &PruneJob<'_>,
     candidates: &Candidates,
     observer: &dyn Observer,
-) -> Result<Option<BTreeSet<PackName>>, EngineError> {
+) -> Result<Option<PackSet>, EngineError> {
     let chosen = chosen(repository, job, candidates, observer)?.0;
-    let names: BTreeSet<PackName> = chosen.into_iter().map(|pack| pack.pack.name).collect();
-    Ok((!names.is_empty()).then_some(names))
+    let packs: PackSet = chosen.into_iter().map(|pack| pack.pack).collect();
+    Ok((!packs.is_empty()).then_some(packs))
 }
 
 /// Adds to a plan what would be packed again.
@@ -200,6 +204,10 @@ struct Usage<'r, 's> {
     frames: FrameReader<'r, 's>,
     packs: HashMap<PackName, Frames>,
     seen: HashSet<[u8; 16]>,
+    /// Packs that something was moved from.
+    repacked: HashSet<PackName>,
+    /// Frames that are named in such packs and are not noted yet.
+    moved: Vec<Location>,
 }
 
 /// The frames of a pack that were seen.
@@ -238,8 +246,13 @@ impl<'r, 's> Usage<'r, 's> {
         };
         let packs =
             candidates.stored.iter().filter(is_looked_at).map(|pack| (pack.name.clone(), Frames::of(&pack)));
-        let mut usage =
-            Self { frames: FrameReader::new(repository), packs: packs.collect(), seen: HashSet::new() };
+        let mut usage = Self {
+            frames: FrameReader::of_snapshots(repository, Vec::new()),
+            packs: packs.collect(),
+            seen: HashSet::new(),
+            repacked: candidates.records.repacked().cloned().collect(),
+            moved: Vec::new(),
+        };
         begin(observer, Phase::MeasureUse, candidates.roots.valid.len() as u64)?;
         let _roots = roots::each(repository, &BTreeSet::new(), &mut |roots| {
             for root in roots {
@@ -248,6 +261,7 @@ impl<'r, 's> Usage<'r, 's> {
             }
             Ok(())
         })?;
+        usage.note_moved()?;
         Ok(usage)
     }
 
@@ -324,8 +338,28 @@ impl<'r, 's> Usage<'r, 's> {
 
     /// Notes that a frame is needed, where it lies now.
     fn note(&mut self, at: &Location) -> Result<(), EngineError> {
+        if self.repacked.contains(&at.pack.name) {
+            self.moved.push(at.clone());
+            return if self.moved.len() >= MOVED_AT_ONCE { self.note_moved() } else { Ok(()) };
+        }
         if let Some(frames) = self.packs.get_mut(&at.pack.name) {
-            frames.note(at);
+            frames.note(at.offset, at.stored_len);
+        }
+        Ok(())
+    }
+
+    /// Notes frames of which the names are not where they lie.
+    fn note_moved(&mut self) -> Result<(), EngineError> {
+        let moved = std::mem::take(&mut self.moved);
+        for (at, place) in moved.iter().zip(self.frames.places(&moved)?) {
+            let (pack, offset, stored_len) = match &place {
+                Where::At(pack, place) => (&pack.name, place.offset, place.stored_len),
+                Where::Named => (&at.pack.name, at.offset, at.stored_len),
+                Where::Nowhere(_) => continue,
+            };
+            if let Some(frames) = self.packs.get_mut(pack) {
+                frames.note(offset, stored_len);
+            }
         }
         Ok(())
     }
@@ -345,9 +379,9 @@ impl Frames {
         Self { len: pack.len, granule, touched: vec![0; words], used_bytes: 0 }
     }
 
-    fn note(&mut self, at: &Location) {
-        let end = at.offset.saturating_add(at.stored_len).div_ceil(self.granule);
-        for bit in at.offset / self.granule..end {
+    fn note(&mut self, offset: u32, stored_len: u32) {
+        let end = offset.saturating_add(stored_len).div_ceil(self.granule);
+        for bit in offset / self.granule..end {
             let (word, mask) = ((bit / 64) as usize, 1u64 << (bit % 64));
             let Some(word) = self.touched.get_mut(word) else { return };
             if *word & mask == 0 {

@@ -7,6 +7,7 @@ mod world;
 mod compaction;
 mod interlocks;
 mod refused;
+mod repacking;
 mod scene;
 mod steps;
 mod stolen;
