@@ -566,7 +566,11 @@ impl<'r, 's> FrameReader<'r, 's> {
             let (decoder, plain) = scratch.parts(frame.plain_len as usize);
             decoder.decode_into(frame.codec, encoded, plain)?;
             keys.check_payload(frame.kind, frame.id, plain)?;
-            scratch.keep(frame.codec, encoded);
+            if let Some(kept) = &mut scratch.encoded {
+                kept.codec = frame.codec;
+                kept.bytes.clear();
+                kept.bytes.extend_from_slice(encoded);
+            }
             Ok(())
         });
         result.map_err(|source| EngineError::Damaged { name: pack.blob(), source })
@@ -587,26 +591,25 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Payload>, EngineError> {
-        self.read_each_as(kind, locations, Scratch::default, |scratch| scratch.plain().to_vec())
+        self.read_each_as(kind, locations, &Scratch::default, &|scratch| scratch.plain().to_vec())
     }
 
-    /// As [`FrameReader::read_each`]; gives payloads as they are encoded where they were read, after they were checked.
+    /// As [`FrameReader::read_each`]: payloads that were checked, as they are encoded.
     pub(crate) fn read_each_encoded(
         &self,
         kind: FrameKind,
         locations: &[Location],
     ) -> Result<Vec<Result<Encoded, EngineError>>, EngineError> {
-        self.read_each_as(kind, locations, Scratch::keeping_encoded, |scratch| {
-            scratch.encoded.clone().expect("it was kept when the frame was opened")
-        })
+        let take = |scratch: &Scratch| scratch.encoded.clone().expect("it is kept");
+        self.read_each_as(kind, locations, &Scratch::keeping_encoded, &take)
     }
 
     fn read_each_as<T: Send>(
         &self,
         kind: FrameKind,
         locations: &[Location],
-        scratch: fn() -> Scratch,
-        give: fn(&Scratch) -> T,
+        scratch: &(dyn Fn() -> Scratch + Sync),
+        take: &(dyn Fn(&Scratch) -> T + Sync),
     ) -> Result<Vec<Result<T, EngineError>>, EngineError> {
         let fetches = self.plan(locations, Gaps::Short)?;
         let results: Results<T> = Mutex::new(locations.iter().map(|_| None).collect());
@@ -618,7 +621,8 @@ impl<'r, 's> FrameReader<'r, 's> {
                 if lock(&failure).is_some() {
                     return;
                 }
-                if let Err(error) = self.read_fetch(kind, locations, fetch, (&mut scratch, give), &results) {
+                if let Err(error) = self.read_fetch((kind, locations), fetch, &mut scratch, (take, &results))
+                {
                     lock(&failure).get_or_insert(error);
                 }
             }
@@ -645,11 +649,10 @@ impl<'r, 's> FrameReader<'r, 's> {
 
     fn read_fetch<T>(
         &self,
-        kind: FrameKind,
-        locations: &[Location],
+        (kind, locations): (FrameKind, &[Location]),
         fetch: &Arc<Fetch>,
-        (scratch, give): (&mut Scratch, fn(&Scratch) -> T),
-        results: &Results<T>,
+        scratch: &mut Scratch,
+        (take, results): (&dyn Fn(&Scratch) -> T, &Results<T>),
     ) -> Result<(), EngineError> {
         let location = |position: usize| &locations[position];
         self.fetch(fetch, &location, &mut |got| {
@@ -667,7 +670,7 @@ impl<'r, 's> FrameReader<'r, 's> {
                         let opened = self.open(&mut fetched, place, (kind, location(first)), scratch);
                         for member in members {
                             let payload = match &opened {
-                                Ok(()) => Ok(give(scratch)),
+                                Ok(()) => Ok(take(scratch)),
                                 Err(error) => match error.damage() {
                                     Some(damage) => Err(damage),
                                     None => return opened,
@@ -714,10 +717,10 @@ impl Drop for Claim<'_, '_, '_> {
 /// A payload, or the damage that keeps it from being read.
 pub(crate) type Payload = Result<Vec<u8>, EngineError>;
 
-/// What was read for each location.
+/// What became of locations, by their positions.
 type Results<T> = Mutex<Vec<Option<Result<T, EngineError>>>>;
 
-/// A payload as it is encoded in a pack.
+/// A payload as it is encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) codec: Codec,
@@ -730,23 +733,14 @@ pub(crate) struct Scratch {
     /// As long as the longest payload so far, so that it is not filled with zeros for each.
     memory: Vec<u8>,
     plain_len: usize,
-    decoder: Decoder,
-    /// The payload as it was encoded, where that is wanted.
+    /// How the payload that was opened last is encoded, if that is kept.
     encoded: Option<Encoded>,
+    decoder: Decoder,
 }
 
 impl Scratch {
-    /// One that keeps payloads also as they were encoded.
     fn keeping_encoded() -> Self {
         Self { encoded: Some(Encoded { codec: Codec::Raw, bytes: Vec::new() }), ..Self::default() }
-    }
-
-    fn keep(&mut self, codec: Codec, encoded: &[u8]) {
-        if let Some(kept) = &mut self.encoded {
-            kept.codec = codec;
-            kept.bytes.clear();
-            kept.bytes.extend_from_slice(encoded);
-        }
     }
 
     /// The payload that was opened last.

@@ -1,6 +1,6 @@
 //! Runs a model, and says what came of it.
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Path};
+use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
 use std::fmt::Debug;
 use std::hash::Hash;
 
@@ -62,15 +62,23 @@ where
         seen: Vec::new(),
         unseen: Vec::new(),
     };
-    for property in checker.model().properties() {
-        let discovery = discoveries.get(property.name);
-        match (property.expectation, discovery) {
-            (Expectation::Sometimes, Some(_)) => outcome.seen.push(property.name),
-            (Expectation::Sometimes, None) => outcome.unseen.push(property.name),
-            (_, Some(path)) => outcome.violations.push((property.name, steps(path))),
-            (_, None) => {}
+    // A model may leave out what it has seen.
+    let missing = checker.model().properties();
+    for (name, path) in &discoveries {
+        let expects =
+            |property: &Property<M>| property.name == *name && property.expectation == Expectation::Always;
+        if missing.iter().any(expects) {
+            outcome.violations.push((name, steps(path)));
+        } else {
+            outcome.seen.push(name);
         }
     }
+    let unseen = missing.iter().filter(|property| {
+        property.expectation == Expectation::Sometimes && !discoveries.contains_key(property.name)
+    });
+    outcome.unseen.extend(unseen.map(|property| property.name));
+    outcome.violations.sort();
+    outcome.seen.sort_unstable();
     outcome
 }
 

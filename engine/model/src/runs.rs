@@ -2,29 +2,41 @@
 
 use crate::check::{Outcome, Search, check};
 use crate::core::{Config, Protocol, World};
+use crate::failover::Failover;
+use crate::twins::Twins;
 
 /// A model that is checked whole.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// What it is called.
     pub name: &'static str,
-    /// What it is.
-    pub config: Config,
+    model: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Repository(Config),
+    Twins(Twins),
+    Failover(Failover),
 }
 
 impl Run {
     fn new(name: &'static str, config: Config) -> Self {
-        Self { name, config }
+        Self { name, model: Kind::Repository(config) }
     }
 
     /// Visits all its states.
     #[must_use]
     pub fn check(self) -> Outcome {
-        check(Protocol::new(self.config), Search::Depth)
+        match self.model {
+            Kind::Repository(config) => check(Protocol::new(config), Search::Depth),
+            Kind::Twins(twins) => check(twins, Search::Depth),
+            Kind::Failover(failover) => check(failover, Search::Depth),
+        }
     }
 }
 
-/// Together they show everything that has to be seen, in some seconds.
+/// Models of one repository: together they show everything that has to be seen there, in some seconds.
 #[must_use]
 pub fn small() -> Vec<Run> {
     use World::{
@@ -37,7 +49,10 @@ pub fn small() -> Vec<Run> {
         Run::new("a backup, two generations", new("b").pruners(2).generations(2).with(Worm)),
         Run::new("a repack and a backup", new("rb").with(DeadEntry).forgets(1)),
         Run::new("two backups, two hits", new("bb").with(TwoHits).with(Unchanged)),
-        Run::new("two backups, late requests", new("bb").generations(2).with(HintsForever).with(LateUpload)),
+        Run::new(
+            "two backups, late requests",
+            new("bb").generations(2).candidates(1).with(HintsForever).with(LateUpload),
+        ),
         Run::new("two packs each", new("b").with(TwoPacks).with(Partial).generations(2).candidates(2)),
         Run::new("two repacks", new("rr").with(Unchanged)),
         Run::new("two repacks of two packs", new("rr").with(TwoPacks).candidates(2)),
@@ -45,21 +60,35 @@ pub fn small() -> Vec<Run> {
         Run::new("a lying listing", new("b").generations(2).with(LyingList)),
         Run::new("somebody hostile", new("b").with(Hostile).generations(2)),
         Run::new("a replica and a repack", new("r").with(Replica).pruners(2)),
-        Run::new("a replica, a repack and a backup", new("rb").with(Replica).candidates(2)),
+        Run::new("a replica, a repack and a backup", new("rb").with(Replica).candidates(1)),
     ]
 }
 
 /// More than 10^8 states: minutes for each, and up to 3 GiB of memory.
 #[must_use]
 pub fn large() -> Vec<Run> {
-    use World::{HintsForever, Replica, Worm};
+    use World::{
+        AbortAny, Crash, DeadEntry, HintsForever, Hostile, LateUpload, LyingList, Partial, Replica, TwoHits,
+        TwoPacks, Unchanged, Unreadable, Worm,
+    };
     let new = Config::new;
     vec![
-        Run::new("a repack and a backup, two pruners, two generations", new("rb").pruners(2).generations(2)),
+        Run::new("two pruners", new("rb").pruners(2).generations(2)),
+        Run::new("refused deletes", new("rb").pruners(2).generations(2).with(Worm).with(HintsForever)),
+        Run::new("crashes", new("rb").pruners(2).with(Crash).with(AbortAny).with(LateUpload)),
+        Run::new("two repacks", new("rrb").candidates(1)),
+        Run::new("a backup before a repack", new("brb").with(Unchanged)),
         Run::new(
-            "the same with refused deletes and lasting hints",
-            new("rb").pruners(2).generations(2).with(Worm).with(HintsForever),
+            "two hits",
+            new("bb").generations(2).with(TwoPacks).with(Partial).with(TwoHits).candidates(1),
         ),
-        Run::new("a replica, a repack and a backup, two generations", new("rb").with(Replica).generations(2)),
+        Run::new("two packs each", new("rb").with(TwoPacks).with(Partial).candidates(2)),
+        Run::new("dead entries", new("rb").generations(2).with(DeadEntry).with(Partial).forgets(2)),
+        Run::new("somebody hostile", new("rb").generations(2).with(Hostile).candidates(1)),
+        Run::new("unreadable", new("rb").generations(2).with(Unreadable).with(LyingList).candidates(1)),
+        Run::new("a replica", new("rb").with(Replica).generations(2)),
+        Run::new("a replica, two repacks", new("rr").with(Replica).with(TwoPacks).candidates(1)),
+        Run { name: "twins", model: Kind::Twins(Twins { losses: 5, broken: None }) },
+        Run { name: "failover", model: Kind::Failover(Failover { broken: None }) },
     ]
 }

@@ -127,6 +127,6 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all(&self.config)
+        properties::all(self)
     }
 }

@@ -1,15 +1,15 @@
 //! What must always hold.
 
 use super::Protocol;
-use super::config::{Config, World};
+use super::config::World;
 use super::sights::{self, Sight};
 use super::state::{PACKS, State, WriterStep};
 use crate::set::{Packs, Sessions};
 use stateright::Property;
 use std::sync::atomic::Ordering;
 
-/// The properties that make sense for a model.
-pub(super) fn all(config: &Config) -> Vec<Property<Protocol>> {
+/// The properties that make sense for a model. Whatever was seen already need not be looked for again.
+pub(super) fn all(model: &Protocol) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::always("I1: a session has one decision, for ever", |_, state: &State| {
             let reversed = state.history.aborted | state.history.forgotten;
@@ -41,13 +41,13 @@ pub(super) fn all(config: &Config) -> Vec<Property<Protocol>> {
             Protocol::holds_what_is_named,
         ),
     ];
-    if config.has(World::Replica) {
+    if model.config.has(World::Replica) {
         properties.push(Property::always(
             "I7: the replica never gets worse for a root that is not forgotten",
             |model: &Protocol, state: &State| model.worse(state).is_empty(),
         ));
     }
-    properties.extend(sights::all(config));
+    properties.extend(sights::missing(model));
     properties
 }
 
@@ -68,13 +68,16 @@ impl Protocol {
         })
     }
 
+    pub(super) fn has_seen(&self, sight: Sight) -> bool {
+        self.seen.load(Ordering::Relaxed) >> sight as u32 & 1 == 1
+    }
+
     /// Whether something is seen that was not seen before.
     pub(super) fn first(&self, sight: Sight, is_seen: impl FnOnce() -> bool) -> bool {
-        let bit = 1 << sight as u32;
-        if self.seen.load(Ordering::Relaxed) & bit != 0 || !is_seen() {
+        if self.has_seen(sight) || !is_seen() {
             return false;
         }
-        self.seen.fetch_or(bit, Ordering::Relaxed);
+        self.seen.fetch_or(1 << sight as u32, Ordering::Relaxed);
         true
     }
 

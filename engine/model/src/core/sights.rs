@@ -16,12 +16,12 @@ macro_rules! sights {
         /// The names of all of them.
         pub(super) const NAMES: &[&str] = &[$($name),*];
 
-        /// What a model can show.
-        pub(super) fn all(config: &Config) -> Vec<Property<Protocol>> {
+        /// What a model can show and did not yet.
+        pub(super) fn missing(model: &Protocol) -> Vec<Property<Protocol>> {
             let mut properties = Vec::new();
             $({
                 let is_possible: fn(&Config) -> bool = $possible;
-                if is_possible(config) {
+                if is_possible(&model.config) && !model.has_seen(Sight::$sight) {
                     properties.push(Property::sometimes($name, |model: &Protocol, state: &State| {
                         let seen: fn(&Protocol, &State) -> bool = $seen;
                         model.first(Sight::$sight, || seen(model, state))
