@@ -40,8 +40,8 @@ impl Run {
 #[must_use]
 pub fn small() -> Vec<Run> {
     use World::{
-        AbortAny, Crash, DeadEntry, HintsForever, Hostile, LateUpload, LyingList, Partial, Replica, TwoHits,
-        TwoPacks, Unchanged, Unreadable, Worm,
+        AbortAny, Crash, DeadEntry, HintsForever, Hostile, LateUpload, LyingList, PagedListing, Partial,
+        Replica, TwoHits, TwoPacks, Unchanged, Unreadable, Worm,
     };
     let new = Config::new;
     vec![
@@ -57,6 +57,7 @@ pub fn small() -> Vec<Run> {
         Run::new("two repacks", new("rr").with(Unchanged)),
         Run::new("two repacks of two packs", new("rr").with(TwoPacks).candidates(2)),
         Run::new("decisions that cannot be read", new("rb").with(Unreadable).candidates(1)),
+        Run::new("a listing in pages", new("b").pruners(2).generations(2).with(PagedListing).with(AbortAny)),
         Run::new("a lying listing", new("b").generations(2).with(LyingList)),
         Run::new("somebody hostile", new("b").with(Hostile).generations(2)),
         Run::new("a replica and a repack", new("r").with(Replica).pruners(2)),
@@ -68,8 +69,8 @@ pub fn small() -> Vec<Run> {
 #[must_use]
 pub fn large() -> Vec<Run> {
     use World::{
-        AbortAny, Crash, DeadEntry, HintsForever, Hostile, LateUpload, LyingList, Partial, Replica, TwoHits,
-        TwoPacks, Unchanged, Unreadable, Worm,
+        AbortAny, Crash, DeadEntry, HintsForever, Hostile, LateUpload, LyingList, PagedListing, Partial,
+        Replica, TwoHits, TwoPacks, Unchanged, Unreadable, Worm,
     };
     let new = Config::new;
     vec![
@@ -86,6 +87,10 @@ pub fn large() -> Vec<Run> {
         Run::new("dead entries", new("rb").generations(2).with(DeadEntry).with(Partial).forgets(2)),
         Run::new("somebody hostile", new("rb").generations(2).with(Hostile).candidates(1)),
         Run::new("unreadable", new("rb").generations(2).with(Unreadable).with(LyingList).candidates(1)),
+        Run::new(
+            "a listing in pages",
+            new("rb").generations(2).with(PagedListing).with(AbortAny).with(HintsForever),
+        ),
         Run::new("a replica", new("rb").with(Replica).generations(2)),
         Run::new("a replica, two repacks", new("rr").with(Replica).with(TwoPacks).candidates(1)),
         Run { name: "twins", model: Kind::Twins(Twins { losses: 5, broken: None }) },

@@ -29,6 +29,8 @@ pub enum World {
     DeadEntry,
     /// Decisions cannot be read for a while.
     Unreadable,
+    /// A listing of `gc/` has a page for each generation; else it is a snapshot.
+    PagedListing,
     /// P6's listing misses a root that the last roster has.
     LyingList,
     /// Whoever holds a backup host creates objects that need a signature, without one.

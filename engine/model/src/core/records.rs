@@ -3,7 +3,7 @@
 use super::Protocol;
 use super::config::World;
 use super::rules::Broken;
-use super::state::{PACKS, State};
+use super::state::{Listed, PACKS, State};
 use crate::set::{Packs, Sessions, Set};
 
 /// Where names lead.
@@ -133,8 +133,8 @@ impl Protocol {
         self.follow(state, state.names(root), state.applying(root, known)).ends
     }
 
-    /// C as it is read from `gc/`: from the newest result down, and what a result stands for is not read again.
-    pub(super) fn condemned_set(&self, state: &State) -> Packs {
+    /// C as it is read after `gc/` was listed: from the newest result down, and what a result stands for is not read.
+    pub(super) fn condemned_set(&self, state: &State, listed: Listed) -> Packs {
         let mut packs = Set::EMPTY;
         let mut unread = self.config.generations;
         while unread > 0 {
@@ -142,13 +142,13 @@ impl Protocol {
             let generation = &state.generations[number];
             let is_void = generation.is_sealed && self.config.breaks(Broken::SealedListsVoid);
             unread -= 1;
-            if generation.has_result && !is_void {
+            if listed.results.has(number) && generation.has_result && !is_void {
                 packs |= generation.delete;
                 if !self.config.breaks(Broken::EarlierListsUnread) {
                     packs |= generation.earlier;
                 }
                 unread -= covers(number) - 1;
-            } else if generation.has_condemned && !generation.is_sealed {
+            } else if listed.condemned.has(number) && !is_void {
                 packs |= generation.condemned;
             }
         }

@@ -96,12 +96,23 @@ pub(crate) enum WriterStep {
     Refused,
 }
 
+/// The generations of which a listing showed these objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Listed {
+    pub(crate) condemned: Set,
+    pub(crate) results: Set,
+    /// How many generations it went through.
+    pub(crate) generations: u8,
+}
+
 /// A writer, or a repack session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Writer {
     pub(crate) step: WriterStep,
     /// C, as W2 saw it.
     pub(crate) condemned: Packs,
+    /// What W2's listing of `gc/` showed so far.
+    pub(crate) listed: Listed,
     /// The records that W2 saw.
     pub(crate) records: Sessions,
     /// What a broken variant looked at too early: packs that were there, or roots that were valid.

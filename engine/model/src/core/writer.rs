@@ -4,7 +4,7 @@ use super::Protocol;
 use super::config::World;
 use super::records::{owner, packs_of};
 use super::rules::Broken;
-use super::state::{PACKS, PACKS_EACH, State, WriterStep};
+use super::state::{Listed, PACKS, PACKS_EACH, State, Writer, WriterStep};
 use crate::set::{Entries, Packs, Sessions, Set};
 
 /// What a session does next.
@@ -12,7 +12,7 @@ use crate::set::{Entries, Packs, Sessions, Set};
 pub enum WriterAction {
     /// W1.
     CreateIntent,
-    /// W2, first half.
+    /// W2, first half: list `gc/`, or a page of it, and after the last one read what was listed.
     ListGenerations,
     /// W2, second half.
     ListRecords,
@@ -217,10 +217,7 @@ impl Protocol {
                 }
                 state.writers[session].step = WriterStep::Begun;
             }
-            Do::ListGenerations => {
-                state.writers[session].condemned = self.condemned_set(state);
-                advance_listing(state, session);
-            }
+            Do::ListGenerations => self.list_generations(state, session),
             Do::ListRecords => {
                 if !breaks(Broken::RecordsNotListed) {
                     state.writers[session].records = self.believed_records(state);
@@ -262,6 +259,29 @@ impl Protocol {
                 state.history.committed_late |= own;
             }
         }
+    }
+
+    /// W2: lists a page, or all of them, and reads what was listed after the last one.
+    fn list_generations(&self, state: &mut State, session: usize) {
+        let mut listed = state.writers[session].listed;
+        let from = usize::from(listed.generations);
+        let until = if self.config.has(World::PagedListing) { from + 1 } else { self.config.generations };
+        for number in from..until {
+            if state.generations[number].has_condemned {
+                listed.condemned.insert(number);
+            }
+            if state.generations[number].has_result {
+                listed.results.insert(number);
+            }
+            listed.generations += 1;
+        }
+        if until < self.config.generations {
+            state.writers[session].listed = listed;
+            return;
+        }
+        state.writers[session].condemned = self.condemned_set(state, listed);
+        state.writers[session].listed = Listed::default();
+        advance_listing(state, session);
     }
 
     fn bring_new(&self, state: &mut State, session: usize) {
@@ -344,7 +364,7 @@ fn advance_listing(state: &mut State, session: usize) {
 
 /// Everything is chosen: what was known meanwhile makes no difference any more.
 fn end_deciding(state: &mut State, session: usize) {
-    state.writers[session] = super::state::Writer { step: WriterStep::Uploading, ..Default::default() };
+    state.writers[session] = Writer { step: WriterStep::Uploading, ..Default::default() };
 }
 
 /// Drops the last entry of a record that moves several out of one pack.
