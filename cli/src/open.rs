@@ -110,6 +110,19 @@ pub(crate) fn repository<'s>(settings: &Settings, store: &'s Store) -> anyhow::R
     Ok(repository)
 }
 
+/// As [`repository`], for what reads or writes what is inside disks.
+///
+/// # Errors
+/// As [`repository`]; a password that opens an inventory slot only.
+pub(crate) fn repository_with_data<'s>(
+    settings: &Settings,
+    store: &'s Store,
+) -> anyhow::Result<Repository<'s>> {
+    let repository = repository(settings, store)?;
+    repository.data_keys()?;
+    Ok(repository)
+}
+
 /// The password that opens the repository.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ fn a_config_of_another_repository_is_told_from_a_wrong_password() {
         (ended.code, ended.stderr.as_str()),
         (
             Some(1),
-            "keepstone: error: the password opens no key slot; 0 were tried, and 1 is damaged or of another repository\n  \
+            "keepstone: error: the password opens no key slot; 0 were tried, and 2 are damaged or of another repository\n  \
              hint: check the password; if it is right, put `config` and `keys/` back from a copy of this repository\n"
         )
     );

@@ -191,15 +191,77 @@ fn lost_change_tracking_is_made_up_for_and_told() {
     assert_eq!(full["disks"][0]["fullReason"], "a full backup was asked for");
 }
 
+/// A member of each object of a list, as text.
+fn members<'v>(list: &'v Value, name: &str) -> Vec<&'v str> {
+    list.as_array().unwrap().iter().map(|item| item[name].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_retention_gets_a_password_of_its_own_or_init_says_what_that_means() {
+    let world = World::new();
+    world.write("retention", b"tr0ub4dor");
+    let told = world.run(&["init", "--retention-password-file", "retention"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stderr.contains("keep the retention password safe"), "{told:?}");
+    assert!(!told.stderr.contains("tr0ub4dor") && !told.stdout.contains("tr0ub4dor"), "{told:?}");
+    world.write("new", b"battery staple");
+    let add = |more: &[&str]| {
+        let arguments = ["key", "add", "other", "--kind", "retention", "--new-password-file", "new"];
+        world.run(&[arguments.as_slice(), more].concat())
+    };
+    // The repository's password opens no retention slot.
+    let refused = add(&[]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("the password opens no retention key slot"), "{refused:?}");
+    assert!(refused.stderr.contains("--retention-password-file"), "{refused:?}");
+    add(&["--retention-password-file", "retention"]).done();
+    world.run(&["key", "remove", "retention"]).done();
+    let last = world.run(&["key", "remove", "other"]);
+    assert!(last.stderr.contains("other is the only retention slot"), "{last:?}");
+
+    let world = World::new();
+    let report = world.report(&["init"]);
+    assert_eq!((&report["onePassword"], &report["retentionSlot"]), (&json!(true), &json!("retention")));
+    let told = World::new().run(&["init"]);
+    assert!(told.stderr.contains("this password also forgets and prunes"), "{told:?}");
+    assert!(told.stderr.contains("keepstone key add NAME --kind retention"), "{told:?}");
+}
+
+#[test]
+fn an_inventory_password_lists_and_verifies_and_reads_no_data() {
+    let world = World::with_repository();
+    world.write("disk", &vec![7; 102_400]);
+    world.report(&["backup", "--vm", "web", "disk"]);
+    world.write("names", b"names only");
+    world.run(&["key", "add", "names", "--kind", "inventory", "--new-password-file", "names"]).done();
+    let with_names = |arguments: &[&str]| {
+        let arguments = [&["-r", "repo", "--password-file", "names"], arguments].concat();
+        Ended::of(world.bare(world::PROGRAM).args(arguments).output())
+    };
+    assert!(with_names(&["snapshots"]).done().contains("web"));
+    with_names(&["verify"]).done();
+    for refused in [
+        ["backup", "--vm", "web", "disk"].as_slice(),
+        &["restore", "web@latest", "--to", "restored"],
+        &["verify", "--read-data"],
+    ] {
+        let ended = with_names(refused);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.contains("this needs the data key"), "{ended:?}");
+        assert!(ended.stderr.contains("root key slot"), "{ended:?}");
+    }
+    assert!(!world.path("restored").exists());
+}
+
 #[test]
 fn passwords_come_and_go() {
     let world = World::with_repository();
     world.write("other", b"battery staple");
     world.run(&["key", "add", "second", "--label", "the safe", "--new-password-file", "other"]).done();
     let slots = world.report(&["key", "list"])["slots"].clone();
-    let names: Vec<&str> =
-        slots.as_array().unwrap().iter().map(|slot| slot["slot"].as_str().unwrap()).collect();
-    assert_eq!((names, &slots[1]["label"]), (vec!["first", "second"], &json!("the safe")));
+    let names = members(&slots, "slot");
+    assert_eq!((names, &slots[2]["label"]), (vec!["first", "retention", "second"], &json!("the safe")));
+    assert_eq!(members(&slots, "kind"), ["root", "retention", "root"]);
 
     let with_other = |arguments: &[&str]| {
         Ended::of(
@@ -215,7 +277,7 @@ fn passwords_come_and_go() {
     assert_eq!(world.run(&["snapshots"]).code, Some(1));
     assert_eq!(
         with_other(&["key", "remove", "second"]).told(),
-        "keepstone: error: key slot second is the only one; without it nothing could be read again\n  \
+        "keepstone: error: key slot second is the only root slot; without it nothing could be read again\n  \
          hint: add another slot first, with `keepstone key add`\nexit code 1"
     );
 }

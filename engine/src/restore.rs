@@ -162,6 +162,7 @@ pub fn restore(
         // It would keep the thread busy that its tasks wait for.
         return Err(EngineError::BadJob("a restore cannot run in a thread of the rayon pool that it uses"));
     }
+    repository.data_keys()?;
     begin(observer, Phase::Restore { disk: disk.key.clone() }, disk.size)?;
     let frames = FrameReader::of_snapshots(repository, vec![job.snapshot]);
     let shape = Shape::new(&repository.config().geometry, disk.size);

@@ -236,7 +236,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     };
     let vm = ready.vm(arguments)?;
     let store = open::store_to_back_up(settings, uploads(arguments))?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let progress = Progress::new(settings);
     let running = Running::begin(settings, &repository, &vm, &progress)?;
     let mut index = {

@@ -85,7 +85,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     }
     settings.interrupt.install()?;
     let store = open::store(settings)?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let (snapshot, disk) = source.find(&repository)?;
     let progress = Progress::new(settings);
     let files = Files::new(&repository, snapshot.session(), &disk);

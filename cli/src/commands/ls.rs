@@ -99,7 +99,7 @@ struct EntryLine {
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
     let files = Files::new(&repository, snapshot.session(), disk);

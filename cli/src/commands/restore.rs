@@ -121,7 +121,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let changes = Changes::read(arguments, &place)?;
     settings.interrupt.install()?;
     let store = open::store(settings)?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
     let content = Content { disk_bytes: disk.size, identity: ImageIdentity::of(&snapshot, disk) };

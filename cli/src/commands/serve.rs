@@ -129,7 +129,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let interrupt = if ends_with_serving { settings.interrupt.clone() } else { Interrupt::default() };
     interrupt.install()?;
     let store = open::store(settings)?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let snapshot = find(&repository, &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
     let cache = ViewSettings { cache_bytes: arguments.cache };

@@ -169,6 +169,8 @@ fn back_up(
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
     check(job)?;
+    // Before anything is written: no session is begun that could only fail.
+    repository.data_keys()?;
     let mut attempts = 0;
     loop {
         let entropy = job.entropy.attempt(attempts);

@@ -67,6 +67,9 @@ pub fn verify_remembering(
     memory: &mut Memory,
     observer: &dyn Observer,
 ) -> Result<VerifyReport, EngineError> {
+    if job.read_data != ReadData::Nothing {
+        repository.data_keys()?;
+    }
     let all = job.snapshots.is_empty();
     // Snapshots first: a listing that begins after a snapshot was there shows all that it needs.
     let found = if all {

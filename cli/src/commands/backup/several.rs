@@ -75,7 +75,7 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let machines = machines(arguments)?;
     settings.interrupt.install()?;
     let store = open::store_to_back_up(settings, uploads(arguments))?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let index = {
         let progress = Progress::new(settings);
         let names: Vec<String> = machines.iter().filter_map(|machine| machine.arguments.vm.clone()).collect();

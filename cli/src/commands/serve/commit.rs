@@ -27,7 +27,7 @@ pub(super) fn commit(
     overlay: &Overlay<'_, '_, '_>,
 ) -> anyhow::Result<BackupReport> {
     let store = open::store_to_back_up(settings, Uploads { tier: None, content_md5: false })?;
-    let repository = open::repository(settings, &store)?;
+    let repository = open::repository_with_data(settings, &store)?;
     let progress = Progress::new(settings);
     let vm = &snapshot.commit.vm;
     let running = Running::begin(settings, &repository, vm, &progress)?;

@@ -6,14 +6,48 @@ use crate::forge::{THIEF, World, thief};
 use crate::raw::Raw;
 use crate::verbs::Verb;
 use repo_format::{
-    BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, PackKind, PackName, PackRef, Repacked,
-    SealedKind, SessionId, Tombstone,
+    BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, PackKind, PackName, PackRef, Pin,
+    Repacked, SealedKind, SessionId, Tombstone, open_signed,
 };
 use std::collections::BTreeSet;
 
 const REFUSED: &str = "Damaged > BadTag";
 
 pub const CASES: &[Case] = &[
+    Case {
+        name: "a tombstone, generations, a repack record and a pin by somebody without the retention key",
+        build: || {
+            let world = World::new();
+            let (decision, packs) = (world.first.name.clone(), live_packs(&world));
+            let tombstone = Tombstone { session: decision.session, time: 1, decision: decision.clone() };
+            world.forge(SealedKind::Tombstone, &tombstone.name(), &tombstone.encode());
+            world.forge(
+                SealedKind::Tombstone,
+                &tombstone.name(),
+                &[tombstone.encode(), vec![0; 64]].concat(),
+            );
+            let list = Condemned { packs: packs.clone() };
+            world.forge(SealedKind::Condemned, &BlobName::condemned(1), &list.encode());
+            let result = GcResult { delete: packs, rescued: Vec::new(), covers: 1, earlier: Vec::new() };
+            world.forge(SealedKind::GcResult, &BlobName::result(0), &result.encode());
+            record(&world, 0xa1, &live_packs(&world)[0], &thiefs_pack(0xa1));
+            let name = BlobName::repack(SessionId([0xa1; 16]));
+            let content = open_signed(&world.keys, SealedKind::Repack, &name, &world.get(&name)).unwrap();
+            world.forge(SealedKind::Repack, &name, &content);
+            let pin =
+                Pin { session: decision.session, decision, time: 1, pinned: true, reason: String::new() };
+            let name = BlobName::pin(pin.decision.vm, pin.session, 0);
+            world.forge(SealedKind::Pin, &name, &pin.encode());
+            world
+        },
+        // The snapshot is listed, restored and built on as ever.
+        expected: &[
+            (Verb::List, "Damaged > BadSignature"),
+            (Verb::Verify, UNSIGNED),
+            (Verb::VerifyData, UNSIGNED),
+            (Verb::After, UNSIGNED),
+        ],
+    },
     Case {
         name: "a tombstone of the snapshot",
         build: || {
@@ -233,6 +267,9 @@ pub const CASES: &[Case] = &[
         ],
     },
 ];
+
+const UNSIGNED: &str =
+    "DamagedGeneration, DamagedPin, DamagedRepackRecord, DamagedTombstone, MissingDecision";
 
 const TOMBSTONE: &[(Verb, &str)] = &[
     (Verb::List, "Damaged > the tombstone is not the one that its name calls for"),
