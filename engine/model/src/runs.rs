@@ -47,6 +47,7 @@ pub fn small() -> Vec<Run> {
     vec![
         Run::new("a backup, two pruners", new("b").pruners(2).with(Crash).with(AbortAny)),
         Run::new("a backup, two generations", new("b").pruners(2).generations(2).with(Worm)),
+        Run::new("three generations", new("b").generations(3).with(Worm).with(HintsForever)),
         Run::new("a repack and a backup", new("rb").with(DeadEntry).forgets(1)),
         Run::new("two backups, two hits", new("bb").with(TwoHits).with(Unchanged)),
         Run::new(
@@ -65,7 +66,7 @@ pub fn small() -> Vec<Run> {
     ]
 }
 
-/// More than 10^8 states: minutes for each, and up to 3 GiB of memory.
+/// More than 10^8 states: up to minutes for each, and 1 GiB of memory.
 #[must_use]
 pub fn large() -> Vec<Run> {
     use World::{

@@ -169,3 +169,22 @@ impl Protocol {
 fn covers(number: usize) -> usize {
     1 << (number + 1).trailing_zeros()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn results_read_from_the_newest_down_stand_for_every_generation_once() {
+        for newest in 0..1000usize {
+            let mut unread = newest + 1;
+            let mut read = 0;
+            while unread > 0 {
+                unread =
+                    unread.checked_sub(covers(unread - 1)).expect("a result stands for no generation twice");
+                read += 1;
+            }
+            assert!(read <= 10, "{read} results of {newest}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ pub(crate) const PACKS: usize = SESSIONS * PACKS_EACH;
 /// The most pruners.
 pub(crate) const PRUNERS: usize = 2;
 /// The most generations.
-pub(crate) const GENERATIONS: usize = 2;
+pub(crate) const GENERATIONS: usize = 3;
 
 /// Everything: the store, the memory of writers and pruners, and what properties need of history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
