@@ -1,7 +1,6 @@
 //! What a pack tells of itself, without its frames: two short reads, or one where its length is known.
 
 use crate::error::EngineError;
-use crate::frames::lock;
 use crate::repository::Repository;
 use crate::threads;
 use repo_format::limits::PACK_HEADER_LEN;
@@ -10,9 +9,6 @@ use repo_format::{
     open_directory, parse_directory,
 };
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// The least that is read of a pack's end.
 const END_LEN_MIN: u32 = 16 << 10;
@@ -78,26 +74,15 @@ pub(crate) fn read_all<P: Borrow<PackRef> + Sync>(
     repository: &Repository<'_>,
     packs: &[P],
 ) -> Result<Vec<Frames>, EngineError> {
-    let next = AtomicUsize::new(0);
-    let results: Mutex<BTreeMap<usize, Frames>> = Mutex::default();
-    threads::scope(|scope| {
-        for _ in 0..packs.len().min(threads::waiting(READ_THREADS)) {
-            scope.spawn(|| {
-                loop {
-                    let position = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(pack) = packs.get(position).map(P::borrow) else { return };
-                    let frames = read(repository, &pack.name, u64::from(pack.len));
-                    lock(&results).insert(position, frames);
-                }
-            });
-        }
+    let frames = threads::each(packs, READ_THREADS, |pack| {
+        let pack = pack.borrow();
+        read(repository, &pack.name, u64::from(pack.len))
     });
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let fatal = |frames: Frames| match frames {
         Err(error) if !error.is_damage() => Err(error),
         other => Ok(other),
     };
-    results.into_values().map(fatal).collect()
+    frames.into_iter().map(fatal).collect()
 }
 
 /// Whether what is stored under one name is the pack of another name, as far as header and directory tell.

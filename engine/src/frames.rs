@@ -609,7 +609,7 @@ impl<'r, 's> FrameReader<'r, 's> {
         kind: FrameKind,
         locations: &[Location],
         scratch: &(dyn Fn() -> Scratch + Sync),
-        take: &(dyn Fn(&Scratch) -> T + Sync),
+        take: Take<'_, T>,
     ) -> Result<Vec<Result<T, EngineError>>, EngineError> {
         let fetches = self.plan(locations, Gaps::Short)?;
         let results: Results<T> = Mutex::new(locations.iter().map(|_| None).collect());
@@ -652,7 +652,7 @@ impl<'r, 's> FrameReader<'r, 's> {
         (kind, locations): (FrameKind, &[Location]),
         fetch: &Arc<Fetch>,
         scratch: &mut Scratch,
-        (take, results): (&dyn Fn(&Scratch) -> T, &Results<T>),
+        (take, results): (Take<'_, T>, &Results<T>),
     ) -> Result<(), EngineError> {
         let location = |position: usize| &locations[position];
         self.fetch(fetch, &location, &mut |got| {
@@ -716,6 +716,9 @@ impl Drop for Claim<'_, '_, '_> {
 
 /// A payload, or the damage that keeps it from being read.
 pub(crate) type Payload = Result<Vec<u8>, EngineError>;
+
+/// What is taken of a frame that was opened.
+type Take<'t, T> = &'t (dyn Fn(&Scratch) -> T + Sync);
 
 /// What became of locations, by their positions.
 type Results<T> = Mutex<Vec<Option<Result<T, EngineError>>>>;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 /// The records of repack sessions that were committed, as one listing shows them.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    records: Vec<Record>,
+    all: Vec<Record>,
     /// All packs that something was moved from.
     repacked: HashSet<PackName>,
     /// Records without the retention role's signature: they count as if they were not there.
@@ -62,12 +62,12 @@ impl Records {
         let leads = leads(&record);
         self.repacked.extend(leads.keys().cloned());
         let RepackRecord { session, applies_to, .. } = record;
-        self.records.push(Record { session, applies_to, leads });
+        self.all.push(Record { session, applies_to, leads });
     }
 
     /// All moves of packs, with the sessions of their records.
     pub(crate) fn leads(&self) -> impl Iterator<Item = (SessionId, &PackName, &PackRef)> {
-        self.records.iter().flat_map(|record| {
+        self.all.iter().flat_map(|record| {
             let session = record.session;
             let leads = record.leads.iter();
             leads.flat_map(move |(old, new)| new.iter().map(move |new| (session, old, new)))
@@ -75,12 +75,12 @@ impl Records {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether a pack is of a repack session whose COMMIT was read.
     pub(crate) fn is_of_repack(&self, pack: &PackName) -> bool {
-        self.records.iter().any(|record| record.session == pack.session)
+        self.all.iter().any(|record| record.session == pack.session)
     }
 
     /// Whether some record moved what some roots need of a pack.
@@ -103,7 +103,7 @@ impl Records {
         let applies = |record: &&Record| {
             record.applies_to.binary_search(&root).is_ok() || via.contains(&record.session)
         };
-        self.records.iter().filter(applies).collect()
+        self.all.iter().filter(applies).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed};
-use crate::store::StoreError;
+use crate::store::{BlobInfo, StoreError};
 use crate::threads;
 use repo_format::{
     BlobKind, BlobName, Commit, Decision, DecisionName, Disk, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId,
@@ -10,8 +10,6 @@ use repo_format::{
 };
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Decisions that are read at the same time: each is a round trip to a far store.
 const READ_THREADS: usize = 32;
@@ -414,29 +412,12 @@ fn read_all(
     repository: &Repository<'_>,
     names: &[DecisionName],
 ) -> Result<Vec<(DecisionName, Read)>, EngineError> {
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, Read)>> = Mutex::default();
-    threads::scope(|scope| {
-        for _ in 0..names.len().min(threads::waiting(READ_THREADS)) {
-            scope.spawn(|| {
-                loop {
-                    let position = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(name) = names.get(position) else { return };
-                    let decision = read(repository, name);
-                    crate::frames::lock(&results).push((position, decision));
-                }
-            });
-        }
+    let decisions = threads::each(names, READ_THREADS, |name| read(repository, name));
+    let read = names.iter().zip(decisions).map(|(name, decision)| match decision {
+        Err(error) if !matches!(error, EngineError::Damaged { .. }) => Err(error),
+        other => Ok((name.clone(), other)),
     });
-    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    results.sort_by_key(|(position, _)| *position);
-    results
-        .into_iter()
-        .map(|(position, decision)| match decision {
-            Err(error) if !matches!(error, EngineError::Damaged { .. }) => Err(error),
-            other => Ok((names[position].clone(), other)),
-        })
-        .collect()
+    read.collect()
 }
 
 /// Those of some sessions, whatever their VMs, that have an authentic tombstone.
@@ -444,17 +425,8 @@ pub(crate) fn tombstoned_sessions(
     repository: &Repository<'_>,
     sessions: &BTreeSet<SessionId>,
 ) -> Result<BTreeSet<SessionId>, EngineError> {
-    let mut forgotten = BTreeSet::new();
-    for info in repository.list(PREFIX_TOMBSTONES)? {
-        let Some(BlobKind::Tombstone { session, .. }) = info.name.kind() else { continue };
-        if sessions.contains(&session) {
-            let bytes = get_sealed(repository.store(), &info.name)?;
-            if Tombstone::open(repository.keys(), &info.name, &bytes).is_ok() {
-                forgotten.insert(session);
-            }
-        }
-    }
-    Ok(forgotten)
+    let is_wanted = |_: VmTag, session| sessions.contains(&session);
+    tombstones(repository, PREFIX_TOMBSTONES, &is_wanted, &mut Vec::new())
 }
 
 /// The sessions among `decided` that have an authentic tombstone. A damaged one hides nothing and is reported.
@@ -465,17 +437,28 @@ fn tombstoned(
     unreadable: &mut Vec<UnreadableBlob>,
 ) -> Result<BTreeSet<SessionId>, EngineError> {
     let decided: BTreeSet<(VmTag, SessionId)> = decided.iter().map(|name| (name.vm, name.session)).collect();
+    let is_wanted = |vm, session| decided.contains(&(vm, session));
+    tombstones(repository, prefix, &is_wanted, unreadable)
+}
+
+/// The sessions of authentic tombstones, of those that are wanted by their names.
+fn tombstones(
+    repository: &Repository<'_>,
+    prefix: &str,
+    is_wanted: &dyn Fn(VmTag, SessionId) -> bool,
+    unreadable: &mut Vec<UnreadableBlob>,
+) -> Result<BTreeSet<SessionId>, EngineError> {
+    let wanted = |info: BlobInfo| match info.name.kind() {
+        Some(BlobKind::Tombstone { vm, session }) if is_wanted(vm, session) => Some((info.name, session)),
+        _ => None,
+    };
+    let names: Vec<(BlobName, SessionId)> = repository.list(prefix)?.into_iter().filter_map(wanted).collect();
+    let blobs = threads::each(&names, READ_THREADS, |(name, _)| get_sealed(repository.store(), name));
     let mut forgotten = BTreeSet::new();
-    for info in repository.list(prefix)? {
-        let Some(BlobKind::Tombstone { vm, session }) = info.name.kind() else { continue };
-        if !decided.contains(&(vm, session)) {
-            continue;
-        }
-        let bytes = get_sealed(repository.store(), &info.name)?;
-        match Tombstone::open(repository.keys(), &info.name, &bytes).map_err(EngineError::damaged(&info.name))
-        {
+    for ((name, session), bytes) in names.into_iter().zip(blobs) {
+        match Tombstone::open(repository.keys(), &name, &bytes?) {
             Ok(_) => drop(forgotten.insert(session)),
-            Err(error) => unreadable.push((info.name, error)),
+            Err(source) => unreadable.push((name.clone(), EngineError::Damaged { name, source })),
         }
     }
     Ok(forgotten)

@@ -171,10 +171,36 @@ mod explored {
 #[cfg(feature = "shuttle")]
 pub(crate) use explored::*;
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use system::*;
 
 /// As [`crate::frames::lock`], for a lock that is held while something is waited for.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does the same with each item, with at most so many at the same time; the results are in the order of the items. For
+/// what waits, as requests to a store do.
+pub(crate) fn each<T: Sync, R: Send>(items: &[T], at_once: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    if items.len() < 2 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let results: std::sync::Mutex<Vec<(usize, R)>> = std::sync::Mutex::default();
+    scope(|scope| {
+        for _ in 0..items.len().min(waiting(at_once)) {
+            scope.spawn(|| {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(position) else { return };
+                    let result = work(item);
+                    crate::frames::lock(&results).push((position, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_unstable_by_key(|(position, _)| *position);
+    results.into_iter().map(|(_, result)| result).collect()
 }

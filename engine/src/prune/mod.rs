@@ -255,7 +255,7 @@ pub fn plan(
     Ok(plan)
 }
 
-impl<'a, 'r, 's> Run<'a, 'r, 's> {
+impl Run<'_, '_, '_> {
     /// P0 to P3: opens a generation, if there is something to delete. Returns whether one is open.
     fn open(&mut self, n: u32, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
         let mut candidates = Candidates::find(self.repository, roster, self.observer)?;

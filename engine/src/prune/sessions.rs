@@ -10,6 +10,7 @@ use crate::backup::Unfinished;
 use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed};
 use crate::store::{BlobInfo, StoreError};
+use crate::threads;
 use repo_format::{
     BlobKind, BlobName, DecisionName, FormatError, Intent, PREFIX_DECISIONS, PREFIX_INTENTS,
     PREFIX_TOMBSTONES, PackKind, SessionId, Tombstone, VmTag, WriterId, indexes_prefix, packs_prefix,
@@ -18,6 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A pruner's own session that stored something so many milliseconds ago may still be running, as with backups (SPEC W-9).
 const QUIET_MILLIS: u64 = 15 * 60 * 1000;
+
+/// Intents that are read at the same time.
+const READ_THREADS: usize = 32;
 
 /// All sessions, as one listing of intents and then one of decisions and tombstones show them.
 pub(super) struct Sessions {
@@ -81,23 +85,23 @@ impl Sessions {
 
     /// The sessions that have begun and are not decided.
     pub(super) fn undecided(&self, repository: &Repository<'_>) -> Result<Vec<Undecided>, EngineError> {
-        let mut undecided = Vec::new();
-        for (session, begun) in &self.intents {
-            if self.roster.contains(session) && self.decisions.contains_key(session) {
-                continue;
-            }
+        let is_open = |(session, _): &(&SessionId, &Begun)| {
+            !(self.roster.contains(session) && self.decisions.contains_key(session))
+        };
+        let open: Vec<(&SessionId, &Begun)> = self.intents.iter().filter(is_open).collect();
+        let looked_at = threads::each(&open, READ_THREADS, |(session, begun)| {
             let Begun { writer, modified } = begun;
-            let decision = match read_intent(repository, writer, *session)? {
+            let decision = match read_intent(repository, writer, **session)? {
                 Read::Intent(intent) => Some(intent.decision),
-                Read::Gone => continue,
+                Read::Gone => return Ok(None),
                 Read::Damaged => None,
             };
-            if !self.is_decided_as(repository, *session, writer, decision.as_ref())? {
-                let (writer, begun) = (writer.clone(), *modified);
-                undecided.push(Undecided { session: *session, writer, begun, decision });
+            if self.is_decided_as(repository, **session, writer, decision.as_ref())? {
+                return Ok(None);
             }
-        }
-        Ok(undecided)
+            Ok(Some(Undecided { session: **session, writer: writer.clone(), begun: *modified, decision }))
+        });
+        looked_at.into_iter().filter_map(Result::transpose).collect()
     }
 
     /// Whether a session with an intent is decided under the name that the intent tells. Where that cannot be read, one of

@@ -4,14 +4,12 @@ use super::roots;
 use super::sessions::Sessions;
 use super::{Amount, Run};
 use crate::error::EngineError;
-use crate::frames::lock;
 use crate::observer::{Event, Phase, begin, tell};
 use crate::pack_set::PackSet;
 use crate::threads;
 use repo_format::{BlobKind, BlobName, PREFIX_DATA, PREFIX_MAP, PREFIX_REPACK, PackRef, SessionId};
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Deletes that are on their way at the same time: each is a round trip.
 const DELETE_THREADS: usize = 16;
@@ -41,31 +39,28 @@ impl Run<'_, '_, '_> {
 
     /// Deletes blobs, several at a time; returns which of them retention kept.
     pub(super) fn delete(&self, names: &[BlobName]) -> Result<BTreeSet<usize>, EngineError> {
-        let next = AtomicUsize::new(0);
-        let refused: Mutex<BTreeSet<usize>> = Mutex::default();
-        let failure: Mutex<Option<EngineError>> = Mutex::default();
-        let work = || {
-            while lock(&failure).is_none() {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(name) = names.get(number) else { return };
-                match self.repository.store().delete(name) {
-                    Ok(()) => {}
-                    Err(error) if error.is_refused_by_retention() => {
-                        lock(&refused).insert(number);
-                    }
-                    Err(error) => drop(lock(&failure).get_or_insert(error.into())),
+        // After a failure the rest is left for the next run.
+        let has_failed = AtomicBool::new(false);
+        let deleted = threads::each(names, DELETE_THREADS, |name| {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok(true);
+            }
+            match self.repository.store().delete(name) {
+                Ok(()) => Ok(true),
+                Err(error) if error.is_refused_by_retention() => Ok(false),
+                Err(error) => {
+                    has_failed.store(true, Ordering::Relaxed);
+                    Err(EngineError::from(error))
                 }
             }
-        };
-        threads::scope(|scope| {
-            for _ in 0..names.len().min(threads::waiting(DELETE_THREADS)) {
-                scope.spawn(work);
-            }
         });
-        match failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(refused.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)),
+        let mut refused = BTreeSet::new();
+        for (number, deleted) in deleted.into_iter().enumerate() {
+            if !deleted? {
+                refused.insert(number);
+            }
         }
+        Ok(refused)
     }
 
     /// Removes what only says how sessions ended that made no snapshot, or one that is forgotten: their intents, the

@@ -302,7 +302,7 @@ impl<'r, 's> Usage<'r, 's> {
             for (part, payload) in batch.iter().zip(payloads) {
                 match kind {
                     FrameKind::Page => self.page(part, &payload)?,
-                    _ => below.extend(self.children(part, &payload)?),
+                    _ => below.extend(children(part, &payload)?),
                 }
             }
             if !below.is_empty() {
@@ -322,18 +322,6 @@ impl<'r, 's> Usage<'r, 's> {
             }
         }
         Ok(())
-    }
-
-    fn children(&self, part: &Part, payload: &[u8]) -> Result<Vec<Part>, EngineError> {
-        let count = part.shape.child_count(part.level, part.index);
-        let node = Node::parse(payload, part.level, count, &part.at.pack)
-            .map_err(EngineError::damaged(&part.at.pack.name.blob()))?;
-        let (shape, level) = (part.shape, part.level - 1);
-        let child = |(index, child): (u64, Child)| match child {
-            Child::Hole => None,
-            Child::Stored { at, .. } => Some(Part { shape, level, index, at }),
-        };
-        Ok((part.index * FANOUT..).zip(node.children).filter_map(child).collect())
     }
 
     /// Notes that a frame is needed, where it lies now.
@@ -363,6 +351,18 @@ impl<'r, 's> Usage<'r, 's> {
         }
         Ok(())
     }
+}
+
+fn children(part: &Part, payload: &[u8]) -> Result<Vec<Part>, EngineError> {
+    let count = part.shape.child_count(part.level, part.index);
+    let node = Node::parse(payload, part.level, count, &part.at.pack)
+        .map_err(EngineError::damaged(&part.at.pack.name.blob()))?;
+    let (shape, level) = (part.shape, part.level - 1);
+    let child = |(index, child): (u64, Child)| match child {
+        Child::Hole => None,
+        Child::Stored { at, .. } => Some(Part { shape, level, index, at }),
+    };
+    Ok((part.index * FANOUT..).zip(node.children).filter_map(child).collect())
 }
 
 fn granule(pack: &PackRef) -> u32 {

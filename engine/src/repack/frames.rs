@@ -40,7 +40,7 @@ impl OldFrames {
     /// for that, or because their directories cannot be read.
     pub(super) fn read(
         repository: &Repository<'_>,
-        packs: Vec<PackRef>,
+        packs: &[PackRef],
         frames_max: usize,
     ) -> Result<(Self, u64), EngineError> {
         let mut old = Self::default();

@@ -155,13 +155,13 @@ impl Run<'_, '_, '_> {
                 Walk::new(self.repository, &class, &mut copier).root(&commit)?;
             }
         }
-        let copied = copier.finish()?;
-        if copied.leads.is_empty() {
+        let done = copier.finish()?;
+        if done.leads.is_empty() {
             return Ok(None);
         }
         let mut applies_to: Vec<SessionId> = affected.into_iter().map(|root| root.name.session).collect();
         applies_to.sort_unstable();
-        self.publish(copied, applies_to, left).map(Some)
+        self.publish(&done, applies_to, left).map(Some)
     }
 
     /// The frames of the packs to be emptied, and how many packs are left for another run.
@@ -171,7 +171,7 @@ impl Run<'_, '_, '_> {
             !self.session.condemned.contains(&pack.name) && (can_read_data || pack.name.kind == PackKind::Map)
         };
         let packs: Vec<PackRef> = self.job.packs.iter().filter(may_be_emptied).collect();
-        OldFrames::read(self.repository, packs, FRAMES_MAX)
+        OldFrames::read(self.repository, &packs, FRAMES_MAX)
     }
 
     /// The valid roots that name what is emptied, by VM and from the newest: in this order their data is put.
@@ -218,7 +218,7 @@ impl Run<'_, '_, '_> {
     /// The record before the decision: once the session is committed, it counts.
     fn publish(
         &self,
-        copied: copy::Copied,
+        copied: &copy::Copied,
         applies_to: Vec<SessionId>,
         left: u64,
     ) -> Result<RepackReport, EngineError> {

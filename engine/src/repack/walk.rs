@@ -50,12 +50,11 @@ impl<'w, 'c, 'r, 's> Walk<'w, 'c, 'r, 's> {
         let payloads = self.copier.read(kind, &locations)?;
         for (part, payload) in parts.iter().zip(payloads) {
             self.want(&part.at)?;
-            match kind {
-                FrameKind::Page => self.page(shape, part, &payload)?,
-                _ => {
-                    let below = self.below(shape, part, &payload)?;
-                    self.parts(shape, below)?;
-                }
+            if kind == FrameKind::Page {
+                self.page(shape, part, &payload)?;
+            } else {
+                let below = self.below(shape, part, &payload)?;
+                self.parts(shape, below)?;
             }
         }
         Ok(())

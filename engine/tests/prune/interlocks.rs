@@ -111,7 +111,7 @@ fn more_than_the_usual_share_needs_to_be_confirmed() {
     let packs = scene.count("d/");
     match scene.prune_as(&Call { condemn_at_most: 20, ..USUAL }) {
         Err(EngineError::TooMuchCondemned { condemned, stored, limit: 20 }) => {
-            assert!(condemned * 5 > stored)
+            assert!(condemned * 5 > stored);
         }
         other => panic!("{other:?}"),
     }

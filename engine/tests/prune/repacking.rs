@@ -11,7 +11,7 @@ const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL }
 fn scattered() -> Scene {
     let mut scene = Scene::new();
     let mut disk = noise(1, 600_000);
-    scene.back_up("other", &disk[..100_000].to_vec());
+    scene.back_up("other", &disk[..100_000]);
     let mut sessions = Vec::new();
     for day in 0..12usize {
         sessions.push(scene.back_up("vm", &disk));

@@ -9,7 +9,7 @@ use keepstone_engine::prune::{
     PruneEnd, PruneJob, PrunePlan, PruneReport, RepackPolicy, Unused, plan, prune,
 };
 use keepstone_engine::repository::unlock_retention;
-use keepstone_engine::snapshots::{Selector, find, list};
+use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, EngineError, Entropy, Repository};
@@ -175,7 +175,7 @@ impl Scene {
         let repository = self.repository();
         let listed = list(&repository, None).expect("it lists");
         assert!(listed.unreadable.is_empty(), "{:?}", listed.unreadable);
-        let found: Vec<SessionId> = listed.snapshots.iter().map(|snapshot| snapshot.session()).collect();
+        let found: Vec<SessionId> = listed.snapshots.iter().map(Snapshot::session).collect();
         let mut expected: Vec<SessionId> = self.holds.keys().copied().collect();
         let mut sorted = found.clone();
         sorted.sort();

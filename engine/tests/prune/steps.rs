@@ -101,7 +101,9 @@ fn a_prune_that_ends_anywhere_is_ended_by_another_one() {
     whole.forget(first);
     let mut runs = 0;
     for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::CrashDuring] {
-        for call in 0.. {
+        // At each call it ends once; beside that, some suffice.
+        let step = if fault == Fault::CrashAfter { 1 } else { 5 };
+        for call in (0..).step_by(step) {
             let mut scene = three_days();
             scene.store = whole.store.copied();
             scene.holds.clone_from(&whole.holds);
@@ -133,7 +135,7 @@ fn resuming_ends_the_open_generation_and_begins_no_other() {
     let sessions: Vec<_> = scene.holds.keys().copied().collect();
     scene.forget(sessions[0]);
     // It ends after it has condemned.
-    let call = (0..)
+    let call = (0..10_000)
         .find(|call| {
             let copy = scene.store.copied();
             let store = FaultStore::new(copy.clone(), *call, Fault::CrashAfter);

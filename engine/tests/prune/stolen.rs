@@ -142,9 +142,8 @@ fn running(scene: &Scene) -> (MemoryStore, DecisionName) {
     for call in 0.. {
         let store = scene.store.copied();
         let faulty = FaultStore::new(store.clone(), call, Fault::CrashBefore);
-        if scene.try_back_up(&faulty, "host-b", "third", &disk).is_ok() {
-            panic!("the decision is the last thing that a backup stores");
-        }
+        let ended = scene.try_back_up(&faulty, "host-b", "third", &disk);
+        assert!(ended.is_err(), "the decision is the last thing that a backup stores");
         let names = store.names();
         let stored = names.iter().any(|name| name.as_str().starts_with("m/host-b/"));
         if stored {
