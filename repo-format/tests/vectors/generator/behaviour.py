@@ -6,10 +6,25 @@ ENGINE = "engine/tests/"
 
 ORDER, HITS = ENGINE + "protocol/order.rs::", ENGINE + "protocol/hits.rs::"
 
-DECISIONS, INHERITANCE, REPACKS = (
+DECISIONS, INHERITANCE, REPACKS, MOVED = (
     ENGINE + "protocol/decisions.rs::",
     ENGINE + "protocol/inheritance.rs::",
     ENGINE + "protocol/repack.rs::",
+    ENGINE + "protocol/moved.rs::",
+)
+
+STEPS, WAITING, INTERLOCKS, STOLEN, REPACKING = (
+    ENGINE + "prune/steps.rs::",
+    ENGINE + "prune/waiting.rs::",
+    ENGINE + "prune/interlocks.rs::",
+    ENGINE + "prune/stolen.rs::",
+    ENGINE + "prune/repacking.rs::",
+)
+
+FORGET, COMPACTION, REFUSED = (
+    ENGINE + "forget.rs::",
+    ENGINE + "prune/compaction.rs::",
+    ENGINE + "prune/refused.rs::",
 )
 
 
@@ -314,10 +329,38 @@ def behaviour():
         ),
         (
             "R-2",
-            "records-change-nothing",
-            REPACKS + "a_restore_reads_the_packs_that_locations_name_whatever_was_moved",
-            "packs that are there are those that locations name",
+            "new-place-gone",
+            MOVED + "the_old_place_is_read_if_the_new_one_is_gone",
+            "a record leads to a pack that is gone, the pack that the location names is there",
             "ok",
+        ),
+        (
+            "R-2",
+            "over-several-records",
+            MOVED + "what_was_repacked_twice_is_found_whatever_of_the_way_there_is_gone",
+            "records are followed from packs that are gone in turn",
+            "ok",
+        ),
+        (
+            "R-2",
+            "maps-in-new-packs",
+            MOVED + "pages_and_nodes_are_read_at_their_new_places_by_all_that_read_maps",
+            "pages and nodes in new packs are read as if they were in the old ones",
+            "ok",
+        ),
+        (
+            "R-2",
+            "wrong-payload",
+            MOVED + "a_directory_that_lies_gives_no_wrong_bytes",
+            "the id of what a record leads to is checked",
+            "refused",
+        ),
+        (
+            "R-2",
+            "forgotten-meanwhile",
+            MOVED + "a_reading_of_a_snapshot_that_is_forgotten_and_removed_meanwhile_says_so",
+            "a pack is gone and the snapshot has a tombstone by now",
+            "refused",
         ),
         (
             "R-2",
@@ -342,6 +385,7 @@ def behaviour():
         ),
     ):
         scenario(rule, what, test, comment, expect)
+    pruning()
     scenario(
         "INDEX-4",
         "packs-come-first",
@@ -349,3 +393,69 @@ def behaviour():
         "indexes list only what is there",
         negative="an index does not tell when it was created",
     )
+
+
+def pruning():
+    """What the retention and a pruner do."""
+    for rule, what, test, comment in (
+        ("P-1", "forget", FORGET + "what_a_policy_does_not_keep_is_no_snapshot_any_more_and_the_rest_restores", "tombstones"),
+        ("P-2", "one-is-open", STEPS + "resuming_ends_the_open_generation_and_begins_no_other", "an open generation goes on"),
+        ("P-3", "candidates", STEPS + "what_only_a_forgotten_snapshot_needed_is_deleted_and_nothing_else", "what goes"),
+        (
+            "P-4",
+            "own-sessions",
+            WAITING + "a_pruners_own_crashed_sessions_hold_nothing_up_once_they_are_known_to_have_ended",
+            "sessions that are known to have ended are decided",
+        ),
+        ("P-5", "patience", WAITING + "one_that_is_quiet_for_longer_than_the_patience_is_aborted", "an old session"),
+        ("P-6", "nothing-left", STEPS + "all_packs_go_when_all_snapshots_are_forgotten", "no root needs anything"),
+        ("P-8", "index", COMPACTION + "packs_that_are_deleted_leave_the_index", "indexes list nothing that is deleted"),
+        (
+            "P-9",
+            "all-is-listed",
+            STEPS + "nothing_is_deleted_and_no_generation_begins_while_all_is_needed",
+            "listings that agree are believed",
+        ),
+        ("P-10", "repack", REPACKING + "what_is_needed_moves_and_what_is_not_goes", "a pack that is mostly not needed"),
+    ):
+        scenario(rule, what, test, comment)
+    scenario(
+        "P-7",
+        "ended-anywhere",
+        STEPS + "a_prune_that_ends_anywhere_is_ended_by_another_one",
+        "whoever comes next goes on with what was published",
+        negative="they do not show in which order they were created",
+    )
+    for rule, what, test, comment in (
+        ("P-1", "unsigned", FORGET + "what_the_retention_did_not_sign_forgets_nothing_and_pins_nothing", "not signed"),
+        ("P-2", "planted", STOLEN + "planted_generations_delete_nothing_and_stop_nothing", "generations of a thief"),
+        ("P-3", "needed", STEPS + "what_a_later_backup_needs_of_a_forgotten_one_stays", "packs that another root needs"),
+        ("P-4", "undecided", WAITING + "a_session_that_may_run_is_waited_for_and_named", "a session that may run"),
+        (
+            "P-5",
+            "planted-end",
+            STOLEN + "no_planted_end_makes_a_pruner_pass_over_a_session_that_runs",
+            "an end that the pruner did not make",
+        ),
+        (
+            "P-6",
+            "unreadable-root",
+            INTERLOCKS + "a_snapshot_that_cannot_be_read_stops_it_until_it_is_forgotten",
+            "a decision that cannot be read",
+        ),
+        (
+            "P-8",
+            "refused-deletes",
+            REFUSED + "deletes_that_retention_refuses_are_deferred_and_done_by_a_later_generation",
+            "deletes that the store refuses",
+        ),
+        ("P-9", "canary", INTERLOCKS + "a_canary_that_is_not_listed_stops_it", "a canary that no listing shows"),
+        (
+            "P-9",
+            "roster",
+            INTERLOCKS + "a_snapshot_of_the_last_roster_that_is_not_listed_stops_it",
+            "a survivor that no listing shows",
+        ),
+        ("P-10", "unsigned-record", STOLEN + "a_planted_record_moves_nothing", "a record that is not signed"),
+    ):
+        scenario(rule, what, test, comment, "refused")
