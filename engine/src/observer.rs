@@ -64,6 +64,8 @@ pub enum Phase {
     MeasureUse,
     /// What is needed of packs is being packed again; bytes of the packs that are emptied.
     Repack,
+    /// Index blobs are being put together; blobs.
+    CompactIndex,
     /// Packs are being deleted; packs.
     Delete,
     /// Snapshots are being forgotten; snapshots.

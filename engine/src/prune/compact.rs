@@ -14,6 +14,7 @@
 use super::Run;
 use super::sessions::Sessions;
 use crate::error::EngineError;
+use crate::observer::{Event, Phase, begin, tell};
 use crate::pack_set::PackSet;
 use crate::repository::get_sealed;
 use crate::session::create;
@@ -101,12 +102,14 @@ impl Run<'_, '_, '_> {
         if groups.is_empty() {
             return Ok(());
         }
+        begin(self.observer, Phase::CompactIndex, groups.iter().map(|group| group.len() as u64).sum())?;
         // After the indexes: what they list was in the store before them.
         let live = Live { stored: &self.stored()?, delete };
         let mut writing = None;
         let done = groups.into_iter().try_for_each(|group| {
             let group: Vec<&BlobName> = group.into_iter().map(|place| &blobs[place].name).collect();
-            self.compact_group(&group, &live, &mut writing)
+            self.compact_group(&group, &live, &mut writing)?;
+            tell(self.observer, Event::Progress(group.len() as u64))
         });
         match writing {
             // What was written holds, whatever failed behind it.

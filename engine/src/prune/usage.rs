@@ -255,7 +255,9 @@ impl<'r, 's> Usage<'r, 's> {
         };
         begin(observer, Phase::MeasureUse, candidates.roots.valid.len() as u64)?;
         let _roots = roots::each(repository, &BTreeSet::new(), &mut |roots| {
-            for root in roots {
+            // The oldest of each VM first: what one has that those before it do not have was stored together, by its own
+            // session mostly. The other way around, it is what that session replaced: of as many sessions as there were.
+            for root in roots.iter().rev() {
                 usage.root(root).map_err(roots::cannot_mark)?;
                 tell(observer, Event::Progress(1))?;
             }
