@@ -426,7 +426,7 @@ fn try_sample() {
     let (counts, problems) = run(&campaign, &batch);
     assert_explained(&counts, &problems);
     assert_eq!(counts.values().sum::<u64>(), (campaign.blobs.len() * changes) as u64);
-    assert_eq!(campaign.blobs.len(), 24);
+    assert_eq!(campaign.blobs.len(), 25);
 }
 
 /// Tries everything, or the part of it that is named.
