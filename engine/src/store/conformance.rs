@@ -39,7 +39,7 @@ pub fn check(make: &dyn Fn() -> Open) {
 }
 
 /// Names in order; `-` and `.` are before `/`, digits and letters behind it.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 22] = [
     "-",
     "a-b/1",
     "a-b/2",
@@ -51,11 +51,15 @@ const NAMES: [&str; 18] = [
     "a0/c/d/e/f/g/h",
     "ab",
     "config",
+    "d/-",
+    "d/h_",
     "d/w-1/0123456789abcdef0123456789abcdef-00000000",
     "d/w-1/0123456789abcdef0123456789abcdef-00000001",
     "d/w/0123456789abcdef0123456789abcdef-00000000",
     "d/w0/0123456789abcdef0123456789abcdef-00000000",
+    "d/~",
     "gc/00000000/sealed",
+    "gc/7_",
     "z.z",
     "zz/..z",
 ];

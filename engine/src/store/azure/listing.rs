@@ -133,8 +133,15 @@ fn stored_tier(tier: &AccessTier) -> Option<StoredTier> {
     })
 }
 
-/// The smallest name behind one: no name holds a byte that comes before a hyphen. Nothing for a name of the greatest
-/// length, which the format does not use.
+/// The smallest name behind one: no name holds a byte that comes before a hyphen, and behind the two ends of canaries that
+/// no other name has come `a` and all that begins otherwise. Nothing for a name of the greatest length, which the format
+/// does not use.
 fn name_behind(name: &str) -> Option<BlobName> {
-    BlobName::parse(&format!("{name}-"))
+    let behind = match (name.strip_suffix('_'), name.strip_suffix("/~")) {
+        (Some(same), _) => format!("{same}a"),
+        // What comes behind a slash.
+        (None, Some(prefix)) => format!("{prefix}0"),
+        (None, None) => format!("{name}-"),
+    };
+    BlobName::parse(&behind)
 }
