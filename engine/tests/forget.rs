@@ -7,6 +7,7 @@ use keepstone_engine::forget::policy::{Bucket, Limit, Policy, Reason, Rule};
 use keepstone_engine::forget::{ForgetError, ForgetJob, ForgetReport, LastOnes, Times, What, forget, plan};
 use keepstone_engine::observer::{Event, Observer, Quiet};
 use keepstone_engine::pins::{self, Change, Pinning};
+use keepstone_engine::prune::{PruneEnd, PruneJob, PruneReport, RepackPolicy, Unused, prune};
 use keepstone_engine::snapshots::{Selector, Snapshot, list};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::{Fault, FaultStore, MemoryStore, Page, Put, RecordingStore, StoreError};
@@ -338,6 +339,42 @@ fn a_decision_that_cannot_be_read_holds_its_vm_until_it_is_settled() {
     assert_eq!(settle(&made[1].to_string()).unwrap().forgotten_before, [made[1]]);
     assert_eq!(going(&Run::by_policy(&policy).forget(&store).unwrap()), [made[0]]);
     assert_eq!(ids(&store), [made[2], made[4]]);
+}
+
+fn pruned(store: &dyn BlobStore) -> Result<PruneReport, EngineError> {
+    let repository = open(store);
+    let job = PruneJob {
+        writer: &writer(),
+        time: MONDAY + 400 * DAY,
+        program: "test",
+        entropy: &Entropy::new([4; 32]),
+        patience: DAY,
+        abort: &[],
+        unfinished: Unfinished::Ended,
+        condemn_at_most: 100,
+        repack: RepackPolicy { max_unused: Unused::Unlimited, max_repack: None, worth: &|_| true },
+        end: PruneEnd::All,
+    };
+    prune(&repository, &retention_key(&repository), &job, &Quiet)
+}
+
+#[test]
+fn a_decision_that_is_gone_is_settled_by_what_the_last_prune_saw() {
+    let (store, made) = filled(&[("web", 0), ("web", 1), ("db", 2), ("db", 3)]);
+    Run::new(What::Named(&[by_id(made[0])])).forget(&store).unwrap();
+    assert!(pruned(&store).unwrap().sealed);
+    let running = back_up_on(&store, "dns", 4, &[]);
+    let gone = [made[2], running].map(|id| decision(&store, id));
+    for name in &gone {
+        store.delete(&name.blob()).unwrap();
+    }
+    assert!(matches!(pruned(&store), Err(EngineError::SnapshotVanished { session }) if session == made[2]));
+    let settle = |id: SessionId| Run::new(What::Unreadable(&[id.to_string()])).forget(&store);
+    // That no prune has seen may be of a backup that is running.
+    assert!(matches!(forget_error(settle(running)), ForgetError::NoSuchDecision { .. }));
+    assert_eq!(settle(made[2]).unwrap().settled, gone[..1]);
+    assert!(pruned(&store).is_ok());
+    assert_eq!(ids(&store), [made[1], made[3]]);
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod policy;
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+use crate::generations::Generations;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pins::{self, Pins};
 use crate::repository::{Repository, get_sealed};
@@ -20,8 +21,8 @@ use crate::snapshots::{self, Query, Selector, Snapshot, Snapshots, UnreadableBlo
 use crate::store::{BlobInfo, Put};
 use policy::{Point, Policy, Reason};
 use repo_format::{
-    BlobKind, BlobName, DecisionName, FormatError, PREFIX_DECISIONS, PREFIX_TOMBSTONES, RetentionKey,
-    SessionId, Tombstone, VmTag, decisions_prefix,
+    BlobKind, BlobName, DecisionName, FormatError, Intent, PREFIX_DECISIONS, PREFIX_INTENTS,
+    PREFIX_TOMBSTONES, RetentionKey, SessionId, Tombstone, VmTag, decisions_prefix,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,8 +43,8 @@ pub enum What<'a> {
     },
     /// These snapshots.
     Named(&'a [Selector]),
-    /// What is behind these decisions that cannot be read: called by the beginnings of their session's ids, or by the
-    /// names of their blobs.
+    /// What is behind these decisions that cannot be read, or of which a prune found that they are gone: called by the
+    /// beginnings of their sessions' ids, or by the names of their blobs.
     Unreadable(&'a [String]),
 }
 
@@ -419,8 +420,13 @@ fn unreadable(repository: &Repository<'_>, wanted: &[String]) -> Result<ForgetRe
             name.session.to_string().starts_with(wanted) || name.blob().as_str() == wanted
         };
         let found: Vec<&DecisionName> = decisions.iter().filter(fits).collect();
+        let gone;
         let name = match found.as_slice() {
-            [] => return Err(ForgetError::NoSuchDecision { wanted: wanted.clone() }.into()),
+            [] => {
+                let nothing = || ForgetError::NoSuchDecision { wanted: wanted.clone() };
+                gone = vanished(repository, wanted)?.ok_or_else(nothing)?;
+                &gone
+            }
             [name] => *name,
             several => {
                 let found = several.iter().map(|name| name.session).collect();
@@ -437,8 +443,30 @@ fn unreadable(repository: &Repository<'_>, wanted: &[String]) -> Result<ForgetRe
                 report.unreadable.push((name.blob(), error));
             }
             Err(error) => return Err(error),
-            Ok(_) => return Err(ForgetError::Readable { name: name.blob() }.into()),
+            Ok(None) => report.settled.push(name.clone()),
+            Ok(Some(_)) => return Err(ForgetError::Readable { name: name.blob() }.into()),
         }
     }
     Ok(report)
+}
+
+/// The decision of a snapshot that was there when the last prune ended, and is gone: its intent still tells its name. A
+/// session that no prune has seen as a snapshot may be running.
+fn vanished(repository: &Repository<'_>, wanted: &str) -> Result<Option<DecisionName>, EngineError> {
+    let roster = Generations::list(repository)?.roster(repository)?;
+    let seen: BTreeSet<SessionId> =
+        roster.into_iter().filter(|session| session.to_string().starts_with(wanted)).collect();
+    if seen.is_empty() {
+        return Ok(None);
+    }
+    for info in repository.list(PREFIX_INTENTS)? {
+        if let Some(BlobKind::Intent { session, .. }) = info.name.kind()
+            && seen.contains(&session)
+        {
+            let bytes = get_sealed(repository.store(), &info.name)?;
+            let intent = Intent::open(repository.keys(), &info.name, &bytes);
+            return Ok(Some(intent.map_err(EngineError::damaged(&info.name))?.decision));
+        }
+    }
+    Ok(None)
 }
