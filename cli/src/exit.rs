@@ -241,6 +241,11 @@ mod tests {
             EngineError::Twin { name: blob() },
             EngineError::Aborted { session: SessionId([7; 16]) },
             EngineError::PackVanished { name: blob() },
+            EngineError::CannotMark { source: Box::new(damaged()) },
+            EngineError::CannotMark { source: Box::new(store_error("read", io::ErrorKind::TimedOut)) },
+            EngineError::ListingLies { name: pack() },
+            EngineError::SnapshotVanished { session: SessionId([7; 16]) },
+            EngineError::TooMuchCondemned { condemned: 7_000_000, stored: 9_000_000, limit: 20 },
             ForgetError::KeepsNothing.into(),
             ForgetError::LastOfVm { vm: text("web") }.into(),
             ForgetError::Pinned { session: SessionId([7; 16]), vm: text("web"), reason: text("the audit") }

@@ -145,6 +145,21 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         }
         EngineError::Journal(error) => journal(error),
         EngineError::Forget(error) => return forgetting(error),
+        EngineError::CannotMark { source } if source.is_damage() => {
+            "nothing was deleted: put it back from a copy of the repository; if it is lost, `keepstone verify` names the \
+             snapshots to forget, and `keepstone forget --unreadable` settles a decision that cannot be read"
+        }
+        EngineError::CannotMark { source } => return engine(source),
+        EngineError::ListingLies { .. } => {
+            "nothing was deleted: check the storage, and run the same command again"
+        }
+        EngineError::SnapshotVanished { .. } => {
+            "nothing was deleted: put its decision back from a copy of the repository; if it is lost, \
+             `keepstone forget --unreadable` with its id settles it"
+        }
+        EngineError::TooMuchCondemned { .. } => {
+            "nothing was deleted: `keepstone prune --dry-run` tells what would go; if it is to go, add --confirm-large"
+        }
         EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
             "name another directory with --cache-dir; the cache is safe to delete"
         }

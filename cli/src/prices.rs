@@ -1,6 +1,7 @@
 //! What requests and storage cost, roughly.
 
-use keepstone_engine::store::{PerTier, Traffic};
+use keepstone_engine::store::azure::Tier;
+use keepstone_engine::store::{PerTier, StoredTier, Traffic};
 use serde::{Deserialize, Serialize};
 
 /// A price. It is a number that is not negative.
@@ -40,6 +41,7 @@ pub(crate) struct Prices {
     storage_hot: Price,
     storage_cool: Price,
     storage_cold: Price,
+    storage_archive: Price,
 }
 
 impl Default for Prices {
@@ -59,6 +61,7 @@ impl Default for Prices {
             storage_hot: Price(0.0208),
             storage_cool: Price(0.0115),
             storage_cold: Price(0.0045),
+            storage_archive: Price(0.002),
         }
     }
 }
@@ -96,6 +99,140 @@ impl Prices {
             retrieval: rounded(retrieval / BYTES_PRICED),
             storage_per_month: rounded(stored / BYTES_PRICED),
         }
+    }
+}
+
+/// A pack that is deleted, after what is needed of it was written anew.
+pub(crate) struct Rewrite {
+    /// The tier that it is in.
+    pub(crate) from: StoredTier,
+    /// The tier of new packs.
+    pub(crate) to: Tier,
+    /// Its length.
+    pub(crate) len: u64,
+    /// What is needed of it, 0 if it is only deleted.
+    pub(crate) used: u64,
+    /// How long new packs are.
+    pub(crate) pack_len: u64,
+    /// How long ago it was created. If a rule moved it to its tier later, its shortest time there began later, which no
+    /// listing tells.
+    pub(crate) age_millis: u64,
+}
+
+/// An estimate of what packing again and deleting costs once, and saves.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RewriteCost {
+    currency: String,
+    /// Requests that read and write. Deletes are free.
+    read_requests: u64,
+    /// New packs, in parts: what is needed of several packs goes into one.
+    write_requests: f64,
+    /// For the requests.
+    requests: f64,
+    /// For reading from cooler tiers.
+    retrieval: f64,
+    /// For what is left of the shortest time that a pack is charged for.
+    early_deletion: f64,
+    /// What is charged less for each month from then on.
+    saved_per_month: f64,
+}
+
+/// Ranges of a pack that are read, roughly: what is needed of it lies together in parts.
+const READS: u64 = 16;
+const DAY_MILLIS: f64 = 86_400_000.0;
+/// The month that storage is charged for.
+const DAYS_IN_MONTH: f64 = 30.4;
+
+impl Prices {
+    /// Estimates what packing a pack again and deleting it costs and saves.
+    pub(crate) fn rewrite(&self, pack: &Rewrite) -> RewriteCost {
+        let (read, retrieval, storage, least_days) = match pack.from {
+            StoredTier::Hot => (self.read_hot, Price(0.0), self.storage_hot, 0.0),
+            StoredTier::Cool => (self.read_cool, self.retrieval_cool, self.storage_cool, 30.0),
+            StoredTier::Cold => (self.read_cold, self.retrieval_cold, self.storage_cold, 90.0),
+            StoredTier::Archive => (Price(0.0), Price(0.0), self.storage_archive, 180.0),
+        };
+        let (write, new_storage) = match pack.to {
+            Tier::Hot => (self.write_hot, self.storage_hot),
+            Tier::Cool => (self.write_cool, self.storage_cool),
+            Tier::Cold => (self.write_cold, self.storage_cold),
+        };
+        let read_requests = if pack.used == 0 { 0 } else { READS };
+        let write_requests = number(pack.used) / number(pack.pack_len.max(1));
+        let gib = |bytes| number(bytes) / BYTES_PRICED;
+        let days_left = (least_days - number(pack.age_millis) / DAY_MILLIS).max(0.0);
+        RewriteCost {
+            currency: self.currency.clone(),
+            read_requests,
+            write_requests,
+            requests: (number(read_requests) * read.0 + write_requests * write.0) / REQUESTS_PRICED,
+            retrieval: gib(pack.used) * retrieval.0,
+            early_deletion: gib(pack.len) * storage.0 * days_left / DAYS_IN_MONTH,
+            saved_per_month: gib(pack.len) * storage.0 - gib(pack.used) * new_storage.0,
+        }
+    }
+
+    /// What nothing costs and saves.
+    pub(crate) fn nothing(&self) -> RewriteCost {
+        RewriteCost {
+            currency: self.currency.clone(),
+            read_requests: 0,
+            write_requests: 0.0,
+            requests: 0.0,
+            retrieval: 0.0,
+            early_deletion: 0.0,
+            saved_per_month: 0.0,
+        }
+    }
+}
+
+impl RewriteCost {
+    fn once(&self) -> f64 {
+        self.requests + self.retrieval + self.early_deletion
+    }
+
+    /// Whether it saves what it costs in so many months.
+    pub(crate) fn pays_within(&self, months: f64) -> bool {
+        self.saved_per_month > 0.0 && self.saved_per_month * months >= self.once()
+    }
+
+    /// Adds another one.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.read_requests += other.read_requests;
+        self.write_requests += other.write_requests;
+        self.requests += other.requests;
+        self.retrieval += other.retrieval;
+        self.early_deletion += other.early_deletion;
+        self.saved_per_month += other.saved_per_month;
+    }
+
+    /// Without the digits that only binary fractions have.
+    pub(crate) fn rounded(self) -> Self {
+        Self {
+            write_requests: self.write_requests.ceil(),
+            requests: rounded(self.requests),
+            retrieval: rounded(self.retrieval),
+            early_deletion: rounded(self.early_deletion),
+            saved_per_month: rounded(self.saved_per_month),
+            ..self
+        }
+    }
+
+    /// The requests in words.
+    pub(crate) fn requests_in_words(&self, deletes: u64) -> String {
+        format!("{} read, {:.0} write, {deletes} delete", self.read_requests, self.write_requests.ceil())
+    }
+
+    /// The estimate in words.
+    pub(crate) fn in_words(&self) -> String {
+        let currency = &self.currency;
+        let (month, than) = if self.saved_per_month < 0.0 {
+            (-self.saved_per_month, "more")
+        } else {
+            (self.saved_per_month, "less")
+        };
+        format!("{} {currency} now, {} {currency} a month {than}", amount(self.once()), amount(month))
     }
 }
 

@@ -22,6 +22,7 @@ const TICK: Duration = Duration::from_millis(250);
 const BYTES: &str = "{prefix} {wide_bar} {done}/{total}  {rate}  {eta} left{msg}";
 const ITEMS: &str = "{prefix} {wide_bar} {pos}/{len}{msg}";
 const WAITING: &str = "{prefix} {spinner}";
+const COUNTING: &str = "{prefix} {spinner} {pos}";
 const COPYING: &str = "{prefix} {spinner} {done}  {rate}";
 
 /// Standard error of a terminal, with the bar that is drawn there, if any.
@@ -159,6 +160,11 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
         Phase::VerifyStructure => ("verify maps".to_owned(), ITEMS),
         Phase::RepairIndex => ("repair index".to_owned(), ITEMS),
         Phase::VerifyData => ("verify data".to_owned(), BYTES),
+        Phase::Mark if total == 0 => ("mark".to_owned(), COUNTING),
+        Phase::Mark => ("mark".to_owned(), ITEMS),
+        Phase::MeasureUse => ("measure what is needed".to_owned(), ITEMS),
+        Phase::Repack => ("pack again".to_owned(), BYTES),
+        Phase::Delete => ("delete".to_owned(), ITEMS),
         Phase::Forget => ("forget".to_owned(), ITEMS),
         Phase::Measure { what } => (format!("measure {what}"), ITEMS),
         other => (format!("{other:?}"), ITEMS),

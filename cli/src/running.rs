@@ -38,7 +38,7 @@ pub(crate) struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Begins a backup of `vm`.
+    /// Begins a backup of `vm`, or a prune, whose sessions are of a VM without a name.
     ///
     /// # Errors
     /// [`AlreadyRunning`].
@@ -63,8 +63,11 @@ impl<'a> Running<'a> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let (vm, writer) = (vm.to_owned(), settings.writer.clone());
-                return Err(AlreadyRunning { what: "backup of", vm, writer });
+                let writer = settings.writer.clone();
+                return Err(match vm {
+                    "" => AlreadyRunning { what: "prune of", vm: "this repository".to_owned(), writer },
+                    vm => AlreadyRunning { what: "backup of", vm: vm.to_owned(), writer },
+                });
             }
             Err(TryLockError::Error(error)) => return unseen(error),
         }

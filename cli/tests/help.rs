@@ -19,6 +19,7 @@ fn every_command_explains_itself() {
         &["serve"],
         &["verify"],
         &["forget"],
+        &["prune"],
         &["pin"],
         &["unpin"],
         &["key"],

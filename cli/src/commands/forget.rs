@@ -72,6 +72,7 @@ pub(crate) struct Arguments {
 /// The rules of a policy.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What stays")]
+#[expect(clippy::struct_field_names, reason = "the flags are called so")]
 struct Rules {
     /// The N newest restore points, or `all`
     #[arg(long, value_name = "N", value_parser = parse_number)]

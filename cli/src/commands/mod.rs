@@ -12,6 +12,7 @@ mod key;
 mod ls;
 mod man;
 mod pin;
+mod prune;
 mod repair;
 mod restore;
 mod serve;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Verify(verify::Arguments),
     /// Forget snapshots: those that a policy does not keep, or that are named
     Forget(forget::Arguments),
+    /// Free what no snapshot needs any more
+    Prune(prune::Arguments),
     /// Keep a snapshot whatever a policy says
     Pin(pin::Pin),
     /// Let policies decide about a snapshot again
@@ -125,6 +128,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Serve(arguments) => serve::run(settings, &arguments),
         Command::Verify(arguments) => verify::run(settings, &arguments),
         Command::Forget(arguments) => forget::run(settings, &arguments),
+        Command::Prune(arguments) => prune::run(settings, &arguments),
         Command::Pin(arguments) => pin::pin(settings, &arguments),
         Command::Unpin(arguments) => pin::unpin(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),

@@ -136,6 +136,7 @@ mod tests {
             let store = MemoryStore::new();
             Box::new(move || Box::new(store.clone()))
         });
+        conformance::check_canaries(&MemoryStore::new());
     }
 
     #[test]

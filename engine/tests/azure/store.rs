@@ -19,6 +19,7 @@ fn conforms() {
         let container = container();
         Box::new(move || Box::new(open(settings(&container, key()))))
     });
+    conformance::check_canaries(&open(settings(&container(), key())));
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn conforms() {
         LocalStore::create(dir.path()).expect("a store");
         Box::new(move || Box::new(LocalStore::open(dir.path()).expect("the store opens again")))
     });
+    conformance::check_canaries(&new_store().1);
 }
 
 #[test]
