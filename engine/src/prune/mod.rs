@@ -101,6 +101,9 @@ pub struct PruneReport {
     pub repacked: Option<RepackReport>,
     /// Why nothing was packed again: a part of a map that is damaged.
     pub repack_failed: Option<String>,
+    /// What is stored and not needed, in packs that are needed for something else and were not packed again: without the
+    /// data key, in all data packs.
+    pub unused_bytes_left: u64,
     /// Index blobs that were written, and that were removed.
     pub indexes_written: u64,
     /// See `indexes_written`.
@@ -279,14 +282,18 @@ impl Run<'_, '_, '_> {
     /// Packs again what is worth it. Returns whether packs were emptied. A page that cannot be read keeps nothing else from
     /// being pruned: it names chunks, and the packs that these are in are known without it.
     fn repack(&mut self, candidates: &Candidates) -> Result<bool, EngineError> {
-        let repacked =
-            usage::choose(self.repository, self.job, candidates, self.observer).and_then(|packs| {
-                let Some(packs) = packs else { return Ok(None) };
+        let repacked = usage::choose(self.repository, self.job, candidates, self.observer).and_then(
+            |(packs, unused)| {
+                self.report.unused_bytes_left = unused;
+                if packs.is_empty() {
+                    return Ok(None);
+                }
                 let PruneJob { writer, time, program, .. } = self.job;
                 let entropy = self.draw();
                 let job = RepackJob { writer, time: *time, program, entropy: &entropy, packs: &packs };
                 repack(self.repository, self.key, &job, self.observer).map(Some)
-            });
+            },
+        );
         match repacked {
             Ok(repacked) => self.report.repacked = repacked,
             Err(error) if error.is_damage() => self.report.repack_failed = Some(chain(&error)),

@@ -81,16 +81,16 @@ impl PackUse {
     }
 }
 
-/// The packs that are to be emptied; nothing if none is.
+/// The packs that are to be emptied, if any, and how much is stored and not needed besides.
 pub(super) fn choose(
     repository: &Repository<'_>,
     job: &PruneJob<'_>,
     candidates: &Candidates,
     observer: &dyn Observer,
-) -> Result<Option<PackSet>, EngineError> {
-    let chosen = chosen(repository, job, candidates, observer)?.0;
-    let packs: PackSet = chosen.into_iter().map(|pack| pack.pack).collect();
-    Ok((!packs.is_empty()).then_some(packs))
+) -> Result<(PackSet, u64), EngineError> {
+    let (chosen, unused) = chosen(repository, job, candidates, observer)?;
+    let emptied: u64 = chosen.iter().map(PackUse::unused_bytes).sum();
+    Ok((chosen.into_iter().map(|pack| pack.pack).collect(), unused.saturating_sub(emptied)))
 }
 
 /// Adds to a plan what would be packed again.

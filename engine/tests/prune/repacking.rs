@@ -1,9 +1,12 @@
 //! Packs that are mostly not needed are packed again.
 
 use crate::scene::{Call, Scene, USUAL};
-use crate::world::{latest, noise, open, restored};
+use crate::world::{PASSWORD, cheap_kdf, latest, noise, open, restored};
+use keepstone_engine::Entropy;
 use keepstone_engine::prune::Unused;
+use keepstone_engine::repository::{NewSlot, add_slot};
 use keepstone_engine::store::{Fault, FaultStore, RecordingStore};
+use repo_format::{SlotKind, SlotName};
 
 const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
 
@@ -144,4 +147,23 @@ fn a_repack_that_ends_anywhere_harms_nothing_and_is_done_again() {
         }
     }
     assert!(runs > 20, "{runs} crashes");
+}
+
+#[test]
+fn an_identity_without_the_data_key_deletes_whole_packs_and_tells_what_packing_again_would_free() {
+    let scene = scattered();
+    let name = SlotName::new("pruner").unwrap();
+    let slot = NewSlot { name: &name, label: "", password: b"inventory", kdf: cheap_kdf(), time: scene.time };
+    add_slot(&scene.store, PASSWORD, SlotKind::Inventory, &slot, &Entropy::new([77; 32])).unwrap();
+    let data = scene.names("d/");
+    let report = scene.prune_with(b"inventory", &scene.store, &ALL_UNUSED).unwrap();
+    assert!(report.sealed && report.deleted.packs > 0);
+    assert!(report.unused_bytes_left > 0);
+    // No data pack is new.
+    assert!(scene.names("d/").iter().all(|name| data.contains(name)));
+    scene.assert_holds();
+    let whole = scene.prune_as(&ALL_UNUSED).unwrap();
+    assert!(whole.repacked.unwrap().emptied > 0);
+    assert!(whole.unused_bytes_left < report.unused_bytes_left);
+    scene.assert_holds();
 }

@@ -140,7 +140,17 @@ impl Scene {
     }
 
     pub fn prune_through(&self, store: &dyn BlobStore, call: &Call<'_>) -> Result<PruneReport, EngineError> {
-        let repository = Repository::open(store, PASSWORD)?;
+        self.prune_with(PASSWORD, store, call)
+    }
+
+    /// Prunes as somebody whose password opens some other slot.
+    pub fn prune_with(
+        &self,
+        password: &[u8],
+        store: &dyn BlobStore,
+        call: &Call<'_>,
+    ) -> Result<PruneReport, EngineError> {
+        let repository = Repository::open(store, password)?;
         let key = unlock_retention(&repository, PASSWORD)?;
         self.with_job(call, |job| prune(&repository, &key, job, &Quiet))
     }
