@@ -41,6 +41,26 @@ pub(crate) enum Open {
     Decided(u32, GcResult),
 }
 
+impl Open {
+    /// Which step is the next one.
+    pub(crate) fn step(&self) -> (u32, u8) {
+        match self {
+            Self::Free(n) => (*n, 0),
+            Self::Condemned(n, _) => (*n, 1),
+            Self::Decided(n, _) => (*n, 2),
+        }
+    }
+
+    /// What the next step creates.
+    pub(crate) fn next_name(&self) -> BlobName {
+        match self {
+            Self::Free(n) => BlobName::condemned(*n),
+            Self::Condemned(n, _) => BlobName::result(*n),
+            Self::Decided(n, _) => BlobName::generation_seal(*n),
+        }
+    }
+}
+
 /// What an object under `gc/` turned out to be.
 enum Read<T> {
     Signed(T),

@@ -66,8 +66,8 @@ pub struct Snapshots {
     pub snapshots: Vec<Snapshot>,
     /// Damaged decisions.
     pub unreadable: Vec<UnreadableBlob>,
-    /// Tombstones.
-    pub forgotten: BTreeSet<SessionId>,
+    /// What tombstones forget.
+    pub forgotten: BTreeSet<DecisionName>,
     /// Sessions that were aborted.
     pub aborted: BTreeSet<SessionId>,
     /// Sessions that repacked.
@@ -155,7 +155,7 @@ pub fn each(
             && let Some(mut of_vm) = left.pop()
         {
             let next = of_vm.take(query, READ_AT_ONCE - batch.len());
-            batch.extend(next.iter().filter(|name| !result.forgotten.contains(&name.session)).cloned());
+            batch.extend(next.iter().filter(|name| !result.forgotten.contains(name)).cloned());
             asked.push(of_vm);
         }
         let mut read = read_all(repository, &batch)?.into_iter().peekable();
@@ -319,7 +319,7 @@ fn find_by_id(repository: &Repository<'_>, prefix: &str) -> Result<Vec<Snapshot>
 pub(crate) fn is_forgotten(repository: &Repository<'_>, name: &DecisionName) -> Result<bool, EngineError> {
     let tombstone = BlobName::tombstone(name.vm, name.session);
     let decided = std::slice::from_ref(name);
-    Ok(!tombstoned(repository, tombstone.as_str(), decided, &mut Vec::new())?.is_empty())
+    Ok(tombstoned(repository, tombstone.as_str(), decided, &mut Vec::new())?.contains(name))
 }
 
 /// The newest snapshot of a VM, and what came to light on the way to it.
@@ -347,7 +347,7 @@ pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, E
     let forgotten = tombstoned(repository, &tombstones_prefix(vm), &names, &mut unreadable)?;
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
-    for name in names.iter().filter(|name| !forgotten.contains(&name.session)) {
+    for name in names.iter().filter(|name| !forgotten.contains(name)) {
         if best.as_ref().is_some_and(|best| best.name.seq > name.seq) {
             break;
         }
@@ -426,38 +426,49 @@ pub(crate) fn tombstoned_sessions(
     sessions: &BTreeSet<SessionId>,
 ) -> Result<BTreeSet<SessionId>, EngineError> {
     let is_wanted = |_: VmTag, session| sessions.contains(&session);
-    tombstones(repository, PREFIX_TOMBSTONES, &is_wanted, &mut Vec::new())
+    let names = tombstones(repository, PREFIX_TOMBSTONES, &is_wanted, &mut Vec::new())?;
+    Ok(names.into_iter().map(|name| name.session).collect())
 }
 
-/// The sessions among `decided` that have an authentic tombstone. A damaged one hides nothing and is reported.
+/// Those of some decisions that have an authentic tombstone. A damaged one hides nothing and is reported.
+///
+/// It forgets the decision that it names, and no other with the same session id: ids are no secret, and whoever may create
+/// blobs may use one again.
 fn tombstoned(
     repository: &Repository<'_>,
     prefix: &str,
     decided: &[DecisionName],
     unreadable: &mut Vec<UnreadableBlob>,
-) -> Result<BTreeSet<SessionId>, EngineError> {
+) -> Result<BTreeSet<DecisionName>, EngineError> {
     let decided: BTreeSet<(VmTag, SessionId)> = decided.iter().map(|name| (name.vm, name.session)).collect();
     let is_wanted = |vm, session| decided.contains(&(vm, session));
     tombstones(repository, prefix, &is_wanted, unreadable)
 }
 
-/// The sessions of authentic tombstones, of those that are wanted by their names.
+/// The decisions that authentic tombstones forget, of those tombstones that are wanted by their names.
 fn tombstones(
     repository: &Repository<'_>,
     prefix: &str,
     is_wanted: &dyn Fn(VmTag, SessionId) -> bool,
     unreadable: &mut Vec<UnreadableBlob>,
-) -> Result<BTreeSet<SessionId>, EngineError> {
+) -> Result<BTreeSet<DecisionName>, EngineError> {
     let wanted = |info: BlobInfo| match info.name.kind() {
-        Some(BlobKind::Tombstone { vm, session }) if is_wanted(vm, session) => Some((info.name, session)),
+        Some(BlobKind::Tombstone { vm, session }) if is_wanted(vm, session) => Some(info.name),
         _ => None,
     };
-    let names: Vec<(BlobName, SessionId)> = repository.list(prefix)?.into_iter().filter_map(wanted).collect();
-    let blobs = threads::each(&names, READ_THREADS, |(name, _)| get_sealed(repository.store(), name));
+    let names: Vec<BlobName> = repository.list(prefix)?.into_iter().filter_map(wanted).collect();
+    let blobs = threads::each(&names, READ_THREADS, |name| get_sealed(repository.store(), name));
     let mut forgotten = BTreeSet::new();
-    for ((name, session), bytes) in names.into_iter().zip(blobs) {
-        match Tombstone::open(repository.keys(), &name, &bytes?) {
-            Ok(_) => drop(forgotten.insert(session)),
+    for (name, bytes) in names.into_iter().zip(blobs) {
+        let bytes = match bytes {
+            Err(error) if error.is_damage() => {
+                unreadable.push((name, error));
+                continue;
+            }
+            other => other?,
+        };
+        match Tombstone::open(repository.keys(), &name, &bytes) {
+            Ok(tombstone) => drop(forgotten.insert(tombstone.decision)),
             Err(source) => unreadable.push((name.clone(), EngineError::Damaged { name, source })),
         }
     }

@@ -8,6 +8,7 @@ use crate::error::EngineError;
 use crate::observer::{Event, Observer, tell};
 use crate::repository::Repository;
 use crate::session::{create, newest_generation, next_seq};
+use crate::snapshots;
 use repo_format::{Abort, AbortBy, Decision, DecisionName, Intent, SessionId, WriterId, decisions_prefix};
 
 /// Who begins a session of no VM, and when.
@@ -82,6 +83,13 @@ impl Unnamed {
         };
         let salt = beginning.entropy.draw("abort salt", 0);
         let bytes = Decision::Abort(abort).seal(repository.keys(), &self.decision, salt);
-        create(repository.store(), &self.decision.blob(), &bytes)
+        match create(repository.store(), &self.decision.blob(), &bytes) {
+            Err(EngineError::Twin { name }) => match snapshots::read(repository, &self.decision)? {
+                // A pruner did not wait for it.
+                Some(Decision::Abort(_)) => Ok(()),
+                _ => Err(EngineError::Twin { name }),
+            },
+            result => result,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::listing::list;
 use super::roots::{self, Roots, mark};
-use super::sessions::{Sessions, Verdict};
+use super::sessions::{Owner, Sessions, Undecided, Verdict};
 use super::{Amount, PruneJob, PrunePlan, usage};
 use crate::error::{EngineError, chain};
 use crate::observer::Observer;
@@ -40,8 +40,8 @@ impl Candidates {
         observer: &dyn Observer,
     ) -> Result<Self, EngineError> {
         let mut sessions = Sessions::list(repository, roster.iter().copied())?;
-        let undecided: BTreeSet<SessionId> =
-            sessions.undecided(repository)?.into_iter().map(|open| open.session).collect();
+        let undecided: BTreeSet<Owner> =
+            sessions.undecided(repository)?.iter().map(Undecided::owner).collect();
         let records = roots::records(repository)?;
         let (roots, marker) = mark(repository, &records, roster, observer)?;
         let needed = marker.into_needed();
@@ -55,9 +55,10 @@ impl Candidates {
                 if needed.contains(&pack.name) || packs.len() >= CONDEMNED_MAX {
                     continue;
                 }
-                if sessions.is_decided(repository, &undecided, pack.name.session)? {
+                let owner = (pack.name.session, pack.name.writer.clone());
+                if sessions.is_decided(repository, &undecided, &owner)? {
                     packs.insert(&pack);
-                } else if !undecided.contains(&pack.name.session) {
+                } else if !undecided.contains(&owner) {
                     unexplained += 1;
                 }
             }

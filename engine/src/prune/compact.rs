@@ -18,7 +18,7 @@ use crate::observer::{Event, Phase, begin, tell};
 use crate::pack_set::PackSet;
 use crate::repository::get_sealed;
 use crate::session::create;
-use crate::store::{BlobInfo, StoreError};
+use crate::store::BlobInfo;
 use crate::unnamed::{Beginning, Unnamed};
 use repo_format::{
     BlobKind, BlobName, DecisionName, Index, IndexEntry, PREFIX_INDEX, PackName, PackRef, PayloadId,
@@ -150,10 +150,10 @@ impl Run<'_, '_, '_> {
         let mut merged = Merged::default();
         for name in group {
             let bytes = match get_sealed(self.repository.store(), name) {
-                Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
+                // It was removed, or cannot be read: then it stays, and a verification tells of it.
+                Err(error) if error.is_damage() => continue,
                 other => other?,
             };
-            // One that cannot be read stays: a verification tells of it.
             let Ok(index) = Index::open(self.repository.keys(), name, &bytes) else { continue };
             merged.add(index, live);
             read.push(name);

@@ -63,7 +63,8 @@ impl Run<'_, '_, '_> {
             match open.verdict(self.repository, self.job)? {
                 Verdict::Abort(decision) => self.abort(&decision)?,
                 Verdict::Discard => {
-                    self.repository.store().delete(&BlobName::intent(&writer, session))?;
+                    // Where retention keeps it, it is passed over all the same: the operator says that it has ended.
+                    self.delete(&[BlobName::intent(&writer, session)])?;
                     self.report.aborted.push(session.to_string());
                 }
                 Verdict::Wait(waiting) => self.report.waiting.push(waiting),

@@ -31,6 +31,8 @@ pub(crate) struct Marker<'r, 's> {
     watched: Vec<PackName>,
     /// The watched packs that each node that was read names, or a node below it.
     seen: HashMap<Key, Rc<[u32]>>,
+    /// What most nodes have.
+    nothing: Rc<[u32]>,
     /// All packs that were named and are not watched, and those that watched ones lead to.
     needed: PackSet,
 }
@@ -52,7 +54,14 @@ impl<'r, 's> Marker<'r, 's> {
         let watched: Vec<PackName> = watched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let numbers = (0u32..).zip(&watched).map(|(number, pack)| (pack.clone(), number)).collect();
         let frames = FrameReader::new(repository);
-        Self { frames, numbers, watched, seen: HashMap::new(), needed: PackSet::default() }
+        Self {
+            frames,
+            numbers,
+            watched,
+            seen: HashMap::new(),
+            nothing: Rc::from([]),
+            needed: PackSet::default(),
+        }
     }
 
     /// Marks what valid roots need through the records that apply to each; all packs that any of those records moves
@@ -146,7 +155,8 @@ impl<'r, 's> Marker<'r, 's> {
         let mut found = if below.is_empty() { Vec::new() } else { self.visit(below)? }.into_iter();
         for ((part, mut own), count) in parts.iter().zip(own).zip(counts) {
             own.extend(found.by_ref().take(count).flat_map(|below| below.to_vec()));
-            self.seen.insert(key(part), own.into_iter().collect());
+            let below = if own.is_empty() { Rc::clone(&self.nothing) } else { own.into_iter().collect() };
+            self.seen.insert(key(part), below);
         }
         Ok(())
     }

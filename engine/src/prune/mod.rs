@@ -32,10 +32,11 @@ use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
 use crate::generations::{Generations, Open};
 use crate::observer::Observer;
+use crate::pack_set::PackSet;
 use crate::repack::{RepackJob, repack};
 use crate::repository::Repository;
 use candidates::Candidates;
-use repo_format::{RetentionKey, SessionId, WriterId};
+use repo_format::{PackRef, RetentionKey, SessionId, WriterId};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -213,9 +214,14 @@ pub fn prune(
     listing::make_canaries(repository)?;
     let mut run = Run { repository, key, job, observer, report: PruneReport::default(), drawn: 0 };
     let mut opened = false;
+    let mut before = None;
     loop {
         let mut generations = Generations::list(repository)?;
         let open = generations.first_open(repository)?;
+        // Each step publishes something that the next listing shows.
+        if before.replace(open.step()) == Some(open.step()) {
+            return Err(EngineError::ListingLies { name: open.next_name() });
+        }
         let roster: BTreeSet<SessionId> = generations.roster(repository)?.into_iter().collect();
         let went_on = match open {
             Open::Decided(n, result) => run.carry_out(n, &result, &roster)?,
@@ -223,7 +229,8 @@ pub fn prune(
             Open::Free(_) if opened || job.end == PruneEnd::OpenGeneration => false,
             Open::Free(n) => {
                 opened = true;
-                run.open(n, &roster)?
+                let deleted = generations.deleted(repository)?;
+                run.open(n, &roster, &deleted)?
             }
         };
         run.ignore(generations.unsigned);
@@ -260,10 +267,10 @@ pub fn plan(
 
 impl Run<'_, '_, '_> {
     /// P0 to P3: opens a generation, if there is something to delete. Returns whether one is open.
-    fn open(&mut self, n: u32, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
+    fn open(&mut self, n: u32, roster: &BTreeSet<SessionId>, deleted: &PackSet) -> Result<bool, EngineError> {
         let mut candidates = Candidates::find(self.repository, roster, self.observer)?;
         // What is only emptied below is no loss, however much it is.
-        self.check_share(&candidates)?;
+        self.check_share(&candidates, deleted)?;
         if self.repack(&candidates)? {
             candidates = Candidates::find(self.repository, roster, self.observer)?;
         }
@@ -317,8 +324,11 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    fn check_share(&self, candidates: &Candidates) -> Result<(), EngineError> {
-        let (condemned, stored) = (candidates.packs.bytes(), candidates.stored.bytes());
+    /// What was to be deleted before, and retention kept, was asked about before.
+    fn check_share(&self, candidates: &Candidates, deleted: &PackSet) -> Result<(), EngineError> {
+        let is_new = |pack: &PackRef| !deleted.contains(&pack.name);
+        let new = candidates.packs.iter().filter(is_new).map(|pack| u64::from(pack.len));
+        let (condemned, stored) = (new.sum(), candidates.stored.bytes());
         let limit = u128::from(stored) * u128::from(self.job.condemn_at_most);
         if u128::from(condemned) * 100 > limit {
             return Err(EngineError::TooMuchCondemned { condemned, stored, limit: self.job.condemn_at_most });
@@ -328,7 +338,7 @@ impl Run<'_, '_, '_> {
 }
 
 impl Amount {
-    fn of(packs: &crate::pack_set::PackSet) -> Self {
+    fn of(packs: &PackSet) -> Self {
         Self { packs: packs.len() as u64, bytes: packs.bytes() }
     }
 

@@ -63,7 +63,7 @@ pub(super) fn each(
     for info in &first {
         let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
         let session = name.session;
-        let is_forgotten = found.forgotten.contains(&session);
+        let is_forgotten = found.forgotten.contains(&name);
         if is_forgotten {
             roots.forgotten.push(name);
         }
@@ -76,7 +76,8 @@ pub(super) fn each(
         }
     }
     check_against(repository, &first, &seen.into_iter().chain(canaries(&first)).collect())?;
-    check_roster(repository, roster, &roots, &found.forgotten)?;
+    let forgotten = found.forgotten.iter().map(|name| name.session).collect();
+    check_roster(repository, roster, &roots, &forgotten)?;
     Ok(roots)
 }
 

@@ -12,33 +12,32 @@ use crate::repository::{Repository, get_sealed};
 use crate::store::{BlobInfo, StoreError};
 use crate::threads;
 use repo_format::{
-    BlobKind, BlobName, DecisionName, FormatError, Intent, PREFIX_DECISIONS, PREFIX_INTENTS,
-    PREFIX_TOMBSTONES, PackKind, SessionId, Tombstone, VmTag, WriterId, indexes_prefix, packs_prefix,
+    BlobKind, BlobName, DecisionName, Intent, PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_TOMBSTONES, PackKind,
+    SessionId, Tombstone, VmTag, WriterId, indexes_prefix, packs_prefix,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A pruner's own session that stored something so many milliseconds ago may still be running, as with backups (SPEC W-9).
 const QUIET_MILLIS: u64 = 15 * 60 * 1000;
 
+/// How often an intent is read that seems to be damaged.
+const READS: usize = 4;
 /// Intents that are read at the same time.
 const READ_THREADS: usize = 32;
 
+/// A session, and whose it is. Ids are no secret, and whoever may create blobs may use one again: what one writer did under
+/// an id says nothing of another's session with that id.
+pub(super) type Owner = (SessionId, WriterId);
+
 /// All sessions, as one listing of intents and then one of decisions and tombstones show them.
 pub(super) struct Sessions {
-    intents: BTreeMap<SessionId, Begun>,
+    /// When intents were created, by the store's clock.
+    intents: BTreeMap<Owner, u64>,
     decisions: BTreeMap<SessionId, Vec<DecisionName>>,
     tombstones: BTreeMap<SessionId, Vec<VmTag>>,
     roster: BTreeSet<SessionId>,
     /// Whether a session without an intent has a signed tombstone; asked for once.
-    signed: BTreeMap<SessionId, bool>,
-}
-
-/// An intent as a listing shows it.
-#[derive(Clone, Debug)]
-struct Begun {
-    writer: WriterId,
-    /// When it was created, by the store's clock.
-    modified: u64,
+    signed: BTreeMap<Owner, bool>,
 }
 
 /// A session that has not ended.
@@ -60,7 +59,7 @@ impl Sessions {
         let mut intents = BTreeMap::new();
         for info in list_twice(repository, PREFIX_INTENTS)? {
             if let Some(BlobKind::Intent { writer, session }) = info.name.kind() {
-                intents.insert(session, Begun { writer, modified: info.modified });
+                intents.insert((session, writer), info.modified);
             }
         }
         let mut sessions = Self {
@@ -85,23 +84,45 @@ impl Sessions {
 
     /// The sessions that have begun and are not decided.
     pub(super) fn undecided(&self, repository: &Repository<'_>) -> Result<Vec<Undecided>, EngineError> {
-        let is_open = |(session, _): &(&SessionId, &Begun)| {
-            !(self.roster.contains(session) && self.decisions.contains_key(session))
-        };
-        let open: Vec<(&SessionId, &Begun)> = self.intents.iter().filter(is_open).collect();
-        let looked_at = threads::each(&open, READ_THREADS, |(session, begun)| {
-            let Begun { writer, modified } = begun;
-            let decision = match read_intent(repository, writer, **session)? {
+        let intents: Vec<(&Owner, &u64)> =
+            self.intents.iter().filter(|(owner, _)| !self.is_known(owner)).collect();
+        let looked_at = threads::each(&intents, READ_THREADS, |((session, writer), begun)| {
+            let decision = match read_intent(repository, writer, *session)? {
                 Read::Intent(intent) => Some(intent.decision),
-                Read::Gone => return Ok(None),
-                Read::Damaged => None,
+                Read::Gone if self.ends_of(*session, writer).next().is_some() => return Ok(None),
+                Read::Gone | Read::Damaged => None,
             };
-            if self.is_decided_as(repository, **session, writer, decision.as_ref())? {
+            if self.is_decided_as(repository, (*session, writer), decision.as_ref())? {
                 return Ok(None);
             }
-            Ok(Some(Undecided { session: **session, writer: writer.clone(), begun: *modified, decision }))
+            Ok(Some(Undecided { session: *session, writer: writer.clone(), begun: **begun, decision }))
         });
         looked_at.into_iter().filter_map(Result::transpose).collect()
+    }
+
+    /// Whether a session was found decided when the last roster was signed, and nobody else uses its id.
+    fn is_known(&self, (session, writer): &Owner) -> bool {
+        self.owners_of(*session).count() == 1
+            && self.roster.contains(session)
+            && self.ends_of(*session, writer).next().is_some()
+    }
+
+    /// The intents that bear a session's id.
+    fn owners_of(&self, session: SessionId) -> impl Iterator<Item = &Owner> {
+        let first = WriterId::new("0").expect("a digit is a writer's id, and none comes before it");
+        self.intents
+            .range((session, first)..)
+            .map(|(owner, _)| owner)
+            .take_while(move |(id, _)| *id == session)
+    }
+
+    /// The decisions of a writer that bear a session's id.
+    fn ends_of<'e>(
+        &'e self,
+        session: SessionId,
+        writer: &'e WriterId,
+    ) -> impl Iterator<Item = &'e DecisionName> + 'e {
+        self.decisions_of(session).iter().filter(move |name| name.writer == *writer)
     }
 
     /// Whether a session with an intent is decided under the name that the intent tells. Where that cannot be read, one of
@@ -109,52 +130,57 @@ impl Sessions {
     fn is_decided_as(
         &self,
         repository: &Repository<'_>,
-        session: SessionId,
-        writer: &WriterId,
+        (session, writer): (SessionId, &WriterId),
         decision: Option<&DecisionName>,
     ) -> Result<bool, EngineError> {
-        let mut decisions = self.decisions.get(&session).into_iter().flatten();
-        let is_there = match decision {
-            Some(decision) => decisions.any(|name| name == decision),
-            None => decisions.any(|name| name.writer == *writer),
-        };
-        Ok(is_there || self.has_signed_tombstone(repository, session)?)
+        let is_end =
+            |name: &DecisionName| decision.map_or(name.writer == *writer, |decision| name == decision);
+        Ok(self.decisions_of(session).iter().any(&is_end)
+            || self.has_signed_tombstone(repository, session, &is_end)?)
     }
 
     /// Whether the packs of a session may be candidates (P2): it is decided.
     pub(super) fn is_decided(
         &mut self,
         repository: &Repository<'_>,
-        undecided: &BTreeSet<SessionId>,
-        session: SessionId,
+        undecided: &BTreeSet<Owner>,
+        owner: &Owner,
     ) -> Result<bool, EngineError> {
-        if undecided.contains(&session) {
+        if undecided.contains(owner) {
             return Ok(false);
         }
+        let (session, writer) = owner;
         // An intent that was listed and is not among the undecided; or one that a pruner removed after the decision.
-        if self.intents.contains_key(&session) || self.decisions.contains_key(&session) {
+        if self.intents.contains_key(owner) || self.ends_of(*session, writer).next().is_some() {
             return Ok(true);
         }
-        if let Some(&signed) = self.signed.get(&session) {
+        if let Some(&signed) = self.signed.get(owner) {
             return Ok(signed);
         }
-        let signed = self.has_signed_tombstone(repository, session)?;
-        self.signed.insert(session, signed);
+        let is_end = |name: &DecisionName| name.writer == *writer;
+        let signed = self.has_signed_tombstone(repository, *session, &is_end)?;
+        self.signed.insert(owner.clone(), signed);
         Ok(signed)
     }
 
+    /// Whether there is a signed tombstone of such a decision. One that cannot be read, or is not signed, is none: then the
+    /// session is waited for.
     fn has_signed_tombstone(
         &self,
         repository: &Repository<'_>,
         session: SessionId,
+        is_end: &dyn Fn(&DecisionName) -> bool,
     ) -> Result<bool, EngineError> {
         for vm in self.tombstones.get(&session).into_iter().flatten() {
             let name = BlobName::tombstone(*vm, session);
-            let bytes = get_sealed(repository.store(), &name)?;
-            match Tombstone::open(repository.keys(), &name, &bytes) {
-                Ok(_) => return Ok(true),
-                Err(FormatError::BadSignature) => {}
-                Err(source) => return Err(EngineError::Damaged { name, source }),
+            let bytes = match get_sealed(repository.store(), &name) {
+                Err(error) if error.is_damage() => continue,
+                other => other?,
+            };
+            if Tombstone::open(repository.keys(), &name, &bytes)
+                .is_ok_and(|tombstone| is_end(&tombstone.decision))
+            {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -164,19 +190,21 @@ impl Sessions {
     pub(super) fn spent_intents(
         &self,
         valid: &BTreeSet<SessionId>,
-        undecided: &BTreeSet<SessionId>,
+        undecided: &BTreeSet<Owner>,
     ) -> Vec<BlobName> {
-        let is_spent = |(session, _): &(&SessionId, &Begun)| {
-            let ended = self.decisions.contains_key(session) || self.tombstones.contains_key(session);
-            ended && !valid.contains(session) && !undecided.contains(session)
+        let is_spent = |owner: &&Owner| {
+            self.has_end(owner.0) && !valid.contains(&owner.0) && !undecided.contains(*owner)
         };
-        let name = |(session, begun): (&SessionId, &Begun)| BlobName::intent(&begun.writer, *session);
-        self.intents.iter().filter(is_spent).map(name).collect()
+        let name = |(session, writer): &Owner| BlobName::intent(writer, *session);
+        self.intents.keys().filter(is_spent).map(name).collect()
     }
 
-    /// Whether the intent of a session was listed.
-    pub(super) fn has_begun(&self, session: SessionId) -> bool {
-        self.intents.contains_key(&session)
+    /// Whether the intent of some writer with a session's id was listed, and all that were are of decided sessions.
+    pub(super) fn is_decided_by_all(&self, session: SessionId, undecided: &BTreeSet<Owner>) -> bool {
+        let mut owners = self.owners_of(session);
+        owners
+            .next()
+            .is_some_and(|first| !undecided.contains(first) && owners.all(|owner| !undecided.contains(owner)))
     }
 
     /// Whether a blob was listed that is, or claims to be, the end of a session.
@@ -184,7 +212,7 @@ impl Sessions {
         self.decisions.contains_key(&session) || self.tombstones.contains_key(&session)
     }
 
-    /// The decisions that were listed of a session.
+    /// The decisions that were listed of a session's id.
     pub(super) fn decisions_of(&self, session: SessionId) -> &[DecisionName] {
         self.decisions.get(&session).map_or(&[], Vec::as_slice)
     }
@@ -196,23 +224,26 @@ enum Read {
     Damaged,
 }
 
+/// Reads an intent; one that is damaged several times, since it may have been changed on its way.
 fn read_intent(
     repository: &Repository<'_>,
     writer: &WriterId,
     session: SessionId,
 ) -> Result<Read, EngineError> {
     let name = BlobName::intent(writer, session);
-    let bytes = match get_sealed(repository.store(), &name) {
-        Ok(bytes) => bytes,
-        // A pruner removes intents of decided sessions.
-        Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(Read::Gone),
-        Err(error) if error.is_damage() => return Ok(Read::Damaged),
-        Err(error) => return Err(error),
-    };
-    Ok(match Intent::open(repository.keys(), &name, &bytes) {
-        Ok(intent) => Read::Intent(intent),
-        Err(_) => Read::Damaged,
-    })
+    for _ in 0..READS {
+        let bytes = match get_sealed(repository.store(), &name) {
+            Ok(bytes) => bytes,
+            // A pruner removes intents of decided sessions.
+            Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(Read::Gone),
+            Err(error) if error.is_damage() => continue,
+            Err(error) => return Err(error),
+        };
+        if let Ok(intent) = Intent::open(repository.keys(), &name, &bytes) {
+            return Ok(Read::Intent(intent));
+        }
+    }
+    Ok(Read::Damaged)
 }
 
 /// What is to become of a session that is not decided.
@@ -225,6 +256,10 @@ pub(super) enum Verdict {
 }
 
 impl Undecided {
+    pub(super) fn owner(&self) -> Owner {
+        (self.session, self.writer.clone())
+    }
+
     /// P5: whether a session is waited for.
     pub(super) fn verdict(
         self,

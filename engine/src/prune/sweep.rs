@@ -1,13 +1,17 @@
 //! Deleting: what a published result says, and what nothing reads any more (P8).
 
 use super::roots;
-use super::sessions::Sessions;
+use super::sessions::{Owner, Sessions, Undecided};
 use super::{Amount, Run};
 use crate::error::EngineError;
 use crate::observer::{Event, Phase, begin, tell};
 use crate::pack_set::PackSet;
+use crate::repository::get_sealed;
+use crate::snapshots;
 use crate::threads;
-use repo_format::{BlobKind, BlobName, PREFIX_DATA, PREFIX_MAP, PREFIX_REPACK, PackRef, SessionId};
+use repo_format::{
+    BlobKind, BlobName, Decision, PREFIX_DATA, PREFIX_MAP, PREFIX_REPACK, PackRef, RepackRecord, SessionId,
+};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -69,34 +73,37 @@ impl Run<'_, '_, '_> {
     pub(super) fn tidy(&mut self, roster: &BTreeSet<SessionId>) -> Result<Vec<SessionId>, EngineError> {
         // In this order: what is decided in this listing is among the roots, or is no snapshot.
         let sessions = Sessions::list(self.repository, roster.iter().copied())?;
-        let undecided: BTreeSet<SessionId> =
-            sessions.undecided(self.repository)?.into_iter().map(|open| open.session).collect();
+        let undecided: BTreeSet<Owner> =
+            sessions.undecided(self.repository)?.iter().map(Undecided::owner).collect();
         let roots = roots::each(self.repository, roster, &mut |_| Ok(()))?;
         let mut names: Vec<BlobName> = roots.forgotten.iter().map(repo_format::DecisionName::blob).collect();
         names.extend(sessions.spent_intents(&roots.valid, &undecided));
-        names.extend(self.void_records(&sessions, &roots.aborted)?);
+        names.extend(self.void_records(&roots.aborted)?);
         let refused = self.delete(&names)?;
         self.report.objects_removed += (names.len() - refused.len()) as u64;
-        let is_known = |session: &SessionId| sessions.has_begun(*session) && !undecided.contains(session);
+        let is_known = |session: &SessionId| sessions.is_decided_by_all(*session, &undecided);
         Ok(roots.valid.into_iter().filter(is_known).collect())
     }
 
-    /// The records of repack sessions that were aborted: they never count.
-    fn void_records(
-        &self,
-        sessions: &Sessions,
-        aborted: &BTreeSet<SessionId>,
-    ) -> Result<Vec<BlobName>, EngineError> {
-        let unnamed = self.repository.keys().vm_tag("");
-        let is_void = |name: &BlobName| match name.kind() {
-            Some(BlobKind::Repack(session)) => {
-                aborted.contains(&session)
-                    && sessions.decisions_of(session).iter().any(|decision| decision.vm == unnamed)
+    /// The records of repack sessions that were aborted: they never count. What decides is the decision that the signed
+    /// record names, and no other with its session's id.
+    fn void_records(&self, aborted: &BTreeSet<SessionId>) -> Result<Vec<BlobName>, EngineError> {
+        let mut void = Vec::new();
+        for info in self.repository.list(PREFIX_REPACK)? {
+            let Some(BlobKind::Repack(session)) = info.name.kind() else { continue };
+            if !aborted.contains(&session) {
+                continue;
             }
-            _ => false,
-        };
-        let listed = self.repository.list(PREFIX_REPACK)?;
-        Ok(listed.into_iter().map(|info| info.name).filter(is_void).collect())
+            let bytes = match get_sealed(self.repository.store(), &info.name) {
+                Err(error) if error.is_damage() => continue,
+                other => other?,
+            };
+            let Ok(record) = RepackRecord::open(self.repository.keys(), &info.name, &bytes) else { continue };
+            if let Ok(Some(Decision::Abort(_))) = snapshots::read(self.repository, &record.decision) {
+                void.push(info.name);
+            }
+        }
+        Ok(void)
     }
 
     /// All packs that are there.

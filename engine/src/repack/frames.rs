@@ -3,7 +3,7 @@
 use crate::directory;
 use crate::error::EngineError;
 use crate::repository::Repository;
-use repo_format::{Codec, FrameKind, Location, PackName, PackRef, PayloadId};
+use repo_format::{Codec, FrameKind, Location, PackKind, PackName, PackRef, PayloadId};
 use std::collections::HashMap;
 
 /// Directories that are read together.
@@ -23,8 +23,8 @@ pub(super) struct OldFrames {
 /// A frame of an old pack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OldFrame {
-    /// Half of the payload's id: what begins alike and is another payload fails its check.
-    id: [u8; 16],
+    /// The kind of the pack, and half of the payload's id: what begins alike and is another payload fails its check.
+    id: Key,
     pub(super) pack: u32,
     offset: u32,
     stored_len: u32,
@@ -59,7 +59,7 @@ impl OldFrames {
                 old.numbers.insert(pack.name.clone(), number);
                 old.packs.push(pack.clone());
                 old.frames.extend(frames.into_iter().map(|(offset, frame)| OldFrame {
-                    id: start_of(&frame.id),
+                    id: key(pack.name.kind, &frame.id),
                     pack: number,
                     offset,
                     stored_len: frame.stored_len,
@@ -99,7 +99,7 @@ impl OldFrames {
     /// Notes that a payload is wanted of a pack. Returns the first of all frames that hold it, by its place, unless it was
     /// wanted before; nothing if the pack does not have it.
     pub(super) fn want(&mut self, pack: u32, at: &Location) -> Wanted {
-        let id = start_of(&at.id);
+        let id = key(at.pack.name.kind, &at.id);
         let first = self.frames.partition_point(|frame| frame.id < id);
         let same = self.frames[first..].iter_mut().take_while(|frame| frame.id == id);
         let mut is_new = true;
@@ -166,6 +166,10 @@ pub(super) enum Wanted {
     First(usize),
 }
 
-fn start_of(id: &PayloadId) -> [u8; 16] {
-    *id.0.first_chunk().expect("an id is longer than a half of it")
+type Key = [u8; 17];
+
+fn key(kind: PackKind, id: &PayloadId) -> Key {
+    let mut key = [kind as u8; 17];
+    key[1..].copy_from_slice(&id.0[..16]);
+    key
 }

@@ -33,8 +33,8 @@ use copy::Copier;
 use frames::OldFrames;
 use repo_format::limits::SEALED_PLAIN_LEN_MAX;
 use repo_format::{
-    Decision, DecisionName, Lead, PackKind, PackName, PackRef, RepackRecord, Repacked, RetentionKey,
-    SessionId, WriterId,
+    BlobKind, Decision, DecisionName, Lead, PREFIX_DECISIONS, PREFIX_INTENTS, PackKind, PackName, PackRef,
+    RepackRecord, Repacked, RetentionKey, SessionId, WriterId,
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,29 +139,56 @@ impl Run<'_, '_, '_> {
             return Ok(None);
         }
         let mut classes = Classes::new(records, &old);
-        let affected = self.affected(&mut classes, records, &old)?;
+        let affected = self.alone(self.affected(&mut classes, records, &old)?)?;
         if affected.is_empty() {
             return Ok(None);
         }
         begin(self.observer, Phase::Repack, old.bytes())?;
         let mut copier = Copier::new(self.repository, self.job, self.session, old, self.observer)?;
-        for vm in affected.chunk_by(|a, b| a.name.vm == b.name.vm) {
-            for root in vm {
-                // Forgotten and removed since it was listed: the record may well apply to what is gone.
-                let Some(Decision::Commit(commit)) = snapshots::read(self.repository, &root.name)? else {
-                    continue;
-                };
-                let class = classes.of(root.name.session, &commit.via);
-                Walk::new(self.repository, &class, &mut copier).root(&commit)?;
-            }
+        let mut applies_to = Vec::with_capacity(affected.len());
+        for root in &affected {
+            // Forgotten and removed since it was listed.
+            let Some(Decision::Commit(commit)) = snapshots::read(self.repository, &root.name)? else {
+                continue;
+            };
+            let class = classes.of(root.name.session, &commit.via);
+            Walk::new(self.repository, &class, &mut copier).root(&commit)?;
+            applies_to.push(root.name.session);
         }
         let done = copier.finish()?;
         if done.leads.is_empty() {
             return Ok(None);
         }
-        let mut applies_to: Vec<SessionId> = affected.into_iter().map(|root| root.name.session).collect();
         applies_to.sort_unstable();
         self.publish(&done, applies_to, left).map(Some)
+    }
+
+    /// Those roots whose sessions' ids nobody else uses. A record names sessions by their ids, and these are no secret: a
+    /// thief's root with the id of a session that runs would have the record apply to that session's root too, of which
+    /// nothing was copied. The intents are listed after the roots, and nobody knows an id before its intent is there.
+    fn alone(&self, mut affected: Vec<Affected>) -> Result<Vec<Affected>, EngineError> {
+        let mut uses: BTreeMap<SessionId, BTreeSet<WriterId>> = BTreeMap::new();
+        let mut ends: BTreeMap<SessionId, usize> = BTreeMap::new();
+        for prefix in [PREFIX_INTENTS, PREFIX_DECISIONS] {
+            for info in self.repository.list(prefix)? {
+                match info.name.kind() {
+                    Some(BlobKind::Intent { writer, session }) => {
+                        uses.entry(session).or_default().insert(writer);
+                    }
+                    Some(BlobKind::Decision(name)) => {
+                        *ends.entry(name.session).or_default() += 1;
+                        uses.entry(name.session).or_default().insert(name.writer);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        affected.retain(|root| {
+            let session = &root.name.session;
+            ends.get(session).is_none_or(|count| *count == 1)
+                && uses.get(session).is_none_or(|writers| writers.len() == 1)
+        });
+        Ok(affected)
     }
 
     /// The frames of the packs to be emptied, and how many packs are left for another run.

@@ -149,7 +149,7 @@ impl Objects<'_, '_, '_> {
             .iter()
             .map(Snapshot::session)
             .chain(snapshots.aborted.iter().chain(&snapshots.repacked).copied())
-            .chain(snapshots.forgotten.iter().copied())
+            .chain(snapshots.forgotten.iter().map(|name| name.session))
             .collect();
         for (name, error) in &snapshots.unreadable {
             lock(&self.told).unreadable.insert(name.clone());

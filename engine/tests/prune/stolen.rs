@@ -1,12 +1,13 @@
 //! A stolen backup host: it has the repository's keys and may create any blob, but lacks the retention key.
 
 use crate::scene::{PATIENCE, Scene, USUAL};
-use crate::world::{latest, noise};
+use crate::world::{latest, noise, restored};
+use keepstone_engine::snapshots::list;
 use keepstone_engine::store::{Fault, FaultStore, MemoryStore};
 use keepstone_engine::{BlobStore, Repository};
 use repo_format::{
-    Abort, AbortBy, BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, GenerationSeal, Lead,
-    PackRef, RepackRecord, Repacked, SealedKind, SessionId, Tombstone, VmTag, WriterId, seal,
+    Abort, AbortBy, BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, GenerationSeal, Intent,
+    Lead, PackRef, RepackRecord, Repacked, SealedKind, SessionId, Tombstone, VmTag, WriterId, seal,
 };
 
 const SALT: [u8; 32] = [3; 32];
@@ -194,4 +195,96 @@ fn no_planted_end_makes_a_pruner_pass_over_a_session_that_runs() {
             scene.later(PATIENCE / 4);
         }
     }
+}
+
+#[test]
+fn forgetting_a_decoy_forgets_no_snapshot_with_the_same_id() {
+    for vm in ["decoy", "other"] {
+        forget_a_decoy(vm);
+    }
+}
+
+/// The thief's snapshot has the id of another one, and the operator's policy forgets it.
+fn forget_a_decoy(vm: &str) {
+    let scene = scene();
+    let repository = scene.repository();
+    let victim = latest(&repository, "other");
+    let mut commit = victim.commit.clone();
+    commit.vm = vm.into();
+    commit.parent = None;
+    let decision = DecisionName {
+        vm: repository.keys().vm_tag(vm),
+        writer: WriterId::new("thief").unwrap(),
+        seq: 0,
+        session: victim.session(),
+    };
+    put(
+        &scene,
+        &decision.blob(),
+        &Decision::Commit(Box::new(commit)).seal(repository.keys(), &decision, SALT),
+    );
+    // The operator forgets the decoy.
+    let key = crate::world::retention_key(&repository);
+    let (name, bytes) = Tombstone { session: decision.session, time: scene.time, decision }.seal(
+        repository.keys(),
+        &key,
+        [9; 32],
+    );
+    put(&scene, &name, &bytes);
+    scene.prune();
+    scene.prune();
+    let repository = scene.repository();
+    let left = list(&repository, None).unwrap().snapshots;
+    let same = left.iter().find(|snapshot| snapshot.name == victim.name).expect("the victim is there");
+    assert!(restored(&repository, same, "disk0").unwrap() == scene.holds[&victim.session()]);
+}
+
+#[test]
+fn a_second_intent_with_the_same_id_ends_no_session() {
+    let mut scene = scene();
+    let (store, decision) = running(&scene);
+    scene.store = store;
+    let own = unnamed(&scene.repository(), decision.session);
+    let intent = Intent { session: decision.session, decision: own.clone(), generation: 0, time: scene.time };
+    let (name, bytes) = intent.seal(scene.repository().keys(), SALT);
+    put(&scene, &name, &bytes);
+    plant_abort(&scene, &own);
+    let before = scene.count("d/host-b/");
+    let report = scene.prune_as(&USUAL).unwrap();
+    assert_eq!(scene.count("d/host-b/"), before);
+    assert_eq!(report.waiting.len(), 1);
+}
+
+#[test]
+fn a_planted_abort_removes_no_record_of_what_moved() {
+    let mut scene = Scene::new();
+    let mut disk = noise(1, 600_000);
+    let mut sessions = Vec::new();
+    for day in 0..8usize {
+        sessions.push(scene.back_up("vm", &disk));
+        for place in 0..6 {
+            let at = (place * 97_000 + day * 7_000) % 590_000;
+            disk[at..at + 6_000].copy_from_slice(&noise((day * 10 + place) as u64 + 1000, 6_000));
+        }
+    }
+    sessions.push(scene.back_up("vm", &disk));
+    for session in &sessions[..8] {
+        scene.forget(*session);
+    }
+    let all = crate::scene::Call { max_unused: keepstone_engine::prune::Unused::Bytes(0), ..USUAL };
+    let report = scene.prune_as(&all).unwrap();
+    assert!(report.repacked.unwrap().emptied > 0);
+    scene.assert_holds();
+    let records = scene.names("k/");
+    assert!(!records.is_empty());
+    for record in records {
+        let Some(BlobKind::Repack(session)) = record.kind() else { panic!() };
+        let name = unnamed(&scene.repository(), session);
+        plant_abort(&scene, &name);
+    }
+    for _ in 0..2 {
+        scene.prune();
+    }
+    assert!(scene.count("k/") > 0);
+    scene.assert_holds();
 }
