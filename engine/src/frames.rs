@@ -246,6 +246,11 @@ impl<'r, 's> FrameReader<'r, 's> {
         self.repository
     }
 
+    /// Where what was repacked is.
+    pub(crate) fn moved(&self) -> &Moved<'r, 's> {
+        &self.moved
+    }
+
     /// Where payloads are now.
     pub(crate) fn places(&self, locations: &[Location]) -> Result<Vec<Where>, EngineError> {
         self.moved.places(locations.iter(), &BTreeSet::new())

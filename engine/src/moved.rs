@@ -16,13 +16,12 @@ use crate::cache::{Cache, Found};
 use crate::directory;
 use crate::error::EngineError;
 use crate::frames::lock;
-use crate::records::Records;
+use crate::records::{Readable, Records};
 use crate::repository::{Repository, get_sealed};
-use crate::snapshots;
 use crate::threads::{self, Condvar, scope};
 use repo_format::{
-    BlobKind, BlobName, Codec, Decision, Location, PREFIX_REPACK, PREFIX_TOMBSTONES, PackName, PackRef,
-    PayloadId, RepackRecord, SessionId, Tombstone,
+    BlobKind, BlobName, Codec, Location, PREFIX_REPACK, PREFIX_TOMBSTONES, PackName, PackRef, PayloadId,
+    RepackRecord, SessionId, Tombstone,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -281,6 +280,19 @@ impl<'r, 's> Moved<'r, 's> {
         }
     }
 
+    /// Whether a record that is known leads on from a pack.
+    pub(crate) fn knows(&self, pack: &PackName) -> bool {
+        threads::lock(&self.state).records.leads.contains_key(pack)
+    }
+
+    /// Whether a record leads on from a pack that is missing; if none is known, they are listed once more.
+    pub(crate) fn leads_on(&self, pack: &PackName) -> Result<bool, EngineError> {
+        if !self.knows(pack) {
+            self.list_again()?;
+        }
+        Ok(self.knows(pack))
+    }
+
     /// Lists the records once more: a pack is missing that may have been repacked since.
     pub(crate) fn list_again(&self) -> Result<(), EngineError> {
         let begun = threads::lock(&self.state).begun;
@@ -457,38 +469,14 @@ fn load(repository: &Repository<'_>, known: Arc<Leads>) -> Result<Arc<Leads>, En
         return Ok(known);
     }
     let mut records = Leads { leads: known.leads.clone(), settled: known.settled.clone() };
-    for (name, record) in new.iter().zip(in_threads(&new, |name| read_record(repository, name))?) {
+    for (name, record) in new.iter().zip(in_threads(&new, |name| Readable::of(repository, name))?) {
         match record {
-            Record::Counts(record) => records.add(name.clone(), &record),
-            Record::Never => drop(records.settled.insert(name.clone())),
-            Record::Unknown => {}
+            Readable::Counts(record) => records.add(name.clone(), &record),
+            Readable::Never => drop(records.settled.insert(name.clone())),
+            Readable::Unknown => {}
         }
     }
     Ok(Arc::new(records))
-}
-
-/// What is known of a record.
-enum Record {
-    Counts(RepackRecord),
-    /// Its session ended in another way.
-    Never,
-    /// Its session is not decided, or something cannot be read, which a verification tells.
-    Unknown,
-}
-
-fn read_record(repository: &Repository<'_>, name: &BlobName) -> Result<Record, EngineError> {
-    let bytes = match get_sealed(repository.store(), name) {
-        Err(error) if error.is_damage() => return Ok(Record::Unknown),
-        other => other?,
-    };
-    let Ok(record) = RepackRecord::open(repository.keys(), name, &bytes) else { return Ok(Record::Unknown) };
-    match snapshots::read(repository, &record.decision) {
-        Ok(Some(Decision::Repack(_))) => Ok(Record::Counts(record)),
-        Ok(Some(Decision::Commit(_) | Decision::Abort(_))) => Ok(Record::Never),
-        Ok(None) => Ok(Record::Unknown),
-        Err(error) if error.is_damage() => Ok(Record::Unknown),
-        Err(error) => Err(error),
-    }
 }
 
 /// Does something for each of some items, several at a time, and gives the results in their order. Ends with the first failure.

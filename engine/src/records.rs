@@ -58,6 +58,19 @@ impl Records {
         Ok(records)
     }
 
+    /// As [`Records::load`], without those that cannot be read, and without the unsigned ones.
+    pub(crate) fn load_readable(repository: &Repository<'_>) -> Result<Self, EngineError> {
+        let mut records = Self::default();
+        for info in repository.list(PREFIX_REPACK)? {
+            if matches!(info.name.kind(), Some(BlobKind::Repack(_)))
+                && let Readable::Counts(record) = Readable::of(repository, &info.name)?
+            {
+                records.add(record);
+            }
+        }
+        Ok(records)
+    }
+
     pub(crate) fn add(&mut self, record: RepackRecord) {
         let leads = leads(&record);
         self.repacked.extend(leads.keys().cloned());
@@ -111,6 +124,35 @@ impl Record {
     /// The packs that something was moved from.
     pub(crate) fn moved(&self) -> impl Iterator<Item = &PackName> {
         self.leads.keys()
+    }
+}
+
+/// What is known of a record, for those who can do without it.
+pub(crate) enum Readable {
+    Counts(RepackRecord),
+    /// Its session ended in another way.
+    Never,
+    /// Its session is not decided, or something cannot be read, which a verification tells.
+    Unknown,
+}
+
+impl Readable {
+    /// Reads a record and its decision.
+    pub(crate) fn of(repository: &Repository<'_>, name: &BlobName) -> Result<Self, EngineError> {
+        let bytes = match get_sealed(repository.store(), name) {
+            Err(error) if error.is_damage() => return Ok(Self::Unknown),
+            other => other?,
+        };
+        let Ok(record) = RepackRecord::open(repository.keys(), name, &bytes) else {
+            return Ok(Self::Unknown);
+        };
+        match snapshots::read(repository, &record.decision) {
+            Ok(Some(Decision::Repack(_))) => Ok(Self::Counts(record)),
+            Ok(Some(Decision::Commit(_) | Decision::Abort(_))) => Ok(Self::Never),
+            Ok(None) => Ok(Self::Unknown),
+            Err(error) if error.is_damage() => Ok(Self::Unknown),
+            Err(error) => Err(error),
+        }
     }
 }
 

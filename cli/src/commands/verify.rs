@@ -226,6 +226,12 @@ fn advice(kind: FindingKind) -> Option<&'static str> {
         FindingKind::WrongIndex => {
             "move it out of the repository, run `keepstone repair index`, and delete the index cache of every host"
         }
+        FindingKind::CondemnedPack => {
+            "do not prune; copy the pack to a safe place first, and look for who published the delete list without waiting"
+        }
+        FindingKind::UnsignedObject => {
+            "somebody without the retention password made it: find out who can write there, and move it out of the repository"
+        }
         FindingKind::UntriedKeySlot => "move key slots that nobody here made out of `keys/`",
         _ => return None,
     })

@@ -24,16 +24,18 @@ use super::memory::State;
 use super::objects::Told;
 use super::walk::{Inspector, unreadable};
 use crate::error::{EngineError, chain};
-use crate::frames::lock;
+use crate::frames::{FrameReader, lock};
+use crate::moved::Where;
 use crate::observer::{Event, Phase, begin, tell};
+use crate::store::StoreError;
 use crate::threads::{self, Condvar, scope, tasks};
 use repo_format::{
     Decoder, Entry, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page,
     verify_pack,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Packs that are being read or checked: eight of the default length.
 const BYTES_IN_FLIGHT: u64 = 256 << 20;
@@ -68,7 +70,7 @@ pub(super) fn check(
     let len = |name: &PackName| scope.inventory.len(name).unwrap_or(0);
     let mut packs: Vec<(&PackName, PackState, u64)> = packs
         .iter()
-        .filter(|(_, state)| !matches!(state, PackState::Missing(_)))
+        .filter(|(_, state)| !matches!(state, PackState::Missing(_) | PackState::Moved))
         .map(|(name, state)| (name, *state, len(name)))
         .collect();
     packs.sort_by_key(|(name, _, _)| remembered.turn(name));
@@ -195,6 +197,10 @@ impl Reading<'_, '_, '_, '_> {
         }
         let blob = name.blob();
         let bytes = match self.scope.frames.repository().store().get(&blob, None) {
+            // It was there when it was listed, and has been repacked since.
+            Err(StoreError::NotFound { .. }) if self.scope.frames.moved().leads_on(name)? => {
+                return Ok(Read::Unusable(None));
+            }
             Err(error) if error.is_damage() => {
                 lock(&self.states).push((name.clone(), State::Damaged));
                 let finding = self.scope.findings.note(FindingKind::MissingPack, &blob, || chain(&error));
@@ -259,7 +265,8 @@ fn try_damaged(scope: &Scope<'_, '_, '_>, batch: &mut Batch, names_hold: bool) -
     let is_damaged = |(name, checked): (&PackName, &Checked)| {
         matches!(checked, Checked::Damaged { .. }).then(|| (name.clone(), HashSet::new()))
     };
-    let mut collect = Collect { wanted: batch.iter().filter_map(is_damaged).collect(), names_hold };
+    let (wanted, frames) = (batch.iter().filter_map(is_damaged).collect(), scope.frames);
+    let mut collect = Collect { wanted, names_hold, frames };
     if collect.wanted.is_empty() {
         return Ok(());
     }
@@ -287,10 +294,13 @@ fn unreadable_chunks(
     name: &PackName,
     locations: &[Location],
 ) -> Result<HashSet<Location>, EngineError> {
-    match scope.frames.opener(name) {
-        Ok(_) => {}
-        Err(error) if error.is_damage() => return Ok(locations.iter().cloned().collect()),
-        Err(error) => return Err(error),
+    if locations.iter().all(|at| at.pack.name == *name) && !scope.frames.moved().knows(name) {
+        match scope.frames.opener(name) {
+            Ok(_) => {}
+            // No frame can be read, and there is no other place.
+            Err(error) if error.is_damage() => return Ok(locations.iter().cloned().collect()),
+            Err(error) => return Err(error),
+        }
     }
     let mut failed = HashSet::new();
     let mut rest = locations;
@@ -314,26 +324,51 @@ fn unreadable_chunks(
 }
 
 /// Collects the chunks that maps name in some packs.
-struct Collect {
+struct Collect<'v, 'r, 's> {
     wanted: HashMap<PackName, HashSet<Location>>,
     names_hold: bool,
+    frames: &'v FrameReader<'r, 's>,
 }
 
-impl Inspector for Collect {
+impl Inspector for Collect<'_, '_, '_> {
     fn wants(&self, names: &[PackRef]) -> bool {
-        !self.names_hold || names.iter().any(|pack| self.wanted.contains_key(&pack.name))
+        let may_lead_there =
+            |pack: &PackRef| self.wanted.contains_key(&pack.name) || self.frames.moved().knows(&pack.name);
+        !self.names_hold || names.iter().any(may_lead_there)
     }
 
     fn page(&mut self, _: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
+        let moved = moved_chunks(self.frames, page)?;
         for entry in &page.entries {
-            if let Entry::Chunk(at) = entry
-                && let Some(locations) = self.wanted.get_mut(&at.pack.name)
-            {
+            let Entry::Chunk(at) = entry else { continue };
+            let pack = moved.get(at).map_or(&at.pack.name, |pack| &pack.name);
+            if let Some(locations) = self.wanted.get_mut(pack) {
                 locations.insert(at.clone());
             }
         }
         Ok(Vec::new())
     }
+}
+
+/// The chunks of a page that were repacked, with the packs that they are in now.
+fn moved_chunks<'p>(
+    frames: &FrameReader<'_, '_>,
+    page: &'p Page,
+) -> Result<HashMap<&'p Location, Arc<PackRef>>, EngineError> {
+    let chunks = page.entries.iter().filter_map(|entry| match entry {
+        Entry::Chunk(at) => Some(at),
+        Entry::Hole { .. } => None,
+    });
+    let chunks: Vec<&Location> = chunks.filter(|at| frames.moved().knows(&at.pack.name)).collect();
+    if chunks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let places = frames.moved().places(chunks.iter().copied(), &BTreeSet::new())?;
+    let moved = chunks.into_iter().zip(places).filter_map(|(at, place)| match place {
+        Where::At(pack, _) => Some((at, pack)),
+        Where::Named | Where::Nowhere(_) => None,
+    });
+    Ok(moved.collect())
 }
 
 /// Compares what maps say of packs with what was read.
@@ -346,22 +381,31 @@ struct Compare<'d, 'v, 'r, 's> {
 
 impl Inspector for Compare<'_, '_, '_, '_> {
     fn wants(&self, names: &[PackRef]) -> bool {
-        !self.names_hold || names.iter().any(|pack| self.batch.contains_key(&pack.name))
+        let may_lead_there = |pack: &PackRef| {
+            self.batch.contains_key(&pack.name) || self.scope.frames.moved().knows(&pack.name)
+        };
+        !self.names_hold || names.iter().any(may_lead_there)
     }
 
     fn page(&mut self, page_at: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
-        Ok(chunk_hits(page, |at| match self.batch.get(&at.pack.name)? {
-            Checked::Damaged { finding, unreadable } => unreadable.contains(at).then_some(*finding),
-            Checked::Sound(frames) => (!has_frame(frames, at.offset, &FrameEntry::at(at, FrameKind::Chunk)))
-                .then(|| {
-                    self.contradicted.insert(at.pack.name.clone());
-                    let error =
-                        FormatError::BadValue("a page names a chunk that its pack does not have there");
-                    let kind = FindingKind::ContradictoryMap;
-                    let detail =
-                        || format!("the page at offset {}: {error}: {}", page_at.offset, at.pack.name);
-                    self.scope.findings.note(kind, &page_at.pack.name.blob(), detail)
-                }),
+        let moved = moved_chunks(self.scope.frames, page)?;
+        Ok(chunk_hits(page, |at| {
+            match self.batch.get(moved.get(at).map_or(&at.pack.name, |pack| &pack.name))? {
+                // By its directory it is there, which was compared with its frames when it was read.
+                Checked::Sound(_) if moved.contains_key(at) => None,
+                Checked::Damaged { finding, unreadable } => unreadable.contains(at).then_some(*finding),
+                Checked::Sound(frames) => {
+                    (!has_frame(frames, at.offset, &FrameEntry::at(at, FrameKind::Chunk))).then(|| {
+                        self.contradicted.insert(at.pack.name.clone());
+                        let error =
+                            FormatError::BadValue("a page names a chunk that its pack does not have there");
+                        let kind = FindingKind::ContradictoryMap;
+                        let detail =
+                            || format!("the page at offset {}: {error}: {}", page_at.offset, at.pack.name);
+                        self.scope.findings.note(kind, &page_at.pack.name.blob(), detail)
+                    })
+                }
+            }
         }))
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn chunk_hits(
 /// The finding that concerns a frame, by what is known of its pack.
 pub(super) fn concerned(state: &PackState, at: &Location) -> Option<FindingId> {
     match *state {
-        PackState::Fine => None,
+        PackState::Fine | PackState::Moved => None,
         PackState::Missing(finding) => Some(finding),
         PackState::OtherLength { finding, len } => {
             (u64::from(at.offset) + u64::from(at.stored_len) > len).then_some(finding)

@@ -140,6 +140,8 @@ pub struct Affected {
 pub enum FindingKind {
     /// A pack that a map names is not there.
     MissingPack,
+    /// A pack that a snapshot needs is in the delete list of a prune and still there.
+    CondemnedPack,
     /// A pack has another length than maps say.
     WrongLength,
     /// A pack, or a part of it, is not what was written.
@@ -186,6 +188,8 @@ pub enum FindingKind {
     StalledSession,
     /// A key slot that no password can open, because those before it are as many as a reader tries.
     UntriedKeySlot,
+    /// An object that only the retention role makes lacks its signature, or has a wrong one: it is ignored.
+    UnsignedObject,
     /// A name has no meaning in the format, or what bears a name is no blob.
     UnknownName,
 }
@@ -204,7 +208,10 @@ impl FindingKind {
     /// Whether somebody should look at it although nothing that was stored is known to be gone.
     #[must_use]
     pub fn needs_attention(self) -> bool {
-        matches!(self, Self::MissingIndex | Self::StalledSession | Self::UntriedKeySlot)
+        matches!(
+            self,
+            Self::MissingIndex | Self::StalledSession | Self::UntriedKeySlot | Self::UnsignedObject
+        )
     }
 
     /// Whether it says that a blob is there and is not what was written.
@@ -254,6 +261,12 @@ struct Found {
     disks: BTreeMap<DiskPosition, Vec<Extent>>,
     /// Snapshots that are not among those that are verified, because they cannot be read.
     lost: Vec<Affected>,
+}
+
+impl Found {
+    fn is_missing_alone(&self) -> bool {
+        self.kind == FindingKind::MissingPack && self.disks.is_empty() && self.lost.is_empty()
+    }
 }
 
 impl Collected {
@@ -314,6 +327,13 @@ impl Findings {
         detail.push_str(more);
     }
 
+    /// As [`Findings::tell_more`], unless it tells that already.
+    pub(super) fn tell_once(&self, id: FindingId, more: &str) {
+        if !lock(&self.0).get(id).detail.contains(more) {
+            self.tell_more(id, more);
+        }
+    }
+
     /// What was found so far.
     pub(super) fn blobs(&self) -> Vec<(FindingId, FindingKind, String)> {
         let collected = lock(&self.0);
@@ -350,14 +370,29 @@ impl Findings {
         snapshots
     }
 
-    /// Ends the collection. Snapshots that were forgotten meanwhile concern nobody, nor does what only they needed.
-    pub(super) fn finish(self, snapshots: &[Snapshot], is_forgotten: &dyn Fn(usize) -> bool) -> Vec<Finding> {
+    /// Whether a pack is missing that no disk is known to lack.
+    pub(super) fn has_missing_alone(&self) -> bool {
+        lock(&self.0).found.iter().any(Found::is_missing_alone)
+    }
+
+    /// Ends the collection. Snapshots that were forgotten meanwhile concern nobody, nor does what only they needed: packs
+    /// that were deleted by then.
+    pub(super) fn finish(
+        self,
+        snapshots: &[Snapshot],
+        is_forgotten: &dyn Fn(usize) -> bool,
+        is_deleted: &dyn Fn(&str) -> bool,
+    ) -> Vec<Finding> {
         let collected = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut findings = Vec::new();
         for mut found in collected.found {
+            if found.is_missing_alone() && is_deleted(&found.blob) {
+                continue;
+            }
             let concerned_any = !found.disks.is_empty();
             found.disks.retain(|(snapshot, _), _| !is_forgotten(*snapshot));
-            if concerned_any && found.disks.is_empty() && found.kind == FindingKind::MissingPack {
+            let is_of_need = matches!(found.kind, FindingKind::MissingPack | FindingKind::CondemnedPack);
+            if concerned_any && found.disks.is_empty() && is_of_need {
                 continue;
             }
             let mut affected = found.lost;

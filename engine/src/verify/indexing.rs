@@ -7,16 +7,17 @@ use super::objects::Told;
 use crate::error::{EngineError, chain};
 use crate::observer::{Event, tell};
 use crate::repository::get_sealed;
-use crate::snapshots::Snapshot;
+use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::{BlobInfo, StoreError};
 use repo_format::{
     BlobKind, BlobName, FrameEntry, FrameKind, Index, IndexEntry, PackKind, PackName, SessionId, WriterId,
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-/// Notes the data packs of committed sessions that no index lists, and whether damaged indexes are missed.
-pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &[Snapshot], told: &Told) {
-    let committed: HashSet<SessionId> = snapshots.iter().map(Snapshot::session).collect();
+/// Notes the data packs of snapshots' sessions and of repacks that no index lists, and whether damaged indexes are missed.
+pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &Snapshots, told: &Told) {
+    let committed: HashSet<SessionId> =
+        snapshots.snapshots.iter().map(Snapshot::session).chain(snapshots.repacked.iter().copied()).collect();
     let mut unlisted: BTreeMap<(SessionId, WriterId), usize> = BTreeMap::new();
     for info in blobs {
         if let Some(BlobKind::Pack(pack)) = info.name.kind()
@@ -48,7 +49,8 @@ pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &[Snapsh
         let free = (0..=u32::MAX).map(|number| BlobName::index(&writer, session, number));
         let Some(name) = free.into_iter().find(|name| !names.contains(name)) else { continue };
         findings.note(FindingKind::MissingIndex, &name, || {
-            format!("{count} packs of the snapshot {session} are in no index")
+            let of = if snapshots.repacked.contains(&session) { "repack" } else { "snapshot" };
+            format!("{count} packs of the {of} {session} are in no index")
         });
     }
 }

@@ -3,8 +3,7 @@
 use super::facts::concerned;
 use super::findings::{FindingId, FindingKind, Findings};
 use crate::error::EngineError;
-use crate::frames::lock;
-use crate::repository::Repository;
+use crate::frames::{FrameReader, lock};
 use crate::store::BlobInfo;
 use repo_format::{BlobKind, Location, PackName, PackRef};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +16,8 @@ pub(super) enum PackState {
     Fine,
     /// It is not there.
     Missing(FindingId),
+    /// It is not there, and records lead on from it: what it held may be somewhere else.
+    Moved,
     /// It has another length.
     OtherLength {
         finding: FindingId,
@@ -27,18 +28,18 @@ pub(super) enum PackState {
 
 /// The packs of a repository as they were listed, and those that maps name.
 pub(super) struct Inventory<'r, 's> {
-    repository: &'r Repository<'s>,
+    frames: &'r FrameReader<'r, 's>,
     listed: HashMap<PackName, u64>,
     named: Mutex<HashMap<PackRef, PackState>>,
 }
 
 impl<'r, 's> Inventory<'r, 's> {
-    pub(super) fn new(repository: &'r Repository<'s>, blobs: &[BlobInfo]) -> Self {
+    pub(super) fn new(frames: &'r FrameReader<'r, 's>, blobs: &[BlobInfo]) -> Self {
         let pack = |info: &BlobInfo| match info.name.kind() {
             Some(BlobKind::Pack(name)) => Some((name, info.len)),
             _ => None,
         };
-        Self { repository, listed: blobs.iter().filter_map(pack).collect(), named: Mutex::default() }
+        Self { frames, listed: blobs.iter().filter_map(pack).collect(), named: Mutex::default() }
     }
 
     /// The length of a pack that was listed.
@@ -56,7 +57,7 @@ impl<'r, 's> Inventory<'r, 's> {
         let len = |(pack, state): (&PackRef, &PackState)| match state {
             PackState::Fine => Some((pack.name.clone(), u64::from(pack.len))),
             PackState::OtherLength { len, .. } => Some((pack.name.clone(), *len)),
-            PackState::Missing(_) => None,
+            PackState::Missing(_) | PackState::Moved => None,
         };
         lock(&self.named).iter().filter_map(len).collect()
     }
@@ -70,7 +71,7 @@ impl<'r, 's> Inventory<'r, 's> {
         let len = match self.len(&pack.name) {
             Some(len) => Some(len),
             // A listing of many pages is no snapshot of the store: what it lacks is asked for by name.
-            None => match self.repository.blob_len(&blob) {
+            None => match self.frames.repository().blob_len(&blob) {
                 // Something else is in its place, which is told of by itself.
                 Err(error) if error.is_damage() => None,
                 other => other?,
@@ -85,6 +86,7 @@ impl<'r, 's> Inventory<'r, 's> {
                     len,
                 }
             }
+            None if self.frames.moved().leads_on(&pack.name)? => PackState::Moved,
             None => {
                 let detail = || format!("it is missing; it should have {} bytes", pack.len);
                 PackState::Missing(findings.note(FindingKind::MissingPack, &blob, detail))

@@ -1,6 +1,7 @@
 //! Checking a repository: that all that its snapshots need is there, and is what was written.
 //!
-//! 1. The maps of all disks are walked, and the packs that they name are looked up in a listing.
+//! 1. The maps of all disks are walked, and the packs that they name, or where these were repacked to, are looked up in a
+//!    listing. What pruners have published is compared with what snapshots need.
 //! 2. All other objects are opened.
 //! 3. As [`VerifyJob::read_data`] says, packs that maps name are read and opened whole, and indexes compared with them.
 //!    What that gave is remembered.
@@ -17,6 +18,7 @@ mod inventory;
 mod memory;
 mod misplaced;
 mod names;
+mod needs;
 mod objects;
 mod sessions;
 mod structure;
@@ -30,13 +32,15 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::observer::{Event, Observer, Phase, begin, tell};
+use crate::pack_set::PackSet;
 use crate::repository::{Repository, get_sealed, list_all};
 use crate::snapshots::{self, Snapshot, Snapshots};
 use choice::Remembered;
 use facts::Hit;
 use findings::Findings;
 use inventory::Inventory;
-use repo_format::{BlobName, Disk, PackKind, Tombstone};
+use needs::Published;
+use repo_format::{BlobKind, BlobName, Disk, PackKind, Tombstone};
 use std::collections::BTreeSet;
 use structure::Structure;
 use walk::{Inspector, Walker};
@@ -70,6 +74,7 @@ pub fn verify_remembering(
     if job.read_data != ReadData::Nothing {
         repository.data_keys()?;
     }
+    let can_read_data = repository.keys().can_read_data();
     let all = job.snapshots.is_empty();
     // Snapshots first: a listing that begins after a snapshot was there shows all that it needs.
     let found = if all {
@@ -85,8 +90,10 @@ pub fn verify_remembering(
         (packs, Vec::new())
     };
     let findings = Findings::default();
-    let inventory = Inventory::new(repository, &blobs);
-    let frames = FrameReader::new(repository);
+    // After the snapshots and what they need: what is gone by then is explained by what was published before.
+    let published = Published::load(repository)?;
+    let frames = FrameReader::knowing(repository, &published.records);
+    let inventory = Inventory::new(&frames, &blobs);
     let scope = Scope {
         frames: &frames,
         findings: &findings,
@@ -94,10 +101,11 @@ pub fn verify_remembering(
         snapshots: &found.snapshots,
         observer,
     };
-    let mut structure = Structure { findings: &findings, inventory: &inventory, chunks: 0 };
+    let mut structure = Structure { findings: &findings, inventory: &inventory, frames: &frames, chunks: 0 };
     begin(observer, Phase::VerifyStructure, scope.disks().count() as u64)?;
     let names_lie = scope.walk(&mut structure, 1)?;
     let chunks = structure.chunks;
+    let packs = needs::check(&scope, &published)?;
     let told = if all {
         names::check(&findings, &foreign);
         Some(objects::check(&objects::Check {
@@ -106,14 +114,15 @@ pub fn verify_remembering(
             snapshots: &found,
             inventory: &inventory,
             findings: &findings,
+            published: &published,
             time: job.time,
         })?)
     } else {
         None
     };
-    let packs = inventory.named();
     let mut remembered = Remembered::begin(memory, job.time, &inventory, &packs);
-    let chosen = remembered.chosen(&packs, job.read_data);
+    let mut chosen = remembered.chosen(&packs, job.read_data);
+    chosen.retain(|pack, _| can_read_data || pack.kind == PackKind::Map);
     let read_bytes = if chosen.is_empty() && job.read_data == ReadData::Nothing {
         0
     } else {
@@ -125,6 +134,13 @@ pub fn verify_remembering(
     let (unneeded_packs, unneeded_bytes) = if all { inventory.unneeded(&packs) } else { (0, 0) };
     let (snapshot_count, disks) = (found.snapshots.len() as u64, scope.disks().count() as u64);
     let forgotten = forgotten_meanwhile(repository, &found.snapshots, &findings)?;
+    // What was deleted while it was read is in a list by now.
+    let has_missing = findings.has_missing_alone();
+    let deleted = if has_missing { Published::load(repository)?.deleted } else { PackSet::default() };
+    let is_deleted = |blob: &str| match BlobName::parse(blob).and_then(|name| name.kind()) {
+        Some(BlobKind::Pack(pack)) => deleted.contains(&pack),
+        _ => false,
+    };
     Ok(VerifyReport {
         snapshots: snapshot_count,
         disks,
@@ -134,7 +150,7 @@ pub fn verify_remembering(
         unneeded_packs,
         unneeded_bytes,
         verified: remembered.verified(),
-        findings: findings.finish(&found.snapshots, &|snapshot| forgotten.contains(&snapshot)),
+        findings: findings.finish(&found.snapshots, &|snapshot| forgotten.contains(&snapshot), &is_deleted),
     })
 }
 

@@ -4,6 +4,7 @@ use super::counts;
 use super::findings::{FindingId, FindingKind, Findings};
 use super::indexing;
 use super::inventory::Inventory;
+use super::needs::Published;
 use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
@@ -29,6 +30,8 @@ pub(super) struct Told {
     pub(super) intents: BTreeMap<SessionId, Vec<Intent>>,
     /// What the tombstones of a session forget.
     pub(super) tombstoned: BTreeMap<SessionId, Vec<DecisionName>>,
+    /// The decisions of snapshots that were pinned once, with a pin that tells it.
+    pub(super) pinned: BTreeMap<SessionId, (DecisionName, BlobName)>,
     /// Decisions and tombstones that cannot be read.
     pub(super) unreadable: HashSet<BlobName>,
     /// The indexes that can be read.
@@ -59,6 +62,7 @@ pub(super) struct Check<'v, 'r, 's> {
     pub(super) snapshots: &'v Snapshots,
     pub(super) inventory: &'v Inventory<'v, 's>,
     pub(super) findings: &'v Findings,
+    pub(super) published: &'v Published,
     /// Now, milliseconds since 1970.
     pub(super) time: u64,
 }
@@ -66,9 +70,9 @@ pub(super) struct Check<'v, 'r, 's> {
 /// Checks every blob of a listing that is neither a pack nor the config, and whether what there is of each session fits
 /// together. Returns what the objects tell.
 pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
-    let Check { repository, blobs, snapshots, inventory, findings, time } = *check;
+    let Check { repository, blobs, snapshots, inventory, findings, published, time } = *check;
     let vms = vms(&snapshots.snapshots);
-    let objects = Objects { repository, inventory, findings, vms: &vms, told: Mutex::default() };
+    let objects = Objects { repository, inventory, findings, published, vms: &vms, told: Mutex::default() };
     objects.unreadable(snapshots);
     let next = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
@@ -93,7 +97,7 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     let sessions = Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, time };
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
-    indexing::check(findings, blobs, &snapshots.snapshots, &told);
+    indexing::check(findings, blobs, snapshots, &told);
     generations(findings, &told);
     copied_slots(findings, &told);
     for blob in untried_slots(repository)? {
@@ -137,6 +141,7 @@ struct Objects<'v, 'r, 's> {
     repository: &'v Repository<'r>,
     inventory: &'v Inventory<'v, 's>,
     findings: &'v Findings,
+    published: &'v Published,
     vms: &'v HashMap<VmTag, String>,
     told: Mutex<Told>,
 }
@@ -154,6 +159,7 @@ impl Objects<'_, '_, '_> {
         for (name, error) in &snapshots.unreadable {
             lock(&self.told).unreadable.insert(name.clone());
             match name.kind() {
+                _ if is_unsigned(error) => self.unsigned(name),
                 Some(BlobKind::Decision(decision)) => {
                     let id = self.findings.note(FindingKind::DamagedDecision, name, || chain(error));
                     if sound.contains(&decision.session) {
@@ -166,6 +172,13 @@ impl Objects<'_, '_, '_> {
                 _ => drop(self.findings.note(FindingKind::DamagedTombstone, name, || chain(error))),
             }
         }
+    }
+
+    /// Notes an object that the retention role did not make.
+    fn unsigned(&self, name: &BlobName) {
+        self.findings.note(FindingKind::UnsignedObject, name, || {
+            "it lacks the signature of the retention role, or has a wrong one: it is ignored".to_owned()
+        });
     }
 
     fn blob(&self, name: &BlobName) -> Result<(), EngineError> {
@@ -198,7 +211,7 @@ impl Objects<'_, '_, '_> {
                 match self.read(name, FindingKind::DamagedIndex, open)? {
                     Opened::Sound(index) => self.index(name, session, &index),
                     Opened::Damaged(id) => lock(&self.told).unread.push((session, id)),
-                    Opened::Gone => {}
+                    Opened::Gone | Opened::Unsigned => {}
                 }
                 Ok(())
             }
@@ -223,8 +236,12 @@ impl Objects<'_, '_, '_> {
                 let open = |bytes: &[u8]| RepackRecord::open(keys, name, bytes);
                 self.open(name, FindingKind::DamagedRepackRecord, open).map(drop)
             }
-            BlobKind::Pin { .. } => {
-                self.open(name, FindingKind::DamagedPin, |bytes| Pin::open(keys, name, bytes)).map(drop)
+            BlobKind::Pin { session, .. } => {
+                let pin = self.open(name, FindingKind::DamagedPin, |bytes| Pin::open(keys, name, bytes))?;
+                if let Some(pin) = pin {
+                    lock(&self.told).pinned.entry(session).or_insert_with(|| (pin.decision, name.clone()));
+                }
+                Ok(())
             }
             BlobKind::Canary => {
                 let open = |bytes: &[u8]| match bytes {
@@ -270,7 +287,7 @@ impl Objects<'_, '_, '_> {
     ) -> Result<Option<T>, EngineError> {
         Ok(match self.read(name, kind, open)? {
             Opened::Sound(object) => Some(object),
-            Opened::Damaged(_) | Opened::Gone => None,
+            Opened::Damaged(_) | Opened::Gone | Opened::Unsigned => None,
         })
     }
 
@@ -282,7 +299,13 @@ impl Objects<'_, '_, '_> {
         open: impl Fn(&[u8]) -> Result<T, FormatError>,
     ) -> Result<Opened<T>, EngineError> {
         let opened = match get_sealed(self.repository.store(), name) {
-            Ok(bytes) => open(&bytes).map_err(|error| chain(&error)),
+            Ok(bytes) => match open(&bytes) {
+                Err(FormatError::BadSignature) => {
+                    self.unsigned(name);
+                    return Ok(Opened::Unsigned);
+                }
+                opened => opened.map_err(|error| chain(&error)),
+            },
             Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(Opened::Gone),
             Err(EngineError::Damaged { source, .. }) => Err(chain(&source)),
             Err(error) if error.is_damage() => Err(chain(&error)),
@@ -296,9 +319,14 @@ impl Objects<'_, '_, '_> {
 
     fn index(&self, name: &BlobName, session: SessionId, index: &Index) {
         let is_there = |pack: &&PackRef| self.inventory.len(&pack.name) == Some(u64::from(pack.len));
+        // An index is written anew only when much of what it lists is gone.
+        let was_deleted = |pack: &&PackRef| self.published.deleted.contains(&pack.name);
         let is_not_as_named = |pack: &&PackRef| !self.inventory.is_as_named(&pack.name);
-        let (stale, wrong): (Vec<&PackRef>, Vec<&PackRef>) =
-            index.packs.iter().filter(|pack| !is_there(pack)).partition(is_not_as_named);
+        let (stale, wrong): (Vec<&PackRef>, Vec<&PackRef>) = index
+            .packs
+            .iter()
+            .filter(|pack| !is_there(pack) && !was_deleted(pack))
+            .partition(is_not_as_named);
         if let Some(first) = stale.first() {
             self.findings.note(FindingKind::StaleIndex, name, || {
                 format!(
@@ -336,10 +364,17 @@ impl Objects<'_, '_, '_> {
     }
 }
 
+/// Whether an error tells of an object that the retention role did not sign.
+fn is_unsigned(error: &EngineError) -> bool {
+    matches!(error, EngineError::Damaged { source: FormatError::BadSignature, .. })
+}
+
 /// What became of reading an object.
 enum Opened<T> {
     Sound(T),
     Damaged(FindingId),
     /// It was removed since it was listed.
     Gone,
+    /// The retention role did not make it.
+    Unsigned,
 }

@@ -10,10 +10,10 @@ use super::objects::Told;
 use super::traces::{Traces, session_of};
 use crate::error::EngineError;
 use crate::repository::Repository;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::BlobInfo;
 use repo_format::{BlobName, DecisionName, Intent, SessionId, VmTag};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A session that has stored all that a snapshot needs commits within seconds; a day allows for clocks and for a host
 /// that slept.
@@ -42,12 +42,13 @@ impl Sessions<'_, '_, '_> {
                 sessions.entry(session).or_default().add(info, kind);
             }
         }
+        let valid = self.snapshots.snapshots.iter().map(Snapshot::session).collect();
         let mut lost = self.parents(&sessions);
         let referrers = self.referrers();
         let gaps = self.gaps(&sessions, &lost);
         for (session, traces) in &sessions {
             self.contradictions(*session, traces);
-            self.begun(*session, traces);
+            self.begun(*session, traces, &valid);
             if traces.is_decided() || lost.contains(session) {
                 continue;
             }
@@ -78,6 +79,11 @@ impl Sessions<'_, '_, '_> {
         self.vms.get(&tag).map_or("", String::as_str)
     }
 
+    /// Whether a session stores indexes or repacks.
+    fn is_of_no_vm(&self, decision: &DecisionName) -> bool {
+        decision.vm == self.repository.keys().vm_tag("")
+    }
+
     fn lose(&self, id: FindingId, decision: &DecisionName) {
         self.findings.lose(id, decision.session, self.vm(decision.vm));
     }
@@ -96,6 +102,18 @@ impl Sessions<'_, '_, '_> {
     /// sessions that turn out to have lost theirs.
     fn parents(&self, sessions: &BTreeMap<SessionId, Traces>) -> BTreeSet<SessionId> {
         let mut lost = BTreeSet::new();
+        let is_there = |name: &DecisionName| {
+            sessions
+                .get(&name.session)
+                .is_some_and(|traces| traces.decisions.contains(name) || traces.tombstones.contains(&name.vm))
+        };
+        for (name, pin) in self.told.pinned.values() {
+            if !is_there(name) && lost.insert(name.session) {
+                let detail = || format!("it is missing: {pin} pins it");
+                let id = self.findings.note(FindingKind::MissingDecision, &name.blob(), detail);
+                self.lose(id, name);
+            }
+        }
         for snapshot in &self.snapshots.snapshots {
             let Some(parent) = &snapshot.commit.parent else { continue };
             if parent.vm != snapshot.name.vm {
@@ -104,10 +122,7 @@ impl Sessions<'_, '_, '_> {
                     "the snapshot that it was made from is another VM's".to_owned()
                 });
             }
-            let is_there = sessions.get(&parent.session).is_some_and(|traces| {
-                traces.decisions.contains(parent) || traces.tombstones.contains(&parent.vm)
-            });
-            if !is_there && lost.insert(parent.session) {
+            if !is_there(parent) && lost.insert(parent.session) {
                 let detail = || format!("it is missing: snapshot {} was made from it", snapshot.session());
                 let id = self.findings.note(FindingKind::MissingDecision, &parent.blob(), detail);
                 self.lose(id, parent);
@@ -171,9 +186,8 @@ impl Sessions<'_, '_, '_> {
 
     /// Every session begins with an intent, which stays as long as the session runs or its snapshot is there: a pruner
     /// removes those of others (SPEC section 11).
-    fn begun(&self, session: SessionId, traces: &Traces) {
-        let is_snapshot = || self.snapshots.snapshots.iter().any(|snapshot| snapshot.session() == session);
-        if traces.has_intent || (traces.is_decided() && !is_snapshot()) {
+    fn begun(&self, session: SessionId, traces: &Traces, valid: &HashSet<SessionId>) {
+        if traces.has_intent || (traces.is_decided() && !valid.contains(&session)) {
             return;
         }
         let (blob, detail) = match (traces.writers.keys().next(), traces.tombstones.first()) {
@@ -192,6 +206,8 @@ impl Sessions<'_, '_, '_> {
                 let detail = "the intent of the session that it forgets is missing".to_owned();
                 (BlobName::tombstone(*vm, session), detail)
             }
+            // Nothing but a pin: that its snapshot is missing is told of.
+            (None, None) if !traces.has_record => return,
             (None, None) => (
                 BlobName::repack(session),
                 "the intent and the decision of its session are missing".to_owned(),
@@ -216,6 +232,7 @@ impl Sessions<'_, '_, '_> {
     fn undecided(&self, intent: &Intent, traces: &Traces, proof: Option<String>) -> bool {
         let decision = &intent.decision;
         let of_vm = match self.vm(decision.vm) {
+            "" if self.is_of_no_vm(decision) => "no VM, so a prune's or a repair's".to_owned(),
             "" => "a VM that no snapshot names".to_owned(),
             vm => format!("the VM {vm}"),
         };
@@ -228,7 +245,7 @@ impl Sessions<'_, '_, '_> {
         }
         // A writer indexes its last data packs after it stored them, and maps come last.
         let is_indexed = traces.data_packs.iter().all(|pack| self.told.listed.contains_key(pack));
-        let is_whole = is_indexed && !traces.map_packs.is_empty();
+        let is_whole = is_indexed && !traces.map_packs.is_empty() && !self.is_of_no_vm(decision);
         let is_old = self.time.saturating_sub(intent.time) > STALLED_AFTER_MILLIS;
         let (kind, state) = match (is_whole, is_old) {
             (true, true) => (

@@ -10,6 +10,7 @@ pub(super) struct Traces {
     /// Who is said to have written it, with the first blob that says so.
     pub(super) writers: BTreeMap<WriterId, BlobName>,
     pub(super) has_intent: bool,
+    pub(super) has_record: bool,
     pub(super) decisions: Vec<DecisionName>,
     pub(super) tombstones: Vec<VmTag>,
     pub(super) data_packs: Vec<PackName>,
@@ -46,6 +47,10 @@ impl Traces {
                 writer
             }
             BlobKind::Tombstone { vm, .. } => return self.tombstones.push(vm),
+            BlobKind::Repack(_) => {
+                self.has_record = true;
+                return;
+            }
             _ => return,
         };
         self.writers.entry(writer).or_insert_with(|| info.name.clone());

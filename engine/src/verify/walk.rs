@@ -294,8 +294,13 @@ pub(super) fn unreadable(findings: &Findings, at: &Location, error: &EngineError
         EngineError::Store(_) => FindingKind::MissingPack,
         _ => FindingKind::DamagedPack,
     };
-    findings
-        .note(kind, &at.pack.name.blob(), || format!("the frame at offset {}: {}", at.offset, chain(error)))
+    // It may have been repacked, and is then looked for in other packs.
+    let named = at.pack.name.blob();
+    let blob = error.damaged_blob().unwrap_or(&named);
+    findings.note(kind, blob, || match *blob == named {
+        true => format!("the frame at offset {}: {}", at.offset, chain(error)),
+        false => format!("a frame that was repacked from {named}: {}", chain(error)),
+    })
 }
 
 /// The stored children of a node that starts at `start`.

@@ -249,7 +249,11 @@ impl Cell<'_> {
         // What else is told follows from it: no range is lost for it, and no snapshot that is there.
         let is_there =
             |affected: &Affected| self.is_readable(&affected.snapshot) || !affected.ranges.is_empty();
-        if let Some(wrong) = rest.iter().find(|finding| finding.affected.iter().any(is_there)) {
+        // A snapshot that is there again, and that a pruner has taken for forgotten.
+        let is_back = self.changes.keys().any(|name| matches!(name.kind(), Some(BlobKind::Tombstone { .. })));
+        let is_explained = |finding: &&Finding| finding.kind == FindingKind::CondemnedPack && is_back;
+        let mut unexplained = rest.iter().filter(|finding| !is_explained(finding));
+        if let Some(wrong) = unexplained.find(|finding| finding.affected.iter().any(is_there)) {
             return Some(format!("read data {read_data}: {wrong:#?}"));
         }
         let lost = self.changes.iter().filter_map(|(name, bytes)| match (name.kind(), bytes) {

@@ -16,6 +16,7 @@ mod order;
 mod pruner;
 mod repack;
 mod scale;
+mod states;
 mod together;
 mod watched;
 

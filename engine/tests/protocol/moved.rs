@@ -27,7 +27,7 @@ fn root_cause(error: &EngineError) -> String {
     last.to_string()
 }
 
-fn delete(store: &MemoryStore, packs: &[&PackRef]) {
+pub fn delete(store: &MemoryStore, packs: &[&PackRef]) {
     for pack in packs {
         store.delete(&pack.name.blob()).unwrap();
     }
@@ -330,10 +330,10 @@ fn happening<'a>(
 }
 
 /// Does something at each call of a reading in turn, until there is none with that number.
-fn at_each_call(
+pub fn at_each_call<T>(
     event: &(dyn Fn(&Lab) + Sync),
-    read: Reading,
-    check: &dyn Fn(Result<Vec<u8>, EngineError>, &Lab),
+    read: fn(&Repository<'_>, &Snapshot) -> T,
+    check: &dyn Fn(T, &Lab),
 ) {
     let fresh = Lab::new();
     let parent = fresh.parent();
@@ -355,7 +355,7 @@ fn at_each_call(
 }
 
 /// Repacks two packs, one of them twice, and deletes all but the newest.
-fn repack_and_delete(lab: &Lab) {
+pub fn repack_and_delete(lab: &Lab) {
     let (first, second, parent) = (lab.pack(1), lab.pack(2), lab.parent());
     let new = lab.repack(FIRST, &first, &[parent.session()], End::Commit);
     lab.repack(SECOND, &new, &[parent.session()], End::Commit);
@@ -368,7 +368,9 @@ fn a_restore_that_began_before_a_prune_gets_what_it_repacks() {
     at_each_call(
         &repack_and_delete,
         |repository, snapshot| restored(repository, snapshot, "disk0"),
-        &|result, lab| assert!(result.unwrap() == lab.disk.bytes, "the restored disk differs"),
+        &|result: Result<Vec<u8>, EngineError>, lab| {
+            assert!(result.unwrap() == lab.disk.bytes, "the restored disk differs")
+        },
     );
 }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 
 const SALT: [u8; 32] = [7; 32];
 
-fn put(repository: &Repository<'_>, (name, bytes): (BlobName, Vec<u8>)) {
+pub fn put(repository: &Repository<'_>, (name, bytes): (BlobName, Vec<u8>)) {
     assert_eq!(repository.store().put_new(&name, &bytes).unwrap(), Put::Created, "{name}");
 }
 

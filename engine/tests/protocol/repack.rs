@@ -5,11 +5,12 @@ use crate::pruner::{End, Repack, condemn, publish_result};
 use crate::world::{latest, noise, open};
 use crate::{Run, VM, assert_restores, day_one, next_day, snapshot_of};
 use keepstone_engine::backup::{Audit, BackupReport, Reading};
+use keepstone_engine::contents::contents;
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, Extent, Repository};
-use repo_format::{PackKind, PackRef, SessionId};
+use repo_format::{Location, PackKind, PackRef, SessionId};
 use std::collections::BTreeSet;
 
 pub const FIRST: SessionId = SessionId([0xa1; 16]);
@@ -49,6 +50,18 @@ impl Lab {
 
     pub fn map_packs(&self, snapshot: &Snapshot) -> Vec<PackRef> {
         self.map(snapshot).packs.into_iter().filter(|pack| pack.name.kind == PackKind::Map).collect()
+    }
+
+    pub fn all_packs(&self, snapshot: &Snapshot) -> Vec<PackRef> {
+        self.map(snapshot).packs.into_iter().collect()
+    }
+
+    /// All chunks of a snapshot's disk, and where each begins on it.
+    pub fn chunks(&self, snapshot: &Snapshot) -> Vec<(u64, Location)> {
+        let repository = self.repository();
+        let pieces = contents(&repository, snapshot.disk(None).unwrap()).unwrap();
+        let starts = pieces.iter().filter(|piece| piece.chunk.is_some()).map(|piece| piece.start);
+        starts.zip(self.map(snapshot).chunks).collect()
     }
 
     /// Moves a pack; the record applies to some snapshots.

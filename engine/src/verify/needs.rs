@@ -1,0 +1,188 @@
+//! Whether what each snapshot needs is there and stays (PROTOCOL 2): packs as names lead to them through the records that
+//! apply to the snapshot.
+//!
+//! That something can be read, through whatever record, is not enough: a pruner goes by the records that apply. Only packs
+//! that were repacked, or that a pruner has published to delete, make a difference; where maps name none of those,
+//! nothing is done here.
+//!
+//! # Memory
+//! What marking takes (see `prune::mark`), and the delete lists of all generations.
+
+use super::Scope;
+use super::facts::{Hit, chunk_hits};
+use super::findings::{FindingId, FindingKind};
+use super::inventory::PackState;
+use super::walk::{Inspector, Walker};
+use crate::error::EngineError;
+use crate::extent::Extent;
+use crate::generations::Generations;
+use crate::pack_set::PackSet;
+use crate::prune::mark::Marker;
+use crate::records::{Records, follow};
+use crate::repository::{Repository, get_sealed};
+use crate::snapshots::Snapshot;
+use repo_format::{BlobKind, BlobName, GcResult, Location, PREFIX_GC, PackKind, PackName, PackRef, Page};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What pruners have published.
+pub(super) struct Published {
+    /// Packs that generations delete or have deleted.
+    pub(super) deleted: PackSet,
+    pub(super) records: Records,
+}
+
+impl Published {
+    /// Lists and reads `gc/`, then `k/`: so no delete list is known without the records that explain it. Of what cannot be
+    /// read nothing is known; that is told of by itself.
+    pub(super) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
+        let deleted = Generations::list(repository)?.deleted(repository);
+        let deleted = match deleted {
+            Err(error) if error.is_damage() => PackSet::default(),
+            deleted => deleted?,
+        };
+        Ok(Self { deleted, records: Records::load_readable(repository)? })
+    }
+}
+
+/// The packs that maps name and that were repacked or are to be deleted, by what is wrong with what they lead to.
+type Troubled = BTreeMap<PackName, FindingId>;
+
+/// Notes what a snapshot needs and lacks, or is about to lose. Returns the packs that snapshots need.
+pub(super) fn check(
+    scope: &Scope<'_, '_, '_>,
+    published: &Published,
+) -> Result<BTreeMap<PackName, PackState>, EngineError> {
+    let Published { deleted, records } = published;
+    let mut needed = scope.inventory.named();
+    let watched: BTreeSet<PackName> =
+        needed.keys().filter(|pack| records.is_repacked(pack) || deleted.contains(pack)).cloned().collect();
+    if watched.is_empty() {
+        return Ok(needed);
+    }
+    let named: BTreeMap<PackName, PackState> =
+        watched.iter().filter_map(|pack| Some((pack.clone(), needed.remove(pack)?))).collect();
+    let repository = scope.frames.repository();
+    let new: HashMap<PackName, PackRef> =
+        records.leads().map(|(_, _, new)| (new.name.clone(), new.clone())).collect();
+    let watched: Vec<PackName> = watched.into_iter().collect();
+    let mut marker = Marker::new(repository, watched.iter().cloned());
+    for (position, root) in scope.snapshots.iter().enumerate() {
+        let of_root: Vec<&PackName> = match marker.named(std::slice::from_ref(root)) {
+            Ok(numbers) => {
+                numbers.into_iter().flatten().filter_map(|number| watched.get(number as usize)).collect()
+            }
+            // What it names is not known, which is told of already: nothing that it may need counts as unneeded.
+            Err(error) if error.is_damage() => watched.iter().collect(),
+            Err(error) => return Err(error),
+        };
+        let applying = records.applying_to(root);
+        let mut troubled = Troubled::new();
+        for name in of_root {
+            for end in follow(name, &applying).0 {
+                let state = match (named.get(&end), new.get(&end)) {
+                    (Some(state), _) => *state,
+                    (None, Some(end)) => scope.inventory.state(scope.findings, end)?,
+                    (None, None) => continue,
+                };
+                needed.insert(end.clone(), state);
+                if let Some(finding) = problem(scope, &end, state, deleted, root)? {
+                    troubled.insert(name.clone(), finding);
+                }
+            }
+        }
+        affect(scope, (position, root), &troubled)?;
+    }
+    Ok(needed)
+}
+
+/// What is wrong with a pack that a snapshot needs.
+fn problem(
+    scope: &Scope<'_, '_, '_>,
+    pack: &PackName,
+    state: PackState,
+    deleted: &PackSet,
+    root: &Snapshot,
+) -> Result<Option<FindingId>, EngineError> {
+    let (findings, blob) = (scope.findings, pack.blob());
+    let generation = |finding: FindingId, tells: &str| match deleting(scope.frames.repository(), pack)? {
+        Some(n) => {
+            findings.tell_once(finding, &format!("generation {n} {tells}"));
+            Ok::<_, EngineError>(finding)
+        }
+        None => Ok(finding),
+    };
+    let is_deleted = deleted.contains(pack);
+    Ok(match state {
+        PackState::Missing(finding) if is_deleted => Some(generation(finding, "has deleted it")?),
+        PackState::Missing(finding) => Some(finding),
+        PackState::Moved => {
+            let detail = || {
+                format!(
+                    "it is missing, and snapshot {} needs it: what it held can be read where it was repacked to, but the \
+                     record of that does not apply to the snapshot",
+                    root.session()
+                )
+            };
+            let finding = findings.note(FindingKind::MissingPack, &blob, detail);
+            Some(if is_deleted { generation(finding, "has deleted it")? } else { finding })
+        }
+        PackState::Fine | PackState::OtherLength { .. } if is_deleted => {
+            let detail = || "a snapshot needs it, and a prune is about to delete it".to_owned();
+            Some(generation(findings.note(FindingKind::CondemnedPack, &blob, detail), "is to delete it")?)
+        }
+        PackState::Fine | PackState::OtherLength { .. } => None,
+    })
+}
+
+/// The generation whose result deletes a pack.
+fn deleting(repository: &Repository<'_>, pack: &PackName) -> Result<Option<u32>, EngineError> {
+    for info in repository.list(PREFIX_GC)? {
+        let Some(BlobKind::GcResult(n)) = info.name.kind() else { continue };
+        let bytes = match get_sealed(repository.store(), &BlobName::result(n)) {
+            Err(error) if error.is_damage() => continue,
+            bytes => bytes?,
+        };
+        let is_in = |result: GcResult| result.delete.iter().any(|listed| listed.name == *pack);
+        if GcResult::open(repository.keys(), n, &bytes).is_ok_and(is_in) {
+            return Ok(Some(n));
+        }
+    }
+    Ok(None)
+}
+
+/// Adds to findings the parts of a snapshot's disks that name packs; of packs of maps, all of them.
+fn affect(
+    scope: &Scope<'_, '_, '_>,
+    (position, root): (usize, &Snapshot),
+    troubled: &Troubled,
+) -> Result<(), EngineError> {
+    if troubled.is_empty() {
+        return Ok(());
+    }
+    let whole = troubled.iter().filter(|(pack, _)| pack.kind == PackKind::Map);
+    let whole: Vec<FindingId> = whole.map(|(_, finding)| *finding).collect();
+    for (number, disk) in root.commit.disks.iter().enumerate() {
+        let mut naming = Naming(troubled);
+        let mut walker = Walker::new(scope.frames, scope.findings, scope.inventory, &mut naming);
+        for Hit { finding, extent } in walker.disk(disk)? {
+            scope.findings.affect(finding, (position, number), extent);
+        }
+        for finding in &whole {
+            scope.findings.affect(*finding, (position, number), Extent { start: 0, length: disk.size });
+        }
+    }
+    Ok(())
+}
+
+/// Finds the chunks that lie in some packs by what pages say.
+struct Naming<'t>(&'t Troubled);
+
+impl Inspector for Naming<'_> {
+    fn wants(&self, names: &[PackRef]) -> bool {
+        names.iter().any(|pack| self.0.contains_key(&pack.name))
+    }
+
+    fn page(&mut self, _: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
+        Ok(chunk_hits(page, |at| self.0.get(&at.pack.name).copied()))
+    }
+}
