@@ -154,6 +154,9 @@ fn rights_that_do_not_suffice_leave_what_was_done_and_good_ones_go_on() {
     cloud.assert_restores(&ids[2], 3, MIB);
 }
 
+/// Deletes that a proxy refused.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+
 #[test]
 fn deletes_that_immutability_refuses_are_told_and_left_to_a_later_prune() {
     let mut cloud = Cloud::new("immutable");
@@ -162,7 +165,6 @@ fn deletes_that_immutability_refuses_are_told_and_left_to_a_later_prune() {
     }
     cloud.report(PRUNER, &["forget", "--keep-last", "1"]);
     let origin = cloud.endpoint.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
-    static REFUSED: AtomicU64 = AtomicU64::new(0);
     let keeps = Plan::new(|request: &Request| {
         if request.method == "DELETE" {
             REFUSED.fetch_add(1, Ordering::Relaxed);

@@ -49,11 +49,11 @@ fn what_is_needed_moves_and_what_is_not_goes() {
     assert!(repacked.emptied > 0 && repacked.packs > 0 && !repacked.aborted);
     assert!(report.sealed);
     assert!(stored(&scene) < before);
-    scene.assert_holds();
+    scene.assert_whole();
     // Nothing is left to gain.
     let again = scene.prune_as(&ALL_UNUSED).unwrap();
     assert_eq!((again.repacked, again.deleted.packs), (None, 0));
-    scene.assert_holds();
+    scene.assert_whole();
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn later_backups_go_on_from_what_was_moved_over_several_levels() {
         }
         let report = scene.prune_as(&ALL_UNUSED).unwrap();
         assert!(report.sealed, "{report:?}");
-        scene.assert_holds();
+        scene.assert_whole();
     }
     assert!(scene.count("k/") > 1);
 }
@@ -113,7 +113,7 @@ fn no_more_is_written_again_than_allowed() {
     assert!(plan.repack.packs > 0 && plan.repack.packs < all.repack.packs);
     let report = scene.prune_as(&some).unwrap();
     assert!(report.repacked.unwrap().written_bytes <= all.rewritten_bytes / 2);
-    scene.assert_holds();
+    scene.assert_whole();
 }
 
 #[test]
@@ -136,12 +136,12 @@ fn a_repack_that_ends_anywhere_harms_nothing_and_is_done_again() {
             if let Some(late) = store.take_late() {
                 late.apply(&scene.store).unwrap();
             }
-            scene.assert_holds();
+            scene.assert_whole();
             scene.later(crate::scene::PATIENCE);
             let other = Call { writer: "another-pruner", ..ALL_UNUSED };
             scene.prune_as(&other).unwrap();
             scene.prune_as(&other).unwrap();
-            scene.assert_holds();
+            scene.assert_whole();
             let again = scene.prune_as(&other).unwrap();
             assert_eq!((again.deleted.packs, again.waiting.len()), (0, 0), "{fault:?} at call {call}");
         }
@@ -161,9 +161,9 @@ fn an_identity_without_the_data_key_deletes_whole_packs_and_tells_what_packing_a
     assert!(report.unused_bytes_left > 0);
     // No data pack is new.
     assert!(scene.names("d/").iter().all(|name| data.contains(name)));
-    scene.assert_holds();
+    scene.assert_whole();
     let whole = scene.prune_as(&ALL_UNUSED).unwrap();
     assert!(whole.repacked.unwrap().emptied > 0);
     assert!(whole.unused_bytes_left < report.unused_bytes_left);
-    scene.assert_holds();
+    scene.assert_whole();
 }
