@@ -48,16 +48,20 @@ impl<'w, 'c, 'r, 's> Walk<'w, 'c, 'r, 's> {
         let kind = if first.level == 0 { FrameKind::Page } else { FrameKind::Node };
         let locations: Vec<Location> = parts.iter().map(|part| part.at.clone()).collect();
         let payloads = self.copier.read(kind, &locations)?;
+        let mut pages = Vec::new();
         for (part, payload) in parts.iter().zip(payloads) {
             self.want(&part.at)?;
-            if kind == FrameKind::Page {
-                self.page(shape, part, &payload)?;
-            } else {
-                let below = self.below(shape, part, &payload)?;
-                self.parts(shape, below)?;
+            match part.level {
+                0 => self.page(shape, part, &payload)?,
+                1 => pages.extend(self.below(shape, part, &payload)?),
+                _ => {
+                    let below = self.below(shape, part, &payload)?;
+                    self.parts(shape, below)?;
+                }
             }
         }
-        Ok(())
+        // All below one node of level 2 together: pages that were stored together are asked for together.
+        self.parts(shape, pages)
     }
 
     fn page(&mut self, shape: &Shape, part: &Part, payload: &[u8]) -> Result<(), EngineError> {
