@@ -193,7 +193,8 @@ fn lost_change_tracking_is_made_up_for_and_told() {
 
 /// A member of each object of a list, as text.
 fn members<'v>(list: &'v Value, name: &str) -> Vec<&'v str> {
-    list.as_array().unwrap().iter().map(|item| item[name].as_str().unwrap()).collect()
+    let member = |item: &'v Value| item[name].as_str().expect("a text");
+    list.as_array().expect("a list").iter().map(member).collect()
 }
 
 #[test]

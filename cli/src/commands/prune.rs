@@ -41,6 +41,7 @@ still running, begins anew.
 A pack that is needed in part is packed again, if more than --max-unused is stored in vain, if it pays, and with a password \
 that gives the data key. What is still needed is read and written again, ordered so that restores read it in one go. --dry-run needs no retention \
 password.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Arguments {
     /// Only tell what would be deleted and packed again, and what that costs and saves
     #[arg(long)]

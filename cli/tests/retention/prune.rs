@@ -206,6 +206,7 @@ fn packs_that_are_needed_in_part_are_packed_again_unless_that_is_not_wanted() {
     }
     let text = run(&world, &["prune", "--yes"]).done();
     assert!(text.contains("packed again: what is needed of 4.0 MiB in 1 pack is now "), "{text}");
+    world.run(&["verify", "--read-data"]).done();
     world.run(&["restore", "web@latest", "--to", "out.raw"]).done();
     assert!(world.read("out.raw") == world.read("disk.raw"), "the disk is another one");
 }

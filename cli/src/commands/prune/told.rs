@@ -75,6 +75,7 @@ pub(super) fn pruned(report: &Pruned) -> String {
         deleted,
         deferred,
         repacked,
+        unused_bytes_left,
         indexes_written,
         indexes_removed,
         objects_removed,
@@ -87,7 +88,7 @@ pub(super) fn pruned(report: &Pruned) -> String {
     match (generation, sealed) {
         (None, _) => text.push(format!("nothing to delete: {} looked at", count(*snapshots, "snapshot"))),
         (Some(generation), true) => {
-            text.push(format!("generation {generation} is done: {} deleted", packs(deleted)))
+            text.push(format!("generation {generation} is done: {} deleted", packs(deleted)));
         }
         (Some(generation), false) => text.push(format!(
             "generation {generation} is open: {} condemned, {} deleted so far",
@@ -102,6 +103,12 @@ pub(super) fn pruned(report: &Pruned) -> String {
         text.push(format!("  {} must be kept by the store's retention, and go later", packs(deferred)));
     }
     text.extend(repacked.as_ref().map(|repacked| format!("  {}", packed_again(repacked))));
+    if *unused_bytes_left > 0 {
+        text.push(format!(
+            "  {} are stored in vain, in packs that are needed in part",
+            size(*unused_bytes_left)
+        ));
+    }
     if *indexes_written + *indexes_removed > 0 {
         text.push(format!(
             "  {} written, {} removed",
