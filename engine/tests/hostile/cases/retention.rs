@@ -121,9 +121,9 @@ pub const CASES: &[Case] = &[
             world
         },
         expected: &[
-            (Verb::Verify, "DamagedGeneration"),
-            (Verb::VerifyData, "DamagedGeneration"),
-            (Verb::After, "DamagedGeneration"),
+            (Verb::Verify, "CondemnedPack, DamagedGeneration"),
+            (Verb::VerifyData, "CondemnedPack, DamagedGeneration"),
+            (Verb::After, "CondemnedPack, DamagedGeneration"),
         ],
     },
     Case {
@@ -133,12 +133,11 @@ pub const CASES: &[Case] = &[
             world.forge_signed(SealedKind::GenerationSeal, &BlobName::generation_seal(1), b"x");
             world
         },
+        // Nothing was condemned that it could end.
         expected: &[
             (Verb::Verify, "DamagedGeneration"),
             (Verb::VerifyData, "DamagedGeneration"),
-            (Verb::Incremental, "Damaged > Truncated"),
-            (Verb::Full, "Damaged > Truncated"),
-            (Verb::After, "DamagedGeneration, UndecidedSession"),
+            (Verb::After, "DamagedGeneration"),
         ],
     },
     Case {
@@ -184,9 +183,9 @@ pub const CASES: &[Case] = &[
             world
         },
         expected: &[
-            (Verb::Verify, "MissingDecision"),
-            (Verb::VerifyData, "MissingDecision"),
-            (Verb::After, "MissingDecision"),
+            (Verb::Verify, "MissingDecision, MissingPack"),
+            (Verb::VerifyData, "MissingDecision, MissingPack"),
+            (Verb::After, "MissingDecision, MissingPack"),
         ],
     },
     Case {
@@ -228,9 +227,9 @@ pub const CASES: &[Case] = &[
             world
         },
         expected: &[
-            (Verb::Verify, "MissingDecision"),
-            (Verb::VerifyData, "MissingDecision"),
-            (Verb::After, "MissingDecision"),
+            (Verb::Verify, "MissingDecision, MissingPack"),
+            (Verb::VerifyData, "MissingDecision, MissingPack"),
+            (Verb::After, "MissingDecision, MissingPack"),
         ],
     },
     Case {
@@ -268,8 +267,7 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-const UNSIGNED: &str =
-    "DamagedGeneration, DamagedPin, DamagedRepackRecord, DamagedTombstone, MissingDecision";
+const UNSIGNED: &str = "MissingDecision, UnsignedObject";
 
 const TOMBSTONE: &[(Verb, &str)] = &[
     (Verb::List, "Damaged > the tombstone is not the one that its name calls for"),
