@@ -131,7 +131,12 @@ struct Spot<'l> {
     location: usize,
 }
 
-impl Spot<'_> {
+impl<'l> Spot<'l> {
+    /// Where a location says that it is; the first one.
+    fn named(location: &'l Location) -> Self {
+        Self { pack: &location.pack, place: Place::named(location), location: 0 }
+    }
+
     fn start(&self) -> u64 {
         u64::from(self.place.offset)
     }
@@ -259,6 +264,11 @@ impl<'r, 's> FrameReader<'r, 's> {
     /// Groups locations into as few requests as is sensible, of the packs that hold them now; equal locations are fetched
     /// once.
     pub(crate) fn plan(&self, locations: &[Location], gaps: Gaps) -> Result<Vec<Arc<Fetch>>, EngineError> {
+        if !self.moved.has_leads()? {
+            let numbered = locations.iter().enumerate();
+            let spot = |(location, at): (usize, _)| Spot { location, ..Spot::named(at) };
+            return Ok(self.fetches(numbered.map(spot).collect(), gaps));
+        }
         let all: Vec<(usize, &Location)> = locations.iter().enumerate().collect();
         Ok(self.plan_avoiding(&all, gaps, &BTreeSet::new())?.0)
     }
@@ -284,8 +294,12 @@ impl<'r, 's> FrameReader<'r, 's> {
             };
             spots.push(Spot { pack, place, location: position });
         }
+        Ok((self.fetches(spots, gaps), lost))
+    }
+
+    fn fetches(&self, spots: Vec<Spot<'_>>, gaps: Gaps) -> Vec<Arc<Fetch>> {
         let known = |pack: &PackName| threads::lock(&self.openers).contains_key(pack);
-        Ok((plan_fetches(spots, gaps, known).into_iter().map(Arc::new).collect(), lost))
+        plan_fetches(spots, gaps, known).into_iter().map(Arc::new).collect()
     }
 
     /// Fetches what was planned for some locations, which it is told by their positions. What cannot be read where it was
@@ -794,7 +808,7 @@ mod tests {
 
     fn spots(locations: &[Location]) -> Vec<Spot<'_>> {
         let numbered = locations.iter().enumerate();
-        numbered.map(|(location, at)| Spot { pack: &at.pack, place: Place::named(at), location }).collect()
+        numbered.map(|(location, at)| Spot { location, ..Spot::named(at) }).collect()
     }
 
     fn ranges(places: &[(u32, u32, u32)], gaps: Gaps) -> Vec<(u32, Range<u64>)> {

@@ -227,6 +227,11 @@ impl<'r, 's> Moved<'r, 's> {
         Self { state: threads::Mutex::new(state), ..Self::new(repository) }
     }
 
+    /// Whether anything is known to have been repacked.
+    pub(crate) fn has_leads(&self) -> Result<bool, EngineError> {
+        Ok(!self.listed(u64::from(self.lists_first))?.leads.is_empty())
+    }
+
     /// Tells for each location where its payload is to be read. `avoided` are packs that are not to be read.
     ///
     /// What records lead to comes first, so that what was put in order is read in order, then what locations name, then

@@ -55,6 +55,21 @@ fn a_pack_has_the_length_that_was_foretold() {
 }
 
 #[test]
+fn a_directory_is_found_in_the_last_bytes_of_a_pack_if_all_of_it_is_there() {
+    for kind in [PackKind::Data, PackKind::Map] {
+        let pack = small_pack(kind);
+        let start = PackHeader::parse(&pack.blob).unwrap().directory_offset as usize;
+        for from in 0..pack.blob.len() {
+            let found = find_directory(&pack.blob[from..]);
+            assert_eq!(found, start.checked_sub(from), "the last bytes from {from} on");
+        }
+        // One whose length does not fit the bytes behind it is none.
+        assert_eq!(find_directory(&pack.blob[..pack.blob.len() - 1]), None);
+    }
+    assert_eq!(find_directory(&[]), None);
+}
+
+#[test]
 fn the_same_pack_sealed_again_has_the_same_bytes() {
     assert_eq!(small_pack(PackKind::Data).blob, small_pack(PackKind::Data).blob);
 }
