@@ -297,9 +297,12 @@ pub(super) fn unreadable(findings: &Findings, at: &Location, error: &EngineError
     // It may have been repacked, and is then looked for in other packs.
     let named = at.pack.name.blob();
     let blob = error.damaged_blob().unwrap_or(&named);
-    findings.note(kind, blob, || match *blob == named {
-        true => format!("the frame at offset {}: {}", at.offset, chain(error)),
-        false => format!("a frame that was repacked from {named}: {}", chain(error)),
+    findings.note(kind, blob, || {
+        if *blob == named {
+            format!("the frame at offset {}: {}", at.offset, chain(error))
+        } else {
+            format!("a frame that was repacked from {named}: {}", chain(error))
+        }
     })
 }
 

@@ -369,7 +369,7 @@ fn a_restore_that_began_before_a_prune_gets_what_it_repacks() {
         &repack_and_delete,
         |repository, snapshot| restored(repository, snapshot, "disk0"),
         &|result: Result<Vec<u8>, EngineError>, lab| {
-            assert!(result.unwrap() == lab.disk.bytes, "the restored disk differs")
+            assert!(result.unwrap() == lab.disk.bytes, "the restored disk differs");
         },
     );
 }

@@ -144,7 +144,10 @@ pub fn record(repository: &Repository<'_>, session: SessionId, leads: &[(&PackRe
     let packs: BTreeSet<PackRef> =
         leads.iter().flat_map(|(old, new)| new.iter().chain([old])).map(|pack| (*pack).clone()).collect();
     let packs: Vec<PackRef> = packs.into_iter().collect();
-    let number = |wanted: &PackRef| packs.iter().position(|pack| pack == wanted).unwrap() as u32;
+    let number = |wanted: &PackRef| {
+        let place = packs.iter().position(|pack| pack == wanted).expect("it is in the table");
+        u32::try_from(place).expect("there are few packs")
+    };
     let lead = |(old, new): &(&PackRef, &[&PackRef])| {
         let mut new: Vec<u32> = new.iter().map(|new| number(new)).collect();
         new.sort_unstable();
@@ -172,7 +175,8 @@ pub fn data_pack(
     for (encoded, frame) in payloads {
         body.extend_from_slice(encoded);
         body.extend([0; TAG_LEN]);
-        frames.push(FrameEntry { stored_len: (encoded.len() + TAG_LEN) as u32, ..*frame });
+        let stored_len = u32::try_from(encoded.len() + TAG_LEN).expect("a frame is short");
+        frames.push(FrameEntry { stored_len, ..*frame });
     }
     let (keys, key) = (repository.keys(), SessionKey::new(SALT));
     let public = repository.config().data_public_key;
@@ -180,7 +184,7 @@ pub fn data_pack(
     let base = PackBase::Data(&key, &sealed);
     let seal = PackSeal { keys, name: &name, base, salt: SALT, directory_salt: SALT };
     let blob = seal_pack(&seal, body, &frames);
-    let len = blob.len() as u32;
+    let len = u32::try_from(blob.len()).expect("a pack is short");
     put(repository, (name.blob(), blob));
     PackRef { name, len }
 }
