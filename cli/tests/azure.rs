@@ -126,7 +126,7 @@ fn everything(cloud: &Cloud, prefix: &str, environment: &Environment<'_>) {
     }
     run(&["key", "add", "second", "--new-password-file", "password"]);
     let slots = run(&["key", "list"]);
-    assert_eq!(slots["slots"].as_array().map(Vec::len), Some(2), "{slots}");
+    assert_eq!(slots["slots"].as_array().map(Vec::len), Some(3), "{slots}");
     run(&["repair", "index"]);
 
     for (command, report) in reports {
