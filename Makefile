@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-restore bench-scale bench-serve fuzz crash shuttle miri campaign faults model azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-restore bench-scale bench-serve fuzz crash shuttle simulate miri campaign faults model azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -50,7 +50,7 @@ unit: azurite vcsim
 	  setpriv:util-linux qemu-img:qemu-utils qemu-storage-daemon:qemu-system-common nbdkit:nbdkit \
 	  nbdinfo:libnbd-bin chromium:chromium
 	cargo test $(LOCKED) --workspace
-	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
+	cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle --test simulation --test crash_states
 
 # `cargo test` has built the binary and the examples in the same profile.
 smoke: unit
@@ -83,7 +83,8 @@ fmt:
 
 lint:
 	cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
-	cargo clippy $(LOCKED) -p keepstone-engine --features shuttle --lib --test shuttle -- -D warnings
+	cargo clippy $(LOCKED) -p keepstone-engine --features shuttle --lib --test shuttle --test simulation \
+	  --test crash_states -- -D warnings
 
 docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --workspace --no-deps
@@ -172,6 +173,10 @@ model: ## visit the large models of the commit and prune protocol: more than 10^
 
 shuttle: ## run backups with their threads in SCHEDULES=20000 orders for each kind of failure
 	KEEPSTONE_SCHEDULES=$(SCHEDULES) cargo test $(LOCKED) -p keepstone-engine --features shuttle --test shuttle
+
+simulate: ## simulate hosts, pruners and a failing store, seed after seed FROM=2000 on until one fails; or one SEED=n with all its calls
+	$(if $(SEED),KEEPSTONE_SEED=$(SEED),KEEPSTONE_SEEDS_FROM=$(or $(FROM),2000)) \
+	  cargo test $(LOCKED) -p keepstone-engine --features shuttle --test simulation whatever -- --nocapture
 
 campaign: ## damage every byte and every length of a repository of 2 MiB, one by one (PART=0/20 for a twentieth)
 	KEEPSTONE_CAMPAIGN=$(PART) cargo test $(LOCKED) --release -p keepstone-engine --test damage campaign -- --nocapture

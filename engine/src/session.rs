@@ -25,6 +25,8 @@ pub(crate) struct Session {
     pub(crate) parent: Option<Snapshot>,
     /// A session that was decided after the parent, or beside it, and is no snapshot.
     pub(crate) later: Option<SessionId>,
+    /// Somebody aborted it before it did anything.
+    pub(crate) is_aborted: bool,
     /// Decisions and tombstones of the VM that could not be read.
     pub(crate) unreadable: Vec<(BlobName, EngineError)>,
 }
@@ -69,14 +71,16 @@ impl Session {
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
         let condemned = Condemned::load(repository)?;
-        let Newest { snapshot: parent, unreadable, later, decided } = snapshots::newest(repository, vm)?;
-        // Packs of this session that are there already would be taken for what this one is about to put.
-        if decided.contains(&decision)
-            && let Some(Decision::Commit(_)) = snapshots::read(repository, &decision)?
-        {
-            return Err(EngineError::Twin { name: decision.blob() });
-        }
-        Ok(Self { id, writer: opening.writer.clone(), decision, condemned, parent, later, unreadable })
+        let Newest { snapshot: parent, unreadable, later, ended } = snapshots::newest(repository, vm)?;
+        // Whatever has ended under this id, the parent may refer to its packs, which have the names of those that this
+        // session is about to put.
+        let is_aborted = ended.contains(&id)
+            && match snapshots::read(repository, &decision)? {
+                Some(Decision::Abort(_)) => true,
+                _ => return Err(EngineError::Twin { name: decision.blob() }),
+            };
+        let writer = opening.writer.clone();
+        Ok(Self { id, writer, decision, condemned, parent, later, is_aborted, unreadable })
     }
 
     /// A disk as the parent has it.
@@ -105,6 +109,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether somebody aborted it.
+    pub(crate) fn was_aborted(&self, repository: &Repository<'_>) -> Result<bool, EngineError> {
+        Ok(matches!(snapshots::read(repository, &self.decision)?, Some(Decision::Abort(_))))
     }
 
     /// W7: creates the decision, or finds out what took its name.

@@ -142,6 +142,7 @@ pub fn each(
         })
         .collect();
     let mut result = Snapshots::default();
+    let tombstones = repository.list(&tombstones)?;
     result.forgotten = tombstoned(repository, &tombstones, &names, &mut result.unreadable)?;
     // The newest of each VM first.
     names.sort_by(|a, b| (a.vm, b.seq, b.session).cmp(&(b.vm, a.seq, a.session)));
@@ -319,7 +320,8 @@ fn find_by_id(repository: &Repository<'_>, prefix: &str) -> Result<Vec<Snapshot>
 pub(crate) fn is_forgotten(repository: &Repository<'_>, name: &DecisionName) -> Result<bool, EngineError> {
     let tombstone = BlobName::tombstone(name.vm, name.session);
     let decided = std::slice::from_ref(name);
-    Ok(tombstoned(repository, tombstone.as_str(), decided, &mut Vec::new())?.contains(name))
+    let tombstones = repository.list(tombstone.as_str())?;
+    Ok(tombstoned(repository, &tombstones, decided, &mut Vec::new())?.contains(name))
 }
 
 /// The newest snapshot of a VM, and what came to light on the way to it.
@@ -329,8 +331,8 @@ pub(crate) struct Newest {
     pub(crate) unreadable: Vec<UnreadableBlob>,
     /// A decided session that began after the snapshot, or beside it, and is no snapshot (any more).
     pub(crate) later: Option<SessionId>,
-    /// All decisions of the VM, snapshots or not.
-    pub(crate) decided: Vec<DecisionName>,
+    /// All sessions of the VM that have a decision or a tombstone, by name alone.
+    pub(crate) ended: BTreeSet<SessionId>,
 }
 
 /// The parent of a new snapshot (SPEC W-3).
@@ -344,7 +346,8 @@ pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, E
         })
         .collect();
     let mut unreadable = Vec::new();
-    let forgotten = tombstoned(repository, &tombstones_prefix(vm), &names, &mut unreadable)?;
+    let tombstones = repository.list(&tombstones_prefix(vm))?;
+    let forgotten = tombstoned(repository, &tombstones, &names, &mut unreadable)?;
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
     for name in names.iter().filter(|name| !forgotten.contains(name)) {
@@ -368,7 +371,12 @@ pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, E
         let mut beside = names.iter().filter(|name| name.seq >= best.name.seq);
         beside.find(|name| name.session != best.session()).map(|name| name.session)
     });
-    Ok(Newest { snapshot: best, unreadable, later, decided: names })
+    let buried = tombstones.iter().filter_map(|info| match info.name.kind() {
+        Some(BlobKind::Tombstone { session, .. }) => Some(session),
+        _ => None,
+    });
+    let ended = names.iter().map(|name| name.session).chain(buried).collect();
+    Ok(Newest { snapshot: best, unreadable, later, ended })
 }
 
 /// Whether a snapshot is another one, or was built on it by way of snapshots that are all still there.
@@ -426,7 +434,8 @@ pub(crate) fn tombstoned_sessions(
     sessions: &BTreeSet<SessionId>,
 ) -> Result<BTreeSet<SessionId>, EngineError> {
     let is_wanted = |_: VmTag, session| sessions.contains(&session);
-    let names = tombstones(repository, PREFIX_TOMBSTONES, &is_wanted, &mut Vec::new())?;
+    let listed = repository.list(PREFIX_TOMBSTONES)?;
+    let names = buried(repository, &listed, &is_wanted, &mut Vec::new())?;
     Ok(names.into_iter().map(|name| name.session).collect())
 }
 
@@ -436,27 +445,27 @@ pub(crate) fn tombstoned_sessions(
 /// blobs may use one again.
 fn tombstoned(
     repository: &Repository<'_>,
-    prefix: &str,
+    tombstones: &[BlobInfo],
     decided: &[DecisionName],
     unreadable: &mut Vec<UnreadableBlob>,
 ) -> Result<BTreeSet<DecisionName>, EngineError> {
     let decided: BTreeSet<(VmTag, SessionId)> = decided.iter().map(|name| (name.vm, name.session)).collect();
     let is_wanted = |vm, session| decided.contains(&(vm, session));
-    tombstones(repository, prefix, &is_wanted, unreadable)
+    buried(repository, tombstones, &is_wanted, unreadable)
 }
 
 /// The decisions that authentic tombstones forget, of those tombstones that are wanted by their names.
-fn tombstones(
+fn buried(
     repository: &Repository<'_>,
-    prefix: &str,
+    tombstones: &[BlobInfo],
     is_wanted: &dyn Fn(VmTag, SessionId) -> bool,
     unreadable: &mut Vec<UnreadableBlob>,
 ) -> Result<BTreeSet<DecisionName>, EngineError> {
-    let wanted = |info: BlobInfo| match info.name.kind() {
-        Some(BlobKind::Tombstone { vm, session }) if is_wanted(vm, session) => Some(info.name),
+    let wanted = |info: &BlobInfo| match info.name.kind() {
+        Some(BlobKind::Tombstone { vm, session }) if is_wanted(vm, session) => Some(info.name.clone()),
         _ => None,
     };
-    let names: Vec<BlobName> = repository.list(prefix)?.into_iter().filter_map(wanted).collect();
+    let names: Vec<BlobName> = tombstones.iter().filter_map(wanted).collect();
     let blobs = threads::each(&names, READ_THREADS, |name| get_sealed(repository.store(), name));
     let mut forgotten = BTreeSet::new();
     for (name, bytes) in names.into_iter().zip(blobs) {

@@ -54,7 +54,7 @@ mod explored {
     const POOL_THREADS: usize = 2;
 
     /// Threads that wait, at most: each more is orders to try in which nothing else happens.
-    const WAITING_THREADS: usize = 4;
+    const WAITING_THREADS: usize = 3;
 
     pub(crate) fn parallelism() -> usize {
         POOL_THREADS

@@ -182,12 +182,17 @@ fn back_up(
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;
         }
         let id = session.id;
-        let planned = plan(repository, job, &session).and_then(|plans| {
-            leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
-            Ok(plans)
-        });
-        let attempt = Attempt { repository, job, session: &session, entropy: &entropy, resources };
-        match planned.and_then(|plans| attempt.run(plans, index.reborrow(), observer)) {
+        let result = if session.is_aborted {
+            Ok(None)
+        } else {
+            let planned = plan(repository, job, &session).and_then(|plans| {
+                leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
+                Ok(plans)
+            });
+            let attempt = Attempt { repository, job, session: &session, entropy: &entropy, resources };
+            planned.and_then(|plans| attempt.run(plans, index.reborrow(), observer))
+        };
+        match result {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => {}
             Err(error) => {
@@ -437,7 +442,13 @@ impl Attempt<'_, '_, '_> {
             let source_failed = |source| EngineError::Source { disk: disk.key.to_owned(), source };
             disk.source.check_unchanged().map_err(source_failed)?;
         }
-        self.session.check_packs(self.repository, &stored.packs)?;
+        match self.session.check_packs(self.repository, &stored.packs) {
+            // A prune that aborted the session may delete what it stored.
+            Err(EngineError::PackVanished { .. }) if self.session.was_aborted(self.repository)? => {
+                return Ok(None);
+            }
+            checked => checked?,
+        }
         let mut disks: Vec<Disk> =
             plans.iter().zip(&stored.disks).map(|(plan, disk)| plan.disk(disk)).collect();
         disks.sort_by(|a, b| a.key.cmp(&b.key));

@@ -9,7 +9,7 @@ use crate::error::EngineError;
 use crate::observer::{Notice, Observer, notify};
 use crate::repository::{Repository, get_sealed};
 use crate::session;
-use crate::store::{BlobInfo, Put};
+use crate::store::{BlobInfo, Put, StoreError};
 use repo_format::{
     BlobKind, BlobName, Intent, PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_TOMBSTONES, PackKind, SessionId,
     decisions_prefix, indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
@@ -114,7 +114,7 @@ fn unfinished(
     }
     let mut unfinished = Vec::new();
     for info in begun.iter().filter(|info| is_open(info, &decided)) {
-        let bytes = get_sealed(repository.store(), &info.name)?;
+        let Some(bytes) = intent(repository, &info.name)? else { continue };
         match Intent::open(repository.keys(), &info.name, &bytes) {
             Ok(intent) if intent.decision.vm == vm => unfinished.push((intent, info.modified)),
             Ok(_) | Err(_) => {}
@@ -142,13 +142,22 @@ pub(super) fn begun_by_others(
         if writer == *job.writer || decided.contains(&session) {
             continue;
         }
-        let bytes = get_sealed(repository.store(), &info.name)?;
+        let Some(bytes) = intent(repository, &info.name)? else { continue };
         match Intent::open(repository.keys(), &info.name, &bytes) {
             Ok(intent) if intent.decision.vm != vm || intent.decision.seq < seq => {}
             Ok(_) | Err(_) => return Ok(Some(session)),
         }
     }
     Ok(None)
+}
+
+/// The bytes of an intent, unless a prune has removed it since it was listed: then its session has ended.
+fn intent(repository: &Repository<'_>, name: &BlobName) -> Result<Option<Vec<u8>>, EngineError> {
+    match get_sealed(repository.store(), name) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(EngineError::Store(StoreError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The session that a decision or a tombstone ends, by its name alone: that is enough to leave a session in peace.

@@ -73,6 +73,15 @@ impl Run<'_, '_, '_> {
         Ok(self.report.waiting.is_empty())
     }
 
+    /// Aborts whom it may where no generation waits for anybody, so that what they stored can go. Returns whether there was
+    /// any.
+    pub(super) fn abort_quiet(&mut self, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
+        let before = self.report.aborted.len();
+        self.all_decided(roster)?;
+        self.report.waiting.clear();
+        Ok(self.report.aborted.len() > before)
+    }
+
     /// Decides a session that is not waited for any more, unless it has decided itself.
     fn abort(&mut self, decision: &DecisionName) -> Result<(), EngineError> {
         let abort = Abort {

@@ -17,7 +17,7 @@ const FIRST_PAGE: usize = 997;
 /// Makes the canaries that a listing does not show.
 ///
 /// # Errors
-/// [`EngineError::ListingLies`] if one is there and was not listed; a failing store.
+/// [`EngineError::ListingLies`] if one is there and is not listed; a failing store.
 pub(super) fn make_canaries(repository: &Repository<'_>) -> Result<(), EngineError> {
     for name in BlobName::canaries() {
         if exists(repository.store(), &name)?.is_some() {
@@ -25,6 +25,8 @@ pub(super) fn make_canaries(repository: &Repository<'_>) -> Result<(), EngineErr
         }
         match repository.store().put_new(&name, CANARY) {
             Ok(Put::Created) => {}
+            // Another prune may have made it since.
+            Ok(Put::Identical | Put::Different) if exists(repository.store(), &name)?.is_some() => {}
             Ok(Put::Identical | Put::Different) => return Err(EngineError::ListingLies { name }),
             // It may have been applied.
             Err(_) => create(repository.store(), &name, CANARY)?,

@@ -269,6 +269,9 @@ impl Run<'_, '_, '_> {
     /// P0 to P3: opens a generation, if there is something to delete. Returns whether one is open.
     fn open(&mut self, n: u32, roster: &BTreeSet<SessionId>, deleted: &PackSet) -> Result<bool, EngineError> {
         let mut candidates = Candidates::find(self.repository, roster, self.observer)?;
+        if candidates.packs.is_empty() && self.abort_quiet(roster)? {
+            candidates = Candidates::find(self.repository, roster, self.observer)?;
+        }
         // What is only emptied below is no loss, however much it is.
         self.check_share(&candidates, deleted)?;
         if self.repack(&candidates)? {

@@ -273,6 +273,28 @@ fn a_host_that_goes_on_from_a_copy_finds_that_the_other_one_has_committed() {
 }
 
 #[test]
+fn a_host_that_goes_on_from_a_copy_finds_that_the_other_one_was_aborted_and_used_its_packs() {
+    let (store, disk, _, result) = while_aborting("r/", 1);
+    let committed = result.unwrap().snapshot;
+    let repository = open(&store);
+    let snapshot = latest(&repository, VM);
+    assert_eq!(snapshot.session(), committed);
+    // A prune has tidied up since.
+    for name in store.names() {
+        if let Some(BlobKind::Intent { .. }) = name.kind() {
+            store.delete(&name).unwrap();
+        }
+    }
+    let mut other = MemoryDisk::new(disk.bytes.clone());
+    other.bytes[320_000..500_000].copy_from_slice(&noise(9, 180_000));
+    let result = Run::number(2).observed(&repository, &other, &Quiet);
+    let is_decision = |name: &BlobName| matches!(name.kind(), Some(BlobKind::Decision(_)));
+    assert!(matches!(&result, Err(EngineError::Twin { name }) if is_decision(name)), "{result:?}");
+    assert_eq!(latest(&repository, VM).session(), committed);
+    assert_restores(&repository, &snapshot, &disk);
+}
+
+#[test]
 fn what_an_index_of_a_twin_lists_is_not_taken_for_the_sessions_own() {
     let [one, other] = disks_of_twins();
     let store = MemoryStore::new();
@@ -311,6 +333,38 @@ fn a_decision_whose_answer_is_lost_is_a_success() {
         assert_eq!(snapshots_of(&repository).len(), 2);
         assert_restores(&repository, &snapshot_of(&repository, &report), &disk);
     }
+}
+
+#[test]
+fn packs_that_went_with_an_aborted_session_are_stored_anew() {
+    let (store, mut disk) = day_one();
+    disk.bytes[300_000..500_000].copy_from_slice(&noise(8, 200_000));
+    let keys = open(&store);
+    let aborted = OnceLock::new();
+    // The writer stands still for days before its last pack.
+    let watched = WatchedStore::new(&store, |call| {
+        if call.is(Verb::Put, "m/") && aborted.get().is_none() {
+            let decision = undecided(&store, &keys).expect("a session is running");
+            store.put_new(&decision.blob(), &abort(&keys, &decision)).unwrap();
+            let id = decision.session.to_string();
+            for name in store.names() {
+                if matches!(name.kind(), Some(BlobKind::Pack(_))) && name.as_str().contains(&id) {
+                    store.delete(&name).unwrap();
+                }
+            }
+            aborted.set(decision.session).unwrap();
+        }
+        Answer::Given
+    });
+    let notices = Notices::default();
+    let report =
+        Run::number(2).observed(&open(&watched), &MemoryDisk::new(disk.bytes.clone()), &notices).unwrap();
+    drop(watched);
+    assert!(aborted.get().is_some_and(|session| *session != report.snapshot));
+    assert_eq!(notices.aborted(), 1);
+    let repository = open(&store);
+    assert_restores(&repository, &snapshot_of(&repository, &report), &disk);
+    undamaged(&repository);
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use crate::scene::{Call, Scene, USUAL};
 use crate::world::{noise, retention_key};
+use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
 use keepstone_engine::{BlobStore, EngineError};
 use repo_format::{BlobKind, BlobName, PREFIX_DECISIONS, Tombstone};
+use std::ops::Range;
 
 /// Two VMs with two snapshots each; the first of each is forgotten.
 fn half_forgotten() -> Scene {
@@ -38,6 +40,38 @@ fn a_canary_that_is_not_listed_stops_it() {
     }
 }
 
+/// A store in which another prune makes each canary just before this one does.
+struct Another(MemoryStore);
+
+impl BlobStore for Another {
+    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
+        if let Some(BlobKind::Canary) = name.kind() {
+            self.0.put_new(name, bytes)?;
+        }
+        self.0.put_new(name, bytes)
+    }
+
+    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
+        self.0.get(name, range)
+    }
+
+    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
+        self.0.list(prefix, from, limit)
+    }
+
+    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
+        self.0.delete(name)
+    }
+}
+
+#[test]
+fn a_canary_that_another_prune_makes_at_the_same_time_is_no_lie() {
+    let scene = half_forgotten();
+    let report = scene.prune_through(&Another(scene.store.clone()), &USUAL).unwrap();
+    assert!(report.sealed, "{report:?}");
+    scene.assert_whole();
+}
+
 #[test]
 fn a_snapshot_of_the_last_roster_that_is_not_listed_stops_it() {
     let mut scene = half_forgotten();
@@ -55,7 +89,7 @@ fn a_snapshot_of_the_last_roster_that_is_not_listed_stops_it() {
         Err(EngineError::SnapshotVanished { session }) => assert_eq!(session, sessions[1]),
         other => panic!("{other:?}"),
     }
-    assert_eq!(scene.store.put_new(&root, &bytes).unwrap(), keepstone_engine::store::Put::Created);
+    assert_eq!(scene.store.put_new(&root, &bytes).unwrap(), Put::Created);
     scene.prune();
     scene.assert_whole();
 }
@@ -123,33 +157,20 @@ fn more_than_the_usual_share_needs_to_be_confirmed() {
 
 /// A store whose listings never show one blob.
 struct Hiding {
-    inner: keepstone_engine::store::MemoryStore,
+    inner: MemoryStore,
     hidden: BlobName,
 }
 
 impl BlobStore for Hiding {
-    fn put_new(
-        &self,
-        name: &BlobName,
-        bytes: &[u8],
-    ) -> Result<keepstone_engine::store::Put, keepstone_engine::store::StoreError> {
+    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<keepstone_engine::store::Put, StoreError> {
         self.inner.put_new(name, bytes)
     }
 
-    fn get(
-        &self,
-        name: &BlobName,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<Vec<u8>, keepstone_engine::store::StoreError> {
+    fn get(&self, name: &BlobName, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, StoreError> {
         self.inner.get(name, range)
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        from: Option<&BlobName>,
-        limit: usize,
-    ) -> Result<keepstone_engine::store::Page, keepstone_engine::store::StoreError> {
+    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
         let mut page = self.inner.list(prefix, from, limit)?;
         if prefix != self.hidden.as_str() {
             page.blobs.retain(|info| info.name != self.hidden);
@@ -157,7 +178,7 @@ impl BlobStore for Hiding {
         Ok(page)
     }
 
-    fn delete(&self, name: &BlobName) -> Result<(), keepstone_engine::store::StoreError> {
+    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
         self.inner.delete(name)
     }
 }
