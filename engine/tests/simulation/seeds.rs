@@ -35,7 +35,6 @@ const REACHED: [&str; 24] = [
     "a snapshot that nobody reported was whole in the end",
     "a snapshot was damaged",
     "a verification named a damaged snapshot",
-    "a writer found its session aborted",
     "a writer found its twin",
     "a writer found that it may be running",
     "a writer was resumed twice",
