@@ -11,12 +11,13 @@ use keepstone_engine::backup::{
     Audit, BackupJob, BackupReport, Compression, JobDisk, Reading, Unfinished, backup,
 };
 use keepstone_engine::index::{LocalIndex, Preference, sync};
-use keepstone_engine::observer::Quiet;
+use keepstone_engine::observer::{Event, Notice, Quiet};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::verify::{Finding, FindingKind, ReadData, VerifyJob, verify};
-use keepstone_engine::{BlobStore, EngineError, Entropy, Repository, snapshots};
+use keepstone_engine::{BlobStore, EngineError, Entropy, Observer, Repository, snapshots};
 use repo_format::WriterId;
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -37,6 +38,24 @@ pub fn told(error: &EngineError) -> String {
         source = reason.source();
     }
     text
+}
+
+/// Notes that a backup began anew, because a pruner had aborted its session.
+struct Watching<'w>(&'w World);
+
+impl Observer for Watching<'_> {
+    fn observe(&self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Notice(Notice::SessionAborted { .. }) => {
+                self.0.reach("a backup was aborted and began anew");
+            }
+            Event::Notice(Notice::UnfinishedAborted { .. }) => {
+                self.0.reach("a backup ended one that had not");
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// How a backup is run.
@@ -222,7 +241,7 @@ impl Simulation {
                 choice.checkpoints > 0 && asked.fetch_add(1, Relaxed).is_multiple_of(choice.checkpoints)
             },
         };
-        let result = backup(&repository, &mut local, &job, &Quiet);
+        let result = backup(&repository, &mut local, &job, &Watching(&self.world));
         *index = Some(local);
         result
     }
