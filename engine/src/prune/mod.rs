@@ -11,8 +11,8 @@
 //! | prune | yes: it leaves what is condemned alone, or is waited for | yes: what is packed again is read at its new place; a snapshot that was forgotten meanwhile is told of | yes | yes: both carry out what was published first |
 //!
 //! # Memory
-//! Names and lengths of all packs (some 16 bytes each), what marking takes ([`mark`]), the ids of all snapshots, and for
-//! packing again what [`usage`] takes.
+//! Names and lengths of all packs (some 16 bytes each), what marking takes (`mark`), the ids of all snapshots, and for
+//! packing again what `usage` takes.
 
 mod candidates;
 mod compact;
