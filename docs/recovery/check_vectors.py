@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from keepstone_reader import Damaged, Failed, Fields, Pack
 
 VECTORS = Path(__file__).resolve().parents[2] / "repo-format/tests/vectors"
-LEFT_OUT = {"condemned", "result", "generation-seal", "chunks", "scenario"}
+LEFT_OUT = {"condemned", "awaited", "result", "generation-seal", "chunks", "scenario"}
 SEALED_TYPES = {"intent": 1, "decision": 2, "index": 3, "tombstone": 4, "repack record": 8,
                 "data pack": 9, "map pack": 9, "pin": 10}
-GENERATION_TYPES = {"condemned": 5, "result": 6, "sealed": 7}
+GENERATION_TYPES = {"condemned": 5, "result": 6, "sealed": 7, "awaited": 11}
 
 
 class Vector:

@@ -949,7 +949,7 @@ NAME_FORMS = {
     "index": re.compile(f"i/(?P<writer>{SHORT})/(?P<sid>{SID})-(?P<number>{NUMBER})"),
     "decision": re.compile(f"r/(?P<vmtag>{SID})/(?P<writer>{SHORT})/(?P<number>{NUMBER})-(?P<sid>{SID})"),
     "tombstone": re.compile(f"f/(?P<vmtag>{SID})/(?P<sid>{SID})"),
-    "generation": re.compile(f"gc/{NUMBER}/(condemned|result|sealed)"),
+    "generation": re.compile(f"gc/{NUMBER}/(condemned|awaited|result|sealed)"),
     "repack record": re.compile(f"k/(?P<sid>{SID})"),
     "pin": re.compile(f"p/(?P<vmtag>{SID})/(?P<sid>{SID})-(?P<number>{NUMBER})"),
     "canary": re.compile("(s|d|m|i)/(-|h_|~)|(r|f|gc|k|p)/(-|7_|~)"),

@@ -9,16 +9,18 @@ use crate::pack_set::PackSet;
 use crate::repository::{Repository, get_sealed};
 use crate::store::StoreError;
 use repo_format::{
-    BlobKind, BlobName, Condemned, FormatError, GcResult, GenerationSeal, PREFIX_GC, SessionId,
+    Awaited, BlobKind, BlobName, Condemned, FormatError, GcResult, GenerationSeal, PREFIX_GC, SessionId,
+    WriterId,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 /// The generations that a listing shows.
 #[derive(Debug, Default)]
 pub(crate) struct Generations {
     listed: BTreeMap<u32, Listed>,
-    /// Objects without the retention role's signature: they count as if they were not there.
+    /// Objects without the retention role's signature, and lists of whom to wait for that are damaged: they count as if
+    /// they were not there.
     pub(crate) unsigned: Vec<BlobName>,
 }
 
@@ -184,6 +186,26 @@ impl Generations {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The sessions that a generation has told it waits for. If it has not, or nobody can read it, intents have to be
+    /// listed anew, which is as good but waits for more.
+    pub(crate) fn awaited(
+        &mut self,
+        repository: &Repository<'_>,
+        n: u32,
+    ) -> Result<Option<BTreeSet<(SessionId, WriterId)>>, EngineError> {
+        let name = BlobName::awaited(n);
+        let open = |bytes: &[u8]| Awaited::open(repository.keys(), n, bytes);
+        match self.read(repository, name.clone(), open) {
+            Ok(Read::Signed(list)) => Ok(Some(list.sessions.into_iter().collect())),
+            Ok(Read::Unsigned | Read::Missing) => Ok(None),
+            Err(error) if error.is_damage() => {
+                self.unsigned.push(name);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn read_condemned(

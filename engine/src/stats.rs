@@ -227,6 +227,7 @@ impl BlobStats {
             Some(BlobKind::Tombstone { .. }) => &mut self.tombstones,
             Some(
                 BlobKind::Condemned(_)
+                | BlobKind::Awaited(_)
                 | BlobKind::GcResult(_)
                 | BlobKind::GenerationSeal(_)
                 | BlobKind::Repack(_)

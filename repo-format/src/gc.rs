@@ -3,7 +3,7 @@
 use crate::bytes::{Writer, check_sorted, parse_all};
 use crate::error::FormatError;
 use crate::frame::PackRef;
-use crate::ids::SessionId;
+use crate::ids::{SessionId, WriterId};
 use crate::keys::Keys;
 use crate::name::BlobName;
 use crate::retention::{RetentionKey, open_signed, seal_signed};
@@ -11,6 +11,9 @@ use crate::seal::SealedKind;
 use crate::table::{check_packs, read_table, write_table};
 
 const ROSTER: &str = "the sessions of a roster";
+const AWAITED: &str = "the awaited sessions";
+/// A session id and a writer of one character.
+const AWAITED_LEN_MIN: usize = 16 + 2;
 
 /// The packs that a generation is to delete if nothing turns out to need them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,68 @@ impl Condemned {
     /// A blob that is not authentic or not such a list; [`FormatError::BadSignature`].
     pub fn open(keys: &Keys, generation: u32, blob: &[u8]) -> Result<Self, FormatError> {
         Self::parse(&open_signed(keys, SealedKind::Condemned, &BlobName::condemned(generation), blob)?)
+    }
+}
+
+/// The sessions that a generation waits for: those that began and were not decided when its condemned packs were published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Awaited {
+    /// Each session and its writer, sorted. Ids alone are no identity: other writers can use one again.
+    pub sessions: Vec<(SessionId, WriterId)>,
+}
+
+impl Awaited {
+    /// Encodes the content: the plaintext but for the signature.
+    ///
+    /// # Panics
+    /// If the sessions are not sorted.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        check_sorted(AWAITED, &self.sessions).expect("a list that is written is sorted");
+        let mut writer = Writer::new();
+        writer.count(self.sessions.len());
+        for (session, owner) in &self.sessions {
+            writer.put(&session.0).str8(owner.as_str());
+        }
+        writer.finish()
+    }
+
+    /// Parses the content.
+    ///
+    /// # Errors
+    /// Bytes that break GC-4.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+        let sessions = parse_all(bytes, |reader| {
+            let count = reader.count(AWAITED_LEN_MIN)?;
+            (0..count).map(|_| Ok((reader.session()?, reader.writer()?))).collect::<Result<Vec<_>, _>>()
+        })?;
+        check_sorted(AWAITED, &sessions)?;
+        Ok(Self { sessions })
+    }
+
+    /// Signs and seals the list of a generation; returns the name of its blob and the blob.
+    ///
+    /// # Panics
+    /// If the sessions are not sorted, or the retention key is another repository's.
+    #[must_use]
+    pub fn seal(
+        &self,
+        keys: &Keys,
+        retention: &RetentionKey,
+        generation: u32,
+        salt: [u8; 32],
+    ) -> (BlobName, Vec<u8>) {
+        let name = BlobName::awaited(generation);
+        let blob = seal_signed(keys, retention, (SealedKind::Awaited, &name), salt, self.encode());
+        (name, blob)
+    }
+
+    /// Opens the list of a generation.
+    ///
+    /// # Errors
+    /// A blob that is not authentic or not such a list; [`FormatError::BadSignature`].
+    pub fn open(keys: &Keys, generation: u32, blob: &[u8]) -> Result<Self, FormatError> {
+        Self::parse(&open_signed(keys, SealedKind::Awaited, &BlobName::awaited(generation), blob)?)
     }
 }
 

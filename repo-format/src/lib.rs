@@ -46,7 +46,7 @@ pub use directory::{
 };
 pub use error::{FormatError, JsonError, NameError};
 pub use frame::{Codec, FrameKind, Location, PackRef};
-pub use gc::{Condemned, GcResult, GenerationSeal};
+pub use gc::{Awaited, Condemned, GcResult, GenerationSeal};
 pub use geometry::{ChunkerName, ChunkerParams, Geometry};
 pub use ids::{
     ChunkId, PayloadId, RepositoryId, SessionId, SlotName, VmTag, WriterId, check_disk_key, check_tag,

@@ -193,6 +193,8 @@ pub enum BlobKind {
     Tombstone { vm: VmTag, session: SessionId },
     /// The condemned packs of a generation.
     Condemned(u32),
+    /// The sessions that a generation waits for.
+    Awaited(u32),
     /// The result of a generation.
     GcResult(u32),
     /// The seal of a generation.
@@ -255,6 +257,12 @@ impl BlobName {
     #[must_use]
     pub fn condemned(generation: u32) -> Self {
         Self::format(format_args!("{PREFIX_GC}{generation:08x}/condemned"))
+    }
+
+    /// Returns the name of the list of sessions that a generation waits for.
+    #[must_use]
+    pub fn awaited(generation: u32) -> Self {
+        Self::format(format_args!("{PREFIX_GC}{generation:08x}/awaited"))
     }
 
     /// Returns the name of a generation's result.
@@ -332,6 +340,7 @@ impl BlobName {
                 let generation = parse_number(parts.next()?)?;
                 match parts.next()? {
                     "condemned" => BlobKind::Condemned(generation),
+                    "awaited" => BlobKind::Awaited(generation),
                     "result" => BlobKind::GcResult(generation),
                     "sealed" => BlobKind::GenerationSeal(generation),
                     _ => return None,

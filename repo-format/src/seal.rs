@@ -36,6 +36,8 @@ pub enum SealedKind {
     PackDirectory = 9,
     /// A pin.
     Pin = 10,
+    /// The sessions that a generation waits for.
+    Awaited = 11,
 }
 
 impl SealedKind {
@@ -50,6 +52,7 @@ impl SealedKind {
             BlobKind::Decision(_) => Some(Self::Decision),
             BlobKind::Tombstone { .. } => Some(Self::Tombstone),
             BlobKind::Condemned(_) => Some(Self::Condemned),
+            BlobKind::Awaited(_) => Some(Self::Awaited),
             BlobKind::GcResult(_) => Some(Self::GcResult),
             BlobKind::GenerationSeal(_) => Some(Self::GenerationSeal),
             BlobKind::Repack(_) => Some(Self::Repack),

@@ -47,6 +47,7 @@ pub fn small() -> Vec<Run> {
     vec![
         Run::new("a backup, two pruners", new("b").pruners(2).with(Crash).with(AbortAny)),
         Run::new("a backup, two generations", new("b").pruners(2).generations(2).with(Worm)),
+        Run::new("two backups, one of them later", new("bb").with(Crash).candidates(1)),
         Run::new("three generations", new("b").generations(3).with(Worm).with(HintsForever)),
         Run::new("a repack and a backup", new("rb").with(DeadEntry).forgets(1)),
         Run::new("two backups, two hits", new("bb").with(TwoHits).with(Unchanged)),

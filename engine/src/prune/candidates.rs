@@ -77,12 +77,15 @@ fn listed_len(len: u64) -> u32 {
 pub(super) fn plan(
     repository: &Repository<'_>,
     job: &PruneJob<'_>,
-    roster: &BTreeSet<SessionId>,
+    (roster, awaited): (&BTreeSet<SessionId>, Option<&BTreeSet<Owner>>),
     plan: &mut PrunePlan,
     observer: &dyn Observer,
 ) -> Result<(), EngineError> {
     let candidates = Candidates::find(repository, roster, observer)?;
     for open in Sessions::list(repository, roster.iter().copied())?.undecided(repository)? {
+        if awaited.is_some_and(|awaited| !awaited.contains(&open.owner())) {
+            continue;
+        }
         if let Verdict::Wait(waiting) = open.verdict(repository, job)? {
             plan.waiting.push(waiting);
         }

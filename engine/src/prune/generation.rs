@@ -1,7 +1,7 @@
 //! One generation, from its condemned packs to its seal (P3 to P8).
 
 use super::roots::{self, mark};
-use super::sessions::{Sessions, Verdict};
+use super::sessions::{Owner, Sessions, Undecided, Verdict};
 use super::{Amount, Run};
 use crate::error::EngineError;
 use crate::generations::{Generations, covered_by};
@@ -10,7 +10,8 @@ use crate::repository::exists;
 use crate::store::Put;
 use repo_format::limits::SEALED_PLAIN_LEN_MAX;
 use repo_format::{
-    Abort, AbortBy, BlobName, Condemned, Decision, DecisionName, GcResult, GenerationSeal, PackRef, SessionId,
+    Abort, AbortBy, Awaited, BlobName, Condemned, Decision, DecisionName, GcResult, GenerationSeal, PackRef,
+    SessionId,
 };
 use std::collections::BTreeSet;
 
@@ -38,7 +39,7 @@ impl Run<'_, '_, '_> {
     ) -> Result<bool, EngineError> {
         self.report.generation = Some(n);
         self.report.condemned = Amount::of(condemned);
-        if !self.all_decided(roster)? {
+        if !self.all_decided(n, roster, generations)? {
             return Ok(false);
         }
         let records = roots::records(self.repository)?;
@@ -54,11 +55,35 @@ impl Run<'_, '_, '_> {
         Ok(true)
     }
 
-    /// P4 and P5: whether every session that began is decided; what is not is waited for, or aborted.
-    fn all_decided(&mut self, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
-        let sessions = Sessions::list(self.repository, roster.iter().copied())?;
+    /// P4 and P5: whether every session is decided that may not know what is condemned; what is not is waited for, or
+    /// aborted. Those that are waited for are published, so that no later call waits for sessions that began after it.
+    fn all_decided(
+        &mut self,
+        n: u32,
+        roster: &BTreeSet<SessionId>,
+        generations: &mut Generations,
+    ) -> Result<bool, EngineError> {
+        let published = generations.awaited(self.repository, n)?;
+        let mut undecided =
+            Sessions::list(self.repository, roster.iter().copied())?.undecided(self.repository)?;
+        if let Some(awaited) = &published {
+            undecided.retain(|open| awaited.contains(&open.owner()));
+        }
+        let sessions = self.settle(undecided)?;
+        if published.is_none() && !sessions.is_empty() {
+            let salt = self.salt("awaited salt", n);
+            let (name, bytes) = Awaited { sessions }.seal(self.repository.keys(), self.key, n, salt);
+            // Whatever is under that name now was listed after P3 too: whoever is in neither list is decided, or knows.
+            let _whose = self.put(&name, &bytes)?;
+        }
+        Ok(self.report.waiting.is_empty())
+    }
+
+    /// P5: aborts whom it may, and reports the others, which are returned, sorted.
+    fn settle(&mut self, undecided: Vec<Undecided>) -> Result<Vec<Owner>, EngineError> {
+        let mut waiting = Vec::new();
         self.report.waiting.clear();
-        for open in sessions.undecided(self.repository)? {
+        for open in undecided {
             let (writer, session) = (open.writer.clone(), open.session);
             match open.verdict(self.repository, self.job)? {
                 Verdict::Abort(decision) => self.abort(&decision)?,
@@ -67,17 +92,22 @@ impl Run<'_, '_, '_> {
                     self.delete(&[BlobName::intent(&writer, session)])?;
                     self.report.aborted.push(session.to_string());
                 }
-                Verdict::Wait(waiting) => self.report.waiting.push(waiting),
+                Verdict::Wait(told) => {
+                    waiting.push((session, writer));
+                    self.report.waiting.push(told);
+                }
             }
         }
-        Ok(self.report.waiting.is_empty())
+        waiting.sort();
+        Ok(waiting)
     }
 
     /// Aborts whom it may where no generation waits for anybody, so that what they stored can go. Returns whether there was
     /// any.
     pub(super) fn abort_quiet(&mut self, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
         let before = self.report.aborted.len();
-        self.all_decided(roster)?;
+        let sessions = Sessions::list(self.repository, roster.iter().copied())?;
+        self.settle(sessions.undecided(self.repository)?)?;
         self.report.waiting.clear();
         Ok(self.report.aborted.len() > before)
     }

@@ -174,7 +174,8 @@ pub struct PrunePlan {
     pub packs: Vec<PackUse>,
     /// Index blobs that there are.
     pub indexes: u64,
-    /// Sessions that have not ended: the prune would wait for those that are not aborted.
+    /// Sessions that the prune would wait for: those that have not ended, and of these, where a generation is open, those
+    /// that had begun when it was.
     pub waiting: Vec<Waiting>,
     /// See [`PruneReport::ignored`].
     pub ignored: Vec<String>,
@@ -251,16 +252,20 @@ pub fn plan(
 ) -> Result<PrunePlan, EngineError> {
     let mut generations = Generations::list(repository)?;
     let mut plan = PrunePlan::default();
+    let mut awaited = None;
     match generations.first_open(repository)? {
         Open::Free(_) => {}
-        Open::Condemned(n, packs) => (plan.open_generation, plan.open) = (Some(n), Amount::of(&packs)),
+        Open::Condemned(n, packs) => {
+            (plan.open_generation, plan.open) = (Some(n), Amount::of(&packs));
+            awaited = generations.awaited(repository, n)?;
+        }
         Open::Decided(n, result) => {
             plan.open_generation = Some(n);
             plan.open = Amount::of(&result.delete.into_iter().collect());
         }
     }
     let roster: BTreeSet<SessionId> = generations.roster(repository)?.into_iter().collect();
-    candidates::plan(repository, job, &roster, &mut plan, observer)?;
+    candidates::plan(repository, job, (&roster, awaited.as_ref()), &mut plan, observer)?;
     plan.ignored.extend(generations.unsigned.iter().map(ToString::to_string));
     Ok(plan)
 }

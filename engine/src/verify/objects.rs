@@ -14,8 +14,8 @@ use crate::store::{BlobInfo, StoreError};
 use crate::threads;
 use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{
-    BlobKind, BlobName, CANARY, Condemned, DecisionName, FormatError, GcResult, GenerationSeal, Index,
-    Intent, PackName, PackRef, Pin, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
+    Awaited, BlobKind, BlobName, CANARY, Condemned, DecisionName, FormatError, GcResult, GenerationSeal,
+    Index, Intent, PackName, PackRef, Pin, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -229,6 +229,7 @@ impl Objects<'_, '_, '_> {
                 self.condemned(listed);
                 Ok(())
             }
+            BlobKind::Awaited(n) => self.generation(n, name, |bytes| Awaited::open(keys, n, bytes)).map(drop),
             BlobKind::GenerationSeal(n) => {
                 self.generation(n, name, |bytes| GenerationSeal::open(keys, n, bytes)).map(drop)
             }

@@ -106,6 +106,7 @@ fn kind(name: &BlobName) -> &'static str {
         BlobKind::Decision(_) => "decision",
         BlobKind::Tombstone { .. } => "tombstone",
         BlobKind::Condemned(_) => "condemned list",
+        BlobKind::Awaited(_) => "awaited sessions",
         BlobKind::GcResult(_) => "result",
         BlobKind::GenerationSeal(_) => "generation seal",
         BlobKind::Repack(_) => "repack record",

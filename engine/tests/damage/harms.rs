@@ -129,6 +129,7 @@ fn another_name(lab: &Lab, blob: &BlobName) -> BlobName {
         }
         // The next one: generations are numbered without gaps.
         BlobKind::Condemned(_) => BlobName::condemned(4),
+        BlobKind::Awaited(_) => BlobName::awaited(4),
         BlobKind::GcResult(_) => BlobName::result(4),
         BlobKind::GenerationSeal(_) => BlobName::generation_seal(4),
         BlobKind::Repack(_) => BlobName::repack(session),

@@ -289,6 +289,7 @@ impl Cell<'_> {
             (BlobKind::Tombstone { .. }, None) => Some(Unseen::NothingNamesTombstones),
             (
                 BlobKind::Condemned(_)
+                | BlobKind::Awaited(_)
                 | BlobKind::GcResult(_)
                 | BlobKind::GenerationSeal(_)
                 | BlobKind::Repack(_)
@@ -341,7 +342,12 @@ impl Cell<'_> {
                 (Some(BlobKind::Tombstone { .. }), Some(_)) => FindingKind::DamagedTombstone,
                 (Some(BlobKind::Index { .. }), Some(_)) => FindingKind::DamagedIndex,
                 (
-                    Some(BlobKind::Condemned(_) | BlobKind::GcResult(_) | BlobKind::GenerationSeal(_)),
+                    Some(
+                        BlobKind::Condemned(_)
+                        | BlobKind::Awaited(_)
+                        | BlobKind::GcResult(_)
+                        | BlobKind::GenerationSeal(_),
+                    ),
                     Some(_),
                 ) => FindingKind::DamagedGeneration,
                 (Some(BlobKind::Repack(_)), Some(_)) => FindingKind::DamagedRepackRecord,

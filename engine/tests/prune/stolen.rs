@@ -1,13 +1,13 @@
 //! A stolen backup host: it has the repository's keys and may create any blob, but lacks the retention key.
 
-use crate::scene::{PATIENCE, Scene, USUAL};
+use crate::scene::{Call, PATIENCE, Scene, USUAL};
 use crate::world::{latest, noise, restored};
 use keepstone_engine::snapshots::list;
 use keepstone_engine::store::{Fault, FaultStore, MemoryStore};
 use keepstone_engine::{BlobStore, Repository};
 use repo_format::{
-    Abort, AbortBy, BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, GenerationSeal, Intent,
-    Lead, PackRef, RepackRecord, Repacked, SealedKind, SessionId, Tombstone, VmTag, WriterId, seal,
+    Abort, AbortBy, Awaited, BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, GenerationSeal,
+    Intent, Lead, PackRef, RepackRecord, Repacked, SealedKind, SessionId, Tombstone, VmTag, WriterId, seal,
 };
 
 const SALT: [u8; 32] = [3; 32];
@@ -104,6 +104,22 @@ fn planted_generations_delete_nothing_and_stop_nothing() {
         assert!(report.sealed && report.deleted.packs > 0, "{objects}: {report:?}");
         scene.assert_holds();
     }
+}
+
+#[test]
+fn a_planted_list_of_nobody_to_wait_for_does_not_end_the_wait() {
+    let mut scene = scene();
+    let (store, decision) = running(&scene);
+    scene.store = store;
+    plant(&scene, SealedKind::Awaited, &BlobName::awaited(0), &Awaited { sessions: Vec::new() }.encode());
+    for _ in 0..2 {
+        let report = scene.prune();
+        assert_eq!((report.sealed, report.waiting.len()), (false, 1), "{report:?}");
+        assert_eq!(report.ignored, [BlobName::awaited(0).to_string()]);
+    }
+    let report = scene.prune_as(&Call { abort: &[decision.session], ..USUAL }).unwrap();
+    assert!(report.sealed && report.deleted.packs > 0, "{report:?}");
+    scene.assert_holds();
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use crate::scene::{Call, PATIENCE, Scene, USUAL};
 use crate::world::noise;
 use keepstone_engine::backup::Unfinished;
-use keepstone_engine::prune::WaitingFor;
-use keepstone_engine::store::{Fault, FaultStore};
-use repo_format::{BlobKind, SessionId};
+use keepstone_engine::prune::{Waiting, WaitingFor};
+use keepstone_engine::store::{BlobStore, Fault, FaultStore};
+use repo_format::{BlobKind, BlobName, SessionId};
 
 /// A forgotten snapshot, and a session of another VM that was killed after it stored something.
 fn killed() -> (Scene, SessionId) {
@@ -13,22 +13,27 @@ fn killed() -> (Scene, SessionId) {
     let first = scene.back_up("vm", &noise(1, 200_000));
     scene.back_up("vm", &noise(2, 200_000));
     scene.forget(first);
+    let session = kill(&mut scene, "host-b");
+    (scene, session)
+}
+
+/// Kills a backup of a VM of its own after it stored something.
+fn kill(scene: &mut Scene, writer: &str) -> SessionId {
     let before = scene.store.copied();
     let disk = noise(3, 200_000);
     for call in 0.. {
         let store = before.copied();
         let faulty = FaultStore::new(store.clone(), call, Fault::CrashBefore);
-        scene.try_back_up(&faulty, "host-b", "killed", &disk).unwrap_err();
+        scene.try_back_up(&faulty, writer, &format!("killed on {writer}"), &disk).unwrap_err();
         scene.store = store;
-        if scene.names("d/host-b/").len() > 1 {
+        if scene.names(&format!("d/{writer}/")).len() > 1 {
             break;
         }
     }
-    let session = match scene.names("s/host-b/")[0].kind() {
+    match scene.names(&format!("s/{writer}/"))[0].kind() {
         Some(BlobKind::Intent { session, .. }) => session,
         other => panic!("{other:?}"),
-    };
-    (scene, session)
+    }
 }
 
 #[test]
@@ -48,6 +53,39 @@ fn a_session_that_may_run_is_waited_for_and_named() {
         assert_eq!(scene.count("d/"), packs);
         scene.assert_whole();
     }
+}
+
+#[test]
+fn a_session_that_began_after_the_generation_was_opened_holds_only_the_next_one_up() {
+    let (mut scene, first) = killed();
+    scene.prune();
+    let later = kill(&mut scene, "host-c");
+    let waiting =
+        |waiting: &[Waiting]| -> Vec<String> { waiting.iter().map(|one| one.session.clone()).collect() };
+    assert_eq!(waiting(&scene.plan(&USUAL).unwrap().waiting), [first.to_string()]);
+    assert_eq!(waiting(&scene.prune().waiting), [first.to_string()]);
+    let report = scene.prune_as(&Call { abort: &[first], ..USUAL }).unwrap();
+    assert!(report.sealed && report.deleted.packs > 0, "{report:?}");
+    // What the first one had stored is condemned by the next generation, which the other one may not know of.
+    assert_eq!((report.generation, waiting(&report.waiting)), (Some(1), vec![later.to_string()]));
+    scene.assert_whole();
+}
+
+#[test]
+fn a_damaged_list_of_whom_to_wait_for_is_made_up_for_by_the_intents() {
+    let (scene, session) = killed();
+    scene.prune();
+    let name = BlobName::awaited(0);
+    let mut bytes = scene.store.get(&name, None).unwrap();
+    bytes[90] ^= 1;
+    scene.store.delete(&name).unwrap();
+    scene.store.put_new(&name, &bytes).unwrap();
+    let report = scene.prune();
+    assert_eq!(report.waiting.len(), 1);
+    assert_eq!(report.ignored, [name.to_string()]);
+    let report = scene.prune_as(&Call { abort: &[session], ..USUAL }).unwrap();
+    assert!(report.sealed && report.waiting.is_empty(), "{report:?}");
+    scene.assert_holds();
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::fields::Fields;
 use crate::samples::{self, SALT, keys};
 use repo_format::{
-    BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, GenerationSeal, Index, Intent, Pin,
-    RepackRecord, SealedKind, Tombstone, open, seal,
+    Awaited, BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, GenerationSeal, Index,
+    Intent, Pin, RepackRecord, SealedKind, Tombstone, open, seal,
 };
 use std::fmt::Debug;
 
@@ -84,7 +84,7 @@ pub fn index(data: &[u8]) -> bool {
 pub fn session_objects(data: &[u8]) -> bool {
     let Some((which, data)) = data.split_first() else { return false };
     let (keys, key) = (keys(), &samples::retention_key());
-    match which % 6 {
+    match which % 7 {
         0 => check_signed(
             data,
             &Tombstone::parse(data),
@@ -119,6 +119,13 @@ pub fn session_objects(data: &[u8]) -> bool {
             GenerationSeal::encode,
             |value| value.seal(keys, key, 7, SALT),
             |_, blob| GenerationSeal::open(keys, 7, blob),
+        ),
+        5 => check_signed(
+            data,
+            &Awaited::parse(data),
+            Awaited::encode,
+            |value| value.seal(keys, key, 7, SALT),
+            |_, blob| Awaited::open(keys, 7, blob),
         ),
         _ => check_signed(
             data,

@@ -1,11 +1,12 @@
 //! Valid values that seeds are made of, and the keys that everything is sealed with.
 
 use repo_format::{
-    Abort, AbortBy, BlobName, ChunkerName, ChunkerParams, Codec, Commit, Condemned, Config, Decision,
-    DecisionName, Disk, DiskMode, FrameEntry, GcResult, GenerationSeal, Geometry, Index, IndexEntry, Intent,
-    Keys, Lead, Location, PackBase, PackKind, PackName, PackRef, PackSeal, PayloadId, Pin, RepackRecord,
-    Repacked, RepositoryId, RetentionKey, RootKey, SealedKind, SealedSessionKey, SessionId, SessionKey,
-    SlotKey, SlotKind, SlotName, Tombstone, Totals, WriterId, seal_pack, seal_session_key,
+    Abort, AbortBy, Awaited, BlobName, ChunkerName, ChunkerParams, Codec, Commit, Condemned, Config,
+    Decision, DecisionName, Disk, DiskMode, FrameEntry, GcResult, GenerationSeal, Geometry, Index,
+    IndexEntry, Intent, Keys, Lead, Location, PackBase, PackKind, PackName, PackRef, PackSeal, PayloadId,
+    Pin, RepackRecord, Repacked, RepositoryId, RetentionKey, RootKey, SealedKind, SealedSessionKey,
+    SessionId, SessionKey, SlotKey, SlotKind, SlotName, Tombstone, Totals, WriterId, seal_pack,
+    seal_session_key,
 };
 use std::sync::LazyLock;
 
@@ -62,13 +63,14 @@ pub(crate) fn index_name() -> BlobName {
 }
 
 /// A name for each kind of sealed object.
-pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 10] {
+pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 11] {
     [
         (SealedKind::Intent, intent().name()),
         (SealedKind::Decision, decision_name().blob()),
         (SealedKind::Index, index_name()),
         (SealedKind::Tombstone, tombstone().name()),
         (SealedKind::Condemned, BlobName::condemned(7)),
+        (SealedKind::Awaited, BlobName::awaited(7)),
         (SealedKind::GcResult, BlobName::result(7)),
         (SealedKind::GenerationSeal, BlobName::generation_seal(7)),
         (SealedKind::Repack, BlobName::repack(SESSION)),
@@ -172,6 +174,10 @@ pub(crate) fn gc_result() -> GcResult {
     let rescued = vec![pack_ref(PackKind::Map, 0)];
     let delete = vec![pack_ref(PackKind::Data, 0), pack_ref(PackKind::Data, 3)];
     GcResult { delete, rescued, covers: 8, earlier: vec![pack_ref(PackKind::Data, 1)] }
+}
+
+pub(crate) fn awaited() -> Awaited {
+    Awaited { sessions: vec![(SessionId([1; 16]), writer()), (SESSION, writer())] }
 }
 
 pub(crate) fn generation_seal() -> GenerationSeal {

@@ -45,6 +45,7 @@ pub(crate) fn session_objects() -> Vec<Vec<u8>> {
         samples::gc_result().encode(),
         samples::repack_record().encode(),
         samples::generation_seal().encode(),
+        samples::awaited().encode(),
         samples::pin().encode(),
     ];
     (0_u8..).zip(plaintexts).map(|(which, plaintext)| [&[which], plaintext.as_slice()].concat()).collect()

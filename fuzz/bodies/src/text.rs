@@ -85,6 +85,7 @@ pub fn blob_name(data: &[u8]) -> bool {
         BlobKind::Decision(decision) => decision.blob(),
         BlobKind::Tombstone { vm, session } => BlobName::tombstone(*vm, *session),
         BlobKind::Condemned(generation) => BlobName::condemned(*generation),
+        BlobKind::Awaited(generation) => BlobName::awaited(*generation),
         BlobKind::GcResult(generation) => BlobName::result(*generation),
         BlobKind::GenerationSeal(generation) => BlobName::generation_seal(*generation),
         BlobKind::Repack(session) => BlobName::repack(*session),

@@ -81,6 +81,9 @@ fn check_all_readings(bytes: &[u8]) {
     if let Ok(condemned) = Condemned::parse(bytes) {
         assert_eq!(condemned.encode(), bytes);
     }
+    if let Ok(awaited) = Awaited::parse(bytes) {
+        assert_eq!(awaited.encode(), bytes);
+    }
     if let Ok(result) = GcResult::parse(bytes) {
         assert_eq!(result.encode(), bytes);
     }

@@ -30,6 +30,7 @@ fn every_name_tells_what_the_blob_is() {
         (decision.blob(), format!("r/{tag}/host-1/00000010-{sid}"), BlobKind::Decision(decision)),
         (BlobName::tombstone(vm, session), format!("f/{tag}/{sid}"), BlobKind::Tombstone { vm, session }),
         (BlobName::condemned(10), "gc/0000000a/condemned".to_owned(), BlobKind::Condemned(10)),
+        (BlobName::awaited(10), "gc/0000000a/awaited".to_owned(), BlobKind::Awaited(10)),
         (BlobName::result(10), "gc/0000000a/result".to_owned(), BlobKind::GcResult(10)),
         (BlobName::generation_seal(10), "gc/0000000a/sealed".to_owned(), BlobKind::GenerationSeal(10)),
         (BlobName::repack(session), format!("k/{sid}"), BlobKind::Repack(session)),

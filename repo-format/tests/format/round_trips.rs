@@ -38,11 +38,18 @@ proptest! {
         rescued in any_packs(PackKind::Map, 0..6),
         (earlier, covers) in (any_packs(PackKind::Data, 0..6), 2_u32..),
         roster in any_sessions(),
+        (writer, other) in (any_writer(), any_writer()),
     ) {
-            let condemned = Condemned { packs: packs.clone() };
+        let condemned = Condemned { packs: packs.clone() };
         prop_assert_eq!(Condemned::parse(&condemned.encode()), Ok(condemned));
         let result = GcResult { delete: packs, rescued, covers, earlier };
         prop_assert_eq!(GcResult::parse(&result.encode()), Ok(result));
+        let mut sessions: Vec<_> = roster.iter().map(|session| (*session, writer.clone())).collect();
+        sessions.extend(roster.iter().map(|session| (*session, other.clone())));
+        sessions.sort();
+        sessions.dedup();
+        let awaited = Awaited { sessions };
+        prop_assert_eq!(Awaited::parse(&awaited.encode()), Ok(awaited));
         let seal = GenerationSeal { roster };
         prop_assert_eq!(GenerationSeal::parse(&seal.encode()), Ok(seal));
     }
@@ -141,6 +148,10 @@ fn every_object_opens_under_its_own_name() {
         GcResult { delete: vec![pack(PackKind::Data, 0)], rescued: vec![], covers: 8, earlier: vec![] };
     let (_, blob) = result.seal(&keys, &retention, 7, SALT);
     assert_eq!(GcResult::open(&keys, 7, &blob), Ok(result));
+    let awaited = Awaited { sessions: vec![(SESSION, WriterId::new("host-1").unwrap())] };
+    let (_, blob) = awaited.seal(&keys, &retention, 7, SALT);
+    assert_eq!(Awaited::open(&keys, 7, &blob), Ok(awaited));
+    assert_eq!(Awaited::open(&keys, 8, &blob), Err(FormatError::BadTag));
     let seal = GenerationSeal { roster: vec![SESSION] };
     let (_, blob) = seal.seal(&keys, &retention, 7, SALT);
     assert_eq!(GenerationSeal::open(&keys, 7, &blob), Ok(seal));

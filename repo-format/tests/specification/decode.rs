@@ -5,9 +5,9 @@ use crate::keys::{all_keys, config, key_slot, keys, retention_key, session_key};
 use crate::packs::{directory, pack, pack_header, payload};
 use crate::vector::Vector;
 use repo_format::{
-    BlobKind, BlobName, ChunkerName, ChunkerParams, Condemned, Decision, DecisionName, FormatError, GcResult,
-    GenerationSeal, Geometry, Index, Intent, Keys, Node, Page, PageBounds, Pin, RepackRecord, RetentionKey,
-    SealedKind, Tombstone, child_count, child_span, open, root_level, seal,
+    Awaited, BlobKind, BlobName, ChunkerName, ChunkerParams, Condemned, Decision, DecisionName, FormatError,
+    GcResult, GenerationSeal, Geometry, Index, Intent, Keys, Node, Page, PageBounds, Pin, RepackRecord,
+    RetentionKey, SealedKind, Tombstone, child_count, child_span, open, root_level, seal,
 };
 
 /// Why nothing was decoded.
@@ -117,6 +117,14 @@ fn of_generation(vector: &Vector) -> Result<Fields, FormatError> {
             };
             fields::condemned(&whole(vector, Condemned::parse, opened, Condemned::encode, again)?)
         }
+        "awaited" => {
+            let opened =
+                |keys: &Keys, name: &BlobName, blob: &[u8]| Awaited::open(keys, generation(name), blob);
+            let again = |value: &Awaited, seals: &Seals| {
+                value.seal(&seals.keys, &seals.retention(), generation(&seals.name), seals.salt).1
+            };
+            fields::awaited(&whole(vector, Awaited::parse, opened, Awaited::encode, again)?)
+        }
         "result" => {
             let opened =
                 |keys: &Keys, name: &BlobName, blob: &[u8]| GcResult::open(keys, generation(name), blob);
@@ -186,6 +194,7 @@ fn sealed(vector: &Vector) -> Result<Vec<u8>, FormatError> {
         "index" => SealedKind::Index,
         "tombstone" => SealedKind::Tombstone,
         "condemned" => SealedKind::Condemned,
+        "awaited" => SealedKind::Awaited,
         "result" => SealedKind::GcResult,
         "generation-seal" => SealedKind::GenerationSeal,
         "repack" => SealedKind::Repack,
@@ -216,9 +225,12 @@ fn decision_name(name: &BlobName) -> DecisionName {
 
 fn generation(name: &BlobName) -> u32 {
     match name.kind() {
-        Some(BlobKind::Condemned(number) | BlobKind::GcResult(number) | BlobKind::GenerationSeal(number)) => {
-            number
-        }
+        Some(
+            BlobKind::Condemned(number)
+            | BlobKind::Awaited(number)
+            | BlobKind::GcResult(number)
+            | BlobKind::GenerationSeal(number),
+        ) => number,
         other => panic!("{other:?} is of no generation"),
     }
 }

@@ -48,6 +48,7 @@ fn objects_decode_and_are_encoded_to_the_same_bytes() {
     assert_eq!(decoded("index", "index", "").len(), 3);
     assert_eq!(value(&decoded("decision", "decision", ""), "disk.0.change-id"), "52/7");
     assert_eq!(value(&decoded("result", "result", ""), "covers"), "2");
+    assert_eq!(value(&decoded("awaited", "awaited", ""), "writer.1"), "host-2");
     assert_eq!(value(&decoded("repack-record", "repack", ""), "lead.0"), "0 1");
     assert_eq!(value(&decoded("pin", "pin", ""), "pinned"), "1");
     let intent = decoded("intent", "intent", "");
@@ -65,6 +66,7 @@ fn objects_decode_and_are_encoded_to_the_same_bytes() {
 #[test]
 fn no_example_is_without_a_test() {
     let tested = [
+        "awaited",
         "config-mac-body",
         "decision",
         "index",

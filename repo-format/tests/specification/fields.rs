@@ -1,9 +1,9 @@
 //! Decoded values as the lines that vectors have for them.
 
 use repo_format::{
-    AbortBy, BlobKind, BlobName, Child, Codec, Commit, Condemned, Config, Decision, Disk, Entry, FrameEntry,
-    GcResult, GenerationSeal, Index, Intent, Lead, Location, Node, PackHeader, PackRef, Page, Pin,
-    RepackRecord, Repacked, SlotInfo, Tombstone,
+    AbortBy, Awaited, BlobKind, BlobName, Child, Codec, Commit, Condemned, Config, Decision, Disk, Entry,
+    FrameEntry, GcResult, GenerationSeal, Index, Intent, Lead, Location, Node, PackHeader, PackRef, Page,
+    Pin, RepackRecord, Repacked, SlotInfo, Tombstone,
 };
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -74,6 +74,7 @@ pub fn blob_kind(kind: &BlobKind) -> Fields {
             fields! { "kind": "tombstone", "vm-tag": vm, "session": session }
         }
         BlobKind::Condemned(number) => fields! { "kind": "condemned", "generation": number },
+        BlobKind::Awaited(number) => fields! { "kind": "awaited", "generation": number },
         BlobKind::GcResult(number) => fields! { "kind": "result", "generation": number },
         BlobKind::GenerationSeal(number) => fields! { "kind": "generation-seal", "generation": number },
         BlobKind::Repack(session) => fields! { "kind": "repack", "session": session },
@@ -185,6 +186,15 @@ pub fn pin(pin: &Pin) -> Fields {
         "session": pin.session, "decision": pin.decision, "time": pin.time, "pinned": u8::from(pin.pinned),
         "reason": pin.reason,
     }
+}
+
+pub fn awaited(list: &Awaited) -> Fields {
+    let mut fields = Fields::new();
+    for (n, (session, writer)) in list.sessions.iter().enumerate() {
+        fields.insert(format!("session.{n}"), session.to_string());
+        fields.insert(format!("writer.{n}"), writer.to_string());
+    }
+    fields
 }
 
 pub fn generation_seal(seal: &GenerationSeal) -> Fields {

@@ -31,6 +31,10 @@ pub enum PrunerAction {
     PublishCondemned,
     /// P4: list one more intent.
     ListIntent,
+    /// P4: go by the list that is there.
+    TakeAwaited,
+    /// P4: create `awaited`, or adopt the one that is there.
+    PublishAwaited,
     /// P5: all of them are decided.
     StopWaiting,
     /// P5: create an ABORT for one that is not.
@@ -81,7 +85,11 @@ impl Protocol {
             PrunerStep::Marked => self.choices(state, number, actions),
             PrunerStep::Chosen if self.is_blocked(state, state.forged.condemned.has(number)) => {}
             PrunerStep::Chosen => actions.push(Do::PublishCondemned),
+            PrunerStep::Condemned if pruner.next == 0 && !self.awaited(state, number).is_empty() => {
+                actions.push(Do::TakeAwaited);
+            }
             PrunerStep::Condemned => actions.push(Do::ListIntent),
+            PrunerStep::Listed => actions.push(Do::PublishAwaited),
             PrunerStep::Waiting => {
                 let open = self.waited_for(pruner.open - state.decided());
                 if open.is_empty() {
@@ -216,6 +224,21 @@ impl Protocol {
             }
             Do::PublishCondemned => pruner = self.publish_condemned(state, pruner),
             Do::ListIntent => list_intent(state, &mut pruner, self.config.sessions),
+            Do::TakeAwaited => {
+                pruner.open = self.awaited(state, number);
+                pruner.step = PrunerStep::Waiting;
+            }
+            Do::PublishAwaited => {
+                pruner.step = PrunerStep::Waiting;
+                // Under a name that is taken by what is not signed, there is no list: the own one does.
+                if !state.forged.awaited.has(number) {
+                    let generation = &mut state.generations[number];
+                    if generation.awaited.is_empty() && !generation.has_result {
+                        generation.awaited = pruner.open;
+                    }
+                    pruner.open = generation.awaited;
+                }
+            }
             Do::StopWaiting => {
                 let old = breaks(Broken::MarkedWithOldRecords);
                 let step = if old { PrunerStep::Roots } else { PrunerStep::Records };
@@ -287,6 +310,15 @@ impl Protocol {
         Pruner { step, list: Set::EMPTY, ..pruner }
     }
 
+    /// The list of those that a generation waits for.
+    fn awaited(&self, state: &State, generation: usize) -> Sessions {
+        let own = state.generations[generation].awaited;
+        if own.is_empty() && generation > 0 && self.config.breaks(Broken::AwaitedOfTheLast) {
+            return state.generations[generation - 1].awaited;
+        }
+        own
+    }
+
     fn mark(&self, state: &State, pruner: &mut Pruner, root: usize) {
         let is_skipped = state.unreadable.has(root) && self.config.breaks(Broken::UnreadableRootSkipped);
         if self.believed_valid(state).has(root) && !is_skipped {
@@ -307,6 +339,10 @@ impl Protocol {
             generation.has_result = true;
             generation.delete = pruner.list;
             generation.earlier = earlier;
+            // Nobody needs it any more.
+            if !self.config.breaks(Broken::AwaitedOfTheLast) {
+                generation.awaited = Set::EMPTY;
+            }
         }
         if generation.is_sealed && !self.config.breaks(Broken::SealedUnchecked) {
             return Pruner::default();
@@ -363,6 +399,8 @@ fn list_intent(state: &State, pruner: &mut Pruner, sessions: usize) {
     }
     if undecided.next_from(usize::from(pruner.next)).is_none() {
         pruner.next = 0;
-        pruner.step = PrunerStep::Waiting;
+        // Whoever is decided by now need not be published.
+        pruner.open -= state.decided();
+        pruner.step = if pruner.open.is_empty() { PrunerStep::Waiting } else { PrunerStep::Listed };
     }
 }

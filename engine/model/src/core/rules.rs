@@ -51,6 +51,8 @@ pub enum Broken {
     SealedUnchecked,
     /// P4: intents are listed before `condemned` is published.
     IntentsBeforeP3,
+    /// P4: where a generation has no list of whom it waits for, the one of the generation before is taken.
+    AwaitedOfTheLast,
     /// P5: nobody is waited for.
     NobodyWaitedFor,
     /// P5: repack sessions are not waited for.
@@ -87,6 +89,8 @@ pub enum Broken {
     UnsignedTombstonesBelieved,
     /// `condemned` needs no signature.
     UnsignedCondemnedBelieved,
+    /// `awaited` needs no signature.
+    UnsignedAwaitedBelieved,
     /// `result` needs no signature.
     UnsignedResultsBelieved,
     /// Repack records need no signature.
@@ -120,6 +124,7 @@ impl Broken {
         Self::UndecidedCandidates,
         Self::SealedUnchecked,
         Self::IntentsBeforeP3,
+        Self::AwaitedOfTheLast,
         Self::NobodyWaitedFor,
         Self::RepacksNotWaitedFor,
         Self::NotMarkedAgain,
@@ -138,6 +143,7 @@ impl Broken {
         Self::AbortsRemoved,
         Self::UnsignedTombstonesBelieved,
         Self::UnsignedCondemnedBelieved,
+        Self::UnsignedAwaitedBelieved,
         Self::UnsignedResultsBelieved,
         Self::UnsignedRecordsBelieved,
     ];

@@ -42,6 +42,8 @@ sights! {
         |_, state| !state.history.aborted.is_empty();
     AbortLost, "a session commits that a pruner waits for", if |_| true,
         |_, state| state.pruners.iter().any(|pruner| pruner.open.meets(state.commits));
+    BegunLater, "a session that began after the list of those to wait for is not waited for", if |config| config.sessions > 2,
+        |_, state| begun_later(state);
     TwoPruners, "two pruners in one generation", if |config| config.pruners > 1,
         |_, state| two_in_one(state);
     SecondGeneration, "a second generation deletes", if |config| config.generations > 1,
@@ -91,6 +93,14 @@ sights! {
         |model, state| model.complete(state).iter().any(|root| state.names(root).meets(state.replica.gone));
     BarrierWaits, "a prune waits for the replica", if |config| config.has(World::Replica),
         |model, state| barrier_waits(model, state);
+}
+
+fn begun_later(state: &State) -> bool {
+    let running = state.intents - state.decided();
+    state.pruners.iter().any(|pruner| {
+        let awaited = state.generations[usize::from(pruner.generation)].awaited;
+        pruner.step == PrunerStep::Waiting && !awaited.is_empty() && !running.is_within(pruner.open)
+    })
 }
 
 fn has_backups(config: &Config) -> bool {

@@ -54,6 +54,8 @@ pub(crate) struct Generation {
     pub(crate) has_result: bool,
     pub(crate) is_sealed: bool,
     pub(crate) condemned: Packs,
+    /// `awaited`: whom it waits for; not there if empty.
+    pub(crate) awaited: Sessions,
     /// `result.delete`.
     pub(crate) delete: Packs,
     /// `result.earlier`: what the generations before deleted that this result stands for.
@@ -71,6 +73,8 @@ pub(crate) struct Forged {
     pub(crate) records: Sessions,
     /// Generations: lists of all packs.
     pub(crate) condemned: Set,
+    /// Generations: lists of nobody who is undecided.
+    pub(crate) awaited: Set,
     /// Generations: lists of all packs.
     pub(crate) results: Set,
 }
@@ -132,6 +136,8 @@ pub(crate) enum PrunerStep {
     Chosen,
     /// P3 is done.
     Condemned,
+    /// P4 has listed the intents.
+    Listed,
     /// P4 is done.
     Waiting,
     /// P5 is done.

@@ -64,6 +64,8 @@ pub enum Forgery {
     Record(usize),
     /// `gc/<n>/condemned` of all packs.
     Condemned(usize),
+    /// `gc/<n>/awaited` of a session that is decided.
+    Awaited(usize),
     /// `gc/<n>/result` of all packs.
     Result(usize),
 }
@@ -118,6 +120,9 @@ impl Protocol {
             if !state.generations[number].has_condemned {
                 actions.push(Do::Forge(Forgery::Condemned(number)));
             }
+            if state.generations[number].awaited.is_empty() && !state.generations[number].has_result {
+                actions.push(Do::Forge(Forgery::Awaited(number)));
+            }
             if !state.generations[number].has_result {
                 actions.push(Do::Forge(Forgery::Result(number)));
             }
@@ -171,6 +176,10 @@ impl Protocol {
                 state.generations[number].condemned = state.history.uploaded;
             }
             Forgery::Condemned(number) => state.forged.condemned.insert(number),
+            Forgery::Awaited(number) if believes(Broken::UnsignedAwaitedBelieved) => {
+                state.generations[number].awaited = Set::of(0);
+            }
+            Forgery::Awaited(number) => state.forged.awaited.insert(number),
             Forgery::Result(number) if believes(Broken::UnsignedResultsBelieved) => {
                 state.generations[number].has_result = true;
                 state.generations[number].delete = state.history.uploaded;

@@ -71,7 +71,9 @@ variants! {
         one("r").with(W::Unreadable), NOTHING_NEEDED_IS_DELETED;
     two_open_generations: [B::AnyGenerationOpened], one("b").generations(2), NOTHING_NEEDED_IS_LISTED;
     intents_listed_before_p3: [B::IntentsBeforeP3], one("b"), NOTHING_NEEDED_IS_LISTED;
-    not_waiting: [B::NobodyWaitedFor], one("b"), NOTHING_NEEDED_IS_DELETED;
+    a_list_of_an_earlier_generation: [B::AwaitedOfTheLast],
+        one("bb").generations(2).candidates(1), NOTHING_NEEDED_IS_LISTED;
+    not_waiting: [B::NobodyWaitedFor], one("b"), NOTHING_NEEDED_IS_LISTED;
     not_marking_again: [B::NotMarkedAgain], one("b"), NOTHING_NEEDED_IS_DELETED;
     marking_with_old_records: [B::MarkedWithOldRecords], one("r"), NOTHING_NEEDED_IS_DELETED;
     a_root_that_is_skipped_as_it_cannot_be_read: [B::UnreadableRootSkipped],
@@ -91,6 +93,8 @@ variants! {
     tombstones_that_are_removed: [B::TombstonesRemoved], one("b"), ONE_DECISION;
     aborts_that_are_removed: [B::AbortsRemoved], one("b"), ONE_DECISION;
     unsigned_tombstones: [B::UnsignedTombstonesBelieved], one("b").with(W::Hostile), NOTHING_NEEDED_IS_LISTED;
+    unsigned_lists_of_whom_to_wait_for: [B::UnsignedAwaitedBelieved],
+        one("b").with(W::Hostile), NOTHING_NEEDED_IS_LISTED;
     unsigned_results: [B::UnsignedResultsBelieved], one("b").with(W::Hostile), NOTHING_NEEDED_IS_DELETED;
     unsigned_records: [B::UnsignedRecordsBelieved], one("b").with(W::Hostile), NOTHING_NEEDED_IS_LISTED;
 

@@ -8,6 +8,7 @@ from objects import (
     Frame,
     Raw,
     abort,
+    awaited,
     child,
     chunk,
     commit,
@@ -146,6 +147,7 @@ def whole_objects():
         ("condemned", TABLE_ONE, {}),
         ("result", gc_result(TABLE_ONE, table(), 2, TABLE_ONE), {}),
         ("generation-seal", sessions([session(1)]), {}),
+        ("awaited", awaited([(session(1), WRITER)]), {}),
         ("repack", repack([], table(OLD, PACK_ONE), [(0, [1])]), {}),
         ("pin", pin(), {}),
         ("page", page(TABLE_ONE, chunk(1000), hole(3096)), PAGE_INPUTS),
@@ -170,6 +172,7 @@ def counts():
     truncated("page-entries", "page", page(TABLE_ONE, count=MANY), **PAGE_INPUTS)
     truncated("via", "decision", commit(via_count=MANY))
     truncated("roster", "generation-seal", sessions([], count=MANY))
+    truncated("awaited", "awaited", awaited([], count=MANY))
     truncated("applies-to", "repack", repack([], table(), [], applies_count=MANY))
     truncated("leads", "repack", repack([], table(), [], lead_count=MANY))
     truncated("new-packs-of-a-lead", "repack", repack([], table(), [], lead_count=1).u32(0).u32(MANY))
@@ -325,6 +328,7 @@ def lists():
         ),
         ("names-of-a-child", "node", "the names of a child", named, [0, 1], node_inputs),
         ("roster", "generation-seal", "the sessions of a roster", sessions, [a, b], {}),
+        ("awaited", "awaited", "the awaited sessions", awaited, [(a, "host-1"), (a, "host-2")], {}),
         (
             "applies-to",
             "repack",

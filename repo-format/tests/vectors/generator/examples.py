@@ -6,6 +6,7 @@ from objects import (
     HOLE_CHILD,
     WRITER,
     Frame,
+    awaited,
     child,
     chunk,
     commit,
@@ -57,6 +58,7 @@ def examples():
         "intent": intent(),
         "signature-message": signature_message("tombstone", NAMES["tombstone"], tombstone()),
         "result": gc_result(table(data), table(), 2, table(entry(number=0))),
+        "awaited": awaited([(session(1), "host-1"), (session(2), "host-2")]),
         "repack-record": repack([session(5)], table(OLD, data), [(0, [1])]),
         "pin": pin(),
         "decision": commit(

@@ -28,6 +28,7 @@ def names():
         ),
         ("tombstone", f"f/{TAG}/{SID}", {"kind": "tombstone", "vm-tag": TAG, "session": SID}),
         ("condemned", "gc/0000000a/condemned", {"kind": "condemned", "generation": 10}),
+        ("awaited", "gc/0000000a/awaited", {"kind": "awaited", "generation": 10}),
         ("result", "gc/0000000a/result", {"kind": "result", "generation": 10}),
         ("generation-seal", "gc/0000000a/sealed", {"kind": "generation-seal", "generation": 10}),
         ("repack", f"k/{SID}", {"kind": "repack", "session": SID}),

@@ -203,7 +203,7 @@ def slot_aad(name, values):
 
 # --- Sealed objects (section 6) ---
 
-KINDS = "intent decision index tombstone condemned result generation-seal repack directory pin".split()
+KINDS = "intent decision index tombstone condemned result generation-seal repack directory pin awaited".split()
 SALT = bytes(range(0x20, 0x40))
 
 
@@ -437,6 +437,14 @@ def sessions(ids, note="session id", count=None):
     raw = Raw().u32(len(ids) if count is None else count, "count")
     for sid in ids:
         raw.put(sid, note)
+    return raw
+
+
+def awaited(waits, count=None):
+    """`waits` are pairs of a session and a writer."""
+    raw = Raw().u32(len(waits) if count is None else count, "count")
+    for sid, writer in waits:
+        raw.put(sid, "session id").str8(writer, "  writer")
     return raw
 
 

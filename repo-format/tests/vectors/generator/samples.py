@@ -45,6 +45,7 @@ NAMES = {
     "index": f"i/{WRITER}/{SID}-00000000",
     "tombstone": f"f/{KEYS.vm_tag().hex()}/{SID}",
     "condemned": "gc/00000007/condemned",
+    "awaited": "gc/00000007/awaited",
     "result": "gc/00000007/result",
     "generation-seal": "gc/00000007/sealed",
     "repack": f"k/{SID}",

@@ -4,6 +4,7 @@ from objects import (
     TIME,
     WRITER,
     Raw,
+    awaited,
     decision_name,
     entry,
     gc_result,
@@ -28,7 +29,7 @@ from samples import (
     TAG,
     UNLISTED,
 )
-from vectors import KEY_INPUTS, SIGNED_INPUTS, bad, numbered, vector
+from vectors import KEY_INPUTS, SIGNED_INPUTS, bad, name_error, numbered, vector
 
 
 def sessions_and_snapshots():
@@ -148,6 +149,22 @@ def generations():
         gc_result(table(delete), table(), 1, table(rescued)),
     )
     fail("earlier-missing", "the last table is missing", "truncated", Raw().add(plain).add(table()).u32(2))
+    waits = [(session(1), "host-2"), (session(2), "host-1"), (session(2), "host-1-b")]
+    fields = {f"session.{n}": waits[n][0] for n in range(3)} | {f"writer.{n}": waits[n][1] for n in range(3)}
+    blob("GC-4", "awaited", "awaited", "sessions that are waited for, two of one id", awaited(waits), fields)
+    blob("GC-4", "nobody", "awaited", "none is waited for", awaited([]), {})
+    # The zero behind it leaves room for a writer of one character.
+    for what, writer in (("writer-empty", ""), ("writer-in-upper-case", "Host-1")):
+        vector(
+            "GC-4",
+            what,
+            "awaited",
+            "a writer's name that is not allowed",
+            name_error("the name of a writer", "1 to 63 characters of a-z, 0-9 and -, beginning with a letter or digit"),
+            signed("awaited", NAMES["awaited"], awaited([(session(1), writer)]).put(bytes(1)).bytes),
+            **SIGNED_INPUTS,
+            name=NAMES["awaited"],
+        )
     roster = sessions([session(1), session(2)], "roster")
     ended = numbered("roster", [session(1), session(2)])
     blob("GC-3", "roster", "generation-seal", "the snapshots that there were", roster, ended)
