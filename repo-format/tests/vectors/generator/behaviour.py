@@ -407,6 +407,12 @@ def pruning():
             WAITING + "a_pruners_own_crashed_sessions_hold_nothing_up_once_they_are_known_to_have_ended",
             "sessions that are known to have ended are decided",
         ),
+        (
+            "P-4",
+            "begun-later",
+            WAITING + "a_session_that_began_after_the_generation_was_opened_holds_only_the_next_one_up",
+            "who begins later is not waited for",
+        ),
         ("P-5", "patience", WAITING + "one_that_is_quiet_for_longer_than_the_patience_is_aborted", "an old session"),
         ("P-6", "nothing-left", STEPS + "all_packs_go_when_all_snapshots_are_forgotten", "no root needs anything"),
         ("P-8", "index", COMPACTION + "packs_that_are_deleted_leave_the_index", "indexes list nothing that is deleted"),
@@ -431,6 +437,12 @@ def pruning():
         ("P-2", "planted", STOLEN + "planted_generations_delete_nothing_and_stop_nothing", "generations of a thief"),
         ("P-3", "needed", STEPS + "what_a_later_backup_needs_of_a_forgotten_one_stays", "packs that another root needs"),
         ("P-4", "undecided", WAITING + "a_session_that_may_run_is_waited_for_and_named", "a session that may run"),
+        (
+            "P-4",
+            "planted-list",
+            STOLEN + "a_planted_list_of_nobody_to_wait_for_does_not_end_the_wait",
+            "a list of a thief",
+        ),
         (
             "P-5",
             "planted-end",
