@@ -304,3 +304,51 @@ fn a_planted_abort_removes_no_record_of_what_moved() {
     assert!(scene.count("k/") > 0);
     scene.assert_holds();
 }
+
+#[test]
+fn a_decoy_with_the_id_of_a_session_that_runs_makes_no_record_apply_to_that() {
+    let mut scene = Scene::new();
+    let old = noise(1, 400_000);
+    let mut new = old.clone();
+    for place in 0..20 {
+        new[place * 20_000..][..10_000].copy_from_slice(&noise(place as u64 + 100, 10_000));
+    }
+    let first = scene.back_up("vm", &old);
+    scene.back_up("vm", &new);
+    // A backup that refers to chunks which only a snapshot needs that is then forgotten; it has still to commit.
+    let victim = scene.back_up("third", &old);
+    let name = latest(&scene.repository(), "third").name;
+    let decision = scene.store.get(&name.blob(), None).unwrap();
+    scene.store.delete(&name.blob()).unwrap();
+    scene.forget(first);
+    // The thief's snapshot has its id, and needs less.
+    let repository = scene.repository();
+    let mut commit = latest(&repository, "vm").commit;
+    commit.session = victim;
+    commit.vm = "decoy".into();
+    commit.parent = None;
+    let vm = repository.keys().vm_tag("decoy");
+    let decoy = DecisionName { vm, writer: WriterId::new("thief").unwrap(), seq: 0, session: victim };
+    let commit = Decision::Commit(Box::new(commit)).seal(repository.keys(), &decoy, SALT);
+    put(&scene, &decoy.blob(), &commit);
+    drop(repository);
+    let all = crate::scene::Call { max_unused: keepstone_engine::prune::Unused::Bytes(0), ..USUAL };
+    let report = scene.prune_as(&all).unwrap();
+    assert!(report.repacked.as_ref().is_some_and(|repacked| repacked.emptied > 0), "{report:?}");
+    put(&scene, &name.blob(), &decision);
+    for _ in 0..2 {
+        scene.prune_as(&all).unwrap();
+    }
+    let repository = scene.repository();
+    let left = list(&repository, None).unwrap().snapshots;
+    for (session, bytes) in &scene.holds {
+        let own =
+            |left: &&keepstone_engine::snapshots::Snapshot| left.session() == *session && left.name != decoy;
+        let snapshot = left.iter().find(own).expect("it is there");
+        assert!(
+            restored(&repository, snapshot, "disk0").unwrap() == *bytes,
+            "{session} of {}",
+            snapshot.commit.vm
+        );
+    }
+}
