@@ -237,6 +237,11 @@ mod tests {
             unrestorable(damaged()),
             unrestorable(StoreError::NotFound { name: pack() }.into()),
             unrestorable(store_error("read", io::ErrorKind::TimedOut)),
+            EngineError::NoSnapshotOf {
+                vm: "webb".into(),
+                found: vec!["db".into(), "web".into()],
+                others: 3,
+            },
             EngineError::ForgottenMeanwhile { snapshot: SessionId([7; 16]) },
             EngineError::Twin { name: blob() },
             EngineError::Aborted { session: SessionId([7; 16]) },

@@ -115,6 +115,7 @@ fn engine(error: &EngineError) -> Option<&'static str> {
             "give the password of a root key slot; `keepstone key list` lists the slots with their kinds"
         }
         EngineError::NoSuchSnapshot { .. } => "`keepstone snapshots` lists those that there are",
+        EngineError::NoSnapshotOf { .. } => "check the name; `keepstone snapshots` lists all that there are",
         EngineError::ForgottenMeanwhile { .. } => {
             "choose another one; `keepstone snapshots` lists those that there are"
         }

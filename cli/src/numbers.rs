@@ -1,27 +1,8 @@
 //! Sizes and counts, for people.
 
+pub(crate) use keepstone_engine::amount::size;
 use std::num::NonZeroU64;
 use std::time::Duration;
-
-/// Units of 1024, the smallest first.
-const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-
-/// Writes a number of bytes in binary units with one decimal.
-pub(crate) fn size(bytes: u64) -> String {
-    if bytes < 1024 {
-        return count(bytes, "byte");
-    }
-    let units = (1..).zip(UNITS).map(|(power, unit)| (rounded_tenths(bytes, power), unit));
-    let fits = |(tenths, _): &(u128, &str)| *tenths < 10 * 1024;
-    let (tenths, unit) = units.into_iter().find(fits).expect("2^64 bytes are 16 EiB");
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
-
-/// Tenths of the unit that is 1024 to the power.
-fn rounded_tenths(bytes: u64, power: u32) -> u128 {
-    let unit = 1u128 << (10 * power);
-    (u128::from(bytes) * 10 + unit / 2) / unit
-}
 
 /// Writes a duration given in milliseconds.
 pub(crate) fn duration(millis: u64) -> String {

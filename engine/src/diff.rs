@@ -10,7 +10,7 @@ use crate::extent::{Extent, normalized};
 use crate::frames::FrameReader;
 use crate::map::{FANOUT, Shape};
 use crate::repository::Repository;
-use repo_format::{Child, Disk, Entry, FrameKind, Location, Node, Page, PageBounds, PayloadId};
+use repo_format::{Child, Disk, Entry, FrameKind, Location, Node, Page, PageBounds, PayloadId, SessionId};
 use std::collections::HashMap;
 
 /// The most areas that a comparison gives: as many as a changes file may have.
@@ -26,12 +26,29 @@ const AREAS_REMEMBERED: usize = 1 << 20;
 /// # Errors
 /// A map that cannot be read, more than ten million areas, or a failing store.
 pub fn diff(repository: &Repository<'_>, a: &Disk, b: &Disk) -> Result<Vec<Extent>, EngineError> {
-    let frames = FrameReader::new(repository);
+    compare_maps(&FrameReader::new(repository), a, b)
+}
+
+/// As [`diff`], of disks of these snapshots.
+///
+/// # Errors
+/// As [`diff`], and [`EngineError::ForgottenMeanwhile`] if one of them was.
+pub fn diff_of_snapshots(
+    repository: &Repository<'_>,
+    snapshots: [SessionId; 2],
+    a: &Disk,
+    b: &Disk,
+) -> Result<Vec<Extent>, EngineError> {
+    compare_maps(&FrameReader::watching(repository, snapshots.to_vec()), a, b)
+}
+
+fn compare_maps(frames: &FrameReader<'_, '_>, a: &Disk, b: &Disk) -> Result<Vec<Extent>, EngineError> {
+    let repository = frames.repository();
     let geometry = &repository.config().geometry;
     let shapes = [Shape::new(geometry, a.size), Shape::new(geometry, b.size)];
     let shorter = a.size.min(b.size);
     let compared = HashMap::new();
-    let mut walk = Walk { frames: &frames, shapes, shorter, changed: Vec::new(), compared, remembered: 0 };
+    let mut walk = Walk { frames, shapes, shorter, changed: Vec::new(), compared, remembered: 0 };
     let level = shapes[0].root_level().max(shapes[1].root_level());
     let sides = [(&a.map, &shapes[0]), (&b.map, &shapes[1])].map(|(root, shape)| match root {
         Some(at) => Side::Stored { at: at.clone(), level: shape.root_level() },

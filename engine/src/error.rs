@@ -1,5 +1,6 @@
 //! How operations of the engine fail.
 
+use crate::amount::{share, size};
 use crate::forget::ForgetError;
 use crate::index::IndexError;
 use crate::restore::JournalError;
@@ -206,6 +207,16 @@ pub enum EngineError {
         /// Those that fit.
         found: Vec<SessionId>,
     },
+    /// A VM has no snapshot.
+    #[error("there is no snapshot of {vm}; {}", vms(found, *others))]
+    NoSnapshotOf {
+        /// The VM asked for.
+        vm: String,
+        /// VMs that have some.
+        found: Vec<String>,
+        /// How many more there are.
+        others: usize,
+    },
     /// A snapshot was forgotten while it was read, and what it needs is going.
     #[error("the snapshot {snapshot} was forgotten meanwhile, and what it needs has been removed")]
     ForgottenMeanwhile {
@@ -278,7 +289,12 @@ pub enum EngineError {
         session: SessionId,
     },
     /// More would be deleted than is usual.
-    #[error("{} of {} bytes in packs are not needed by any snapshot, more than {limit} %", condemned, stored)]
+    #[error(
+        "{} of the {} in packs ({}) are not needed by any snapshot: more than {limit} %",
+        size(*condemned),
+        size(*stored),
+        share(*condemned, *stored)
+    )]
     TooMuchCondemned {
         /// The bytes of packs that would be condemned.
         condemned: u64,
@@ -368,6 +384,14 @@ fn were(count: usize) -> &'static str {
 
 fn list(sessions: &[SessionId]) -> String {
     sessions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn vms(found: &[String], others: usize) -> String {
+    match (found, others) {
+        ([], _) => "there are no snapshots".to_owned(),
+        (found, 0) => format!("there are some of {}", found.join(", ")),
+        (found, others) => format!("there are some of {}, and of {others} more", found.join(", ")),
+    }
 }
 
 /// An error with all its causes, in one line.

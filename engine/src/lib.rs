@@ -3,6 +3,7 @@
 //! A synchronous library over four object-safe traits: [`DiskSource`], [`DiskTarget`], [`BlobStore`] and
 //! [`Observer`]. It prints nothing and reads no clock, environment or randomness: times and seeds are arguments.
 
+pub mod amount;
 pub mod backup;
 pub mod bench;
 mod buffers;

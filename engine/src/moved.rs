@@ -218,7 +218,12 @@ impl<'r, 's> Moved<'r, 's> {
 
     /// Lists records first. What of some snapshots is missing after these were forgotten is no damage.
     pub(crate) fn listing_first(repository: &'r Repository<'s>, snapshots: Vec<SessionId>) -> Self {
-        Self { snapshots, lists_first: true, ..Self::new(repository) }
+        Self { lists_first: true, ..Self::watching(repository, snapshots) }
+    }
+
+    /// As [`Moved::new`]. What of some snapshots is missing after these were forgotten is no damage.
+    pub(crate) fn watching(repository: &'r Repository<'s>, snapshots: Vec<SessionId>) -> Self {
+        Self { snapshots, ..Self::new(repository) }
     }
 
     /// Begins with records that were read already.

@@ -1,17 +1,23 @@
 //! How much a repository holds, and what of it is needed.
+//!
+//! A prune that runs meanwhile repacks and deletes: what is missing or unreadable is believed only once nothing has been
+//! forgotten or repacked since the counting began. Else all is counted anew, without what was forgotten.
 
 use crate::error::EngineError;
-use crate::frames::FrameReader;
 use crate::listing::for_each_blob;
-use crate::map::{FANOUT, Shape};
+use crate::pack_set::PackSet;
+use crate::prune::mark::Marker;
+use crate::records::Records;
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Snapshot};
-use repo_format::{BlobKind, Child, FrameKind, Location, Node, PackKind, PackName, PayloadId, SessionId};
+use repo_format::{BlobKind, PackKind, PackName, SessionId};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-/// Nodes that are read in one batch: some MiB of them.
-const NODES_AT_ONCE: usize = 256;
+/// Snapshots whose maps are looked at together.
+const SNAPSHOTS_AT_ONCE: usize = 256;
+/// VMs that are named to somebody who asked for one that there is not.
+const VMS_NAMED: usize = 20;
 
 /// What a repository holds; sizes in bytes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +27,9 @@ pub struct StatsReport {
     pub snapshots: u64,
     /// Decisions and tombstones that could not be read, and are left out of all that follows.
     pub unreadable: u64,
+    /// Snapshots that were forgotten while they were looked at, and are left out of all that follows.
+    #[serde(serialize_with = "ids")]
+    pub forgotten_meanwhile: BTreeSet<SessionId>,
     /// VMs with a snapshot.
     pub vms: u64,
     /// The sizes of all disks of all snapshots together: what restoring every one of them would write.
@@ -86,48 +95,51 @@ impl Count {
     }
 }
 
-/// Counts what a repository holds. Reads decisions and the nodes of all maps, each once, but no page.
+/// Counts what a repository holds. Reads decisions, repack records and the nodes of all maps, each once, but no page.
 ///
 /// # Errors
 /// A map node that cannot be read, or a failing store.
 pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
-    // Snapshots first: whatever is listed after them holds all that they need.
-    let (mut sums, mut roots) = (Sums::default(), Roots::default());
-    let mut vms: BTreeSet<String> = BTreeSet::new();
-    let found = snapshots::each(repository, &Query::default(), &mut |snapshot| {
-        sums.add(&snapshot);
-        roots.add(repository, &snapshot);
-        vms.insert(snapshot.commit.vm);
-    })?;
-    let mut blobs = BlobStats::default();
-    let mut stored_bytes = 0;
-    let mut packs: HashMap<PackName, u64> = HashMap::new();
-    for_each_blob(repository.store(), &mut |info| {
-        stored_bytes += info.len;
-        let kind = info.name.kind();
-        blobs.of(kind.as_ref()).add(info.len);
-        if let Some(BlobKind::Pack(name)) = kind {
-            packs.insert(name, info.len);
+    counted(repository, None, |counting| {
+        let mut blobs = BlobStats::default();
+        let mut stored_bytes = 0;
+        let mut packs: HashMap<PackName, u64> = HashMap::new();
+        for_each_blob(repository.store(), &mut |info| {
+            stored_bytes += info.len;
+            let kind = info.name.kind();
+            blobs.of(kind.as_ref()).add(info.len);
+            if let Some(BlobKind::Pack(name)) = kind {
+                packs.insert(name, info.len);
+            }
+        })?;
+        let (mut present, mut missing, mut referenced_bytes) = (0, 0, 0);
+        for pack in counting.needed.iter() {
+            if let Some(len) = packs.get(&pack.name) {
+                present += 1;
+                referenced_bytes += len;
+            } else if repository.blob_len(&pack.name.blob())?.is_none() {
+                // Else it is younger than the listing.
+                missing += 1;
+            }
         }
-    })?;
-    let needed = needed_packs(repository, roots)?;
-    let lengths = needed.iter().filter_map(|name| packs.get(name));
-    let (present, referenced_bytes) = lengths.fold((0, 0), |(count, bytes), len| (count + 1, bytes + len));
-    let Sums { snapshots, logical_bytes, new_bytes, data_bytes, .. } = sums;
-    Ok(StatsReport {
-        snapshots,
-        unreadable: found.unreadable.len() as u64,
-        vms: vms.len() as u64,
-        logical_bytes,
-        blobs,
-        stored_bytes,
-        referenced_bytes,
-        unreferenced_packs: packs.len() as u64 - present,
-        unreferenced_bytes: packs.values().sum::<u64>() - referenced_bytes,
-        missing_packs: needed.len() as u64 - present,
-        new_bytes,
-        deduplication_ratio: ratio(logical_bytes, new_bytes),
-        compression_ratio: ratio(new_bytes, data_bytes),
+        let Sums { snapshots, logical_bytes, new_bytes, data_bytes, .. } = counting.sums;
+        let report = StatsReport {
+            snapshots,
+            unreadable: counting.unreadable,
+            forgotten_meanwhile: counting.forgotten.clone(),
+            vms: counting.vms.len() as u64,
+            logical_bytes,
+            blobs,
+            stored_bytes,
+            referenced_bytes,
+            unreferenced_packs: packs.len() as u64 - present,
+            unreferenced_bytes: packs.values().sum::<u64>() - referenced_bytes,
+            missing_packs: missing,
+            new_bytes,
+            deduplication_ratio: ratio(logical_bytes, new_bytes),
+            compression_ratio: ratio(new_bytes, data_bytes),
+        };
+        Ok((report, missing > 0))
     })
 }
 
@@ -141,6 +153,9 @@ pub struct VmStatsReport {
     pub snapshots: u64,
     /// Decisions and tombstones that could not be read, and are left out of all that follows.
     pub unreadable: u64,
+    /// Snapshots that were forgotten while they were looked at, and are left out of all that follows.
+    #[serde(serialize_with = "ids")]
+    pub forgotten_meanwhile: BTreeSet<SessionId>,
     /// The sizes of all disks of all of them together.
     pub logical_bytes: u64,
     /// Packs that they need, others' included.
@@ -155,31 +170,121 @@ pub struct VmStatsReport {
     pub compression_ratio: Option<f64>,
 }
 
-/// Counts what the snapshots of one VM are. Reads its decisions and the nodes of their maps, and lists nothing of other
-/// VMs.
+/// Counts what the snapshots of one VM are. Reads its decisions, repack records and the nodes of its maps, and lists
+/// nothing of other VMs.
 ///
 /// # Errors
-/// As [`stats`].
+/// As [`stats`]; [`EngineError::NoSnapshotOf`] the VM, or [`EngineError::ForgottenMeanwhile`] if none is left.
 pub fn stats_of(repository: &Repository<'_>, vm: &str) -> Result<VmStatsReport, EngineError> {
-    let (mut sums, mut roots) = (Sums::default(), Roots::default());
-    let query = Query { vm: Some(vm), ..Query::default() };
-    let found = snapshots::each(repository, &query, &mut |snapshot| {
-        sums.add(&snapshot);
-        roots.add(repository, &snapshot);
+    let report = counted(repository, Some(vm), |counting| {
+        let Sums { snapshots, logical_bytes, new_bytes, stored_bytes, data_bytes } = counting.sums;
+        let report = VmStatsReport {
+            vm: vm.to_owned(),
+            snapshots,
+            unreadable: counting.unreadable,
+            forgotten_meanwhile: counting.forgotten.clone(),
+            logical_bytes,
+            referenced_packs: counting.needed.len() as u64,
+            new_bytes,
+            stored_bytes,
+            deduplication_ratio: ratio(logical_bytes, new_bytes),
+            compression_ratio: ratio(new_bytes, data_bytes),
+        };
+        Ok((report, false))
     })?;
-    let needed = needed_packs(repository, roots)?;
-    let Sums { snapshots, logical_bytes, new_bytes, stored_bytes, data_bytes } = sums;
-    Ok(VmStatsReport {
+    match report.forgotten_meanwhile.first() {
+        _ if report.snapshots > 0 || report.unreadable > 0 => Ok(report),
+        Some(snapshot) => Err(EngineError::ForgottenMeanwhile { snapshot: *snapshot }),
+        None => Err(no_snapshot_of(repository, vm)?),
+    }
+}
+
+/// Says which VMs there are instead.
+fn no_snapshot_of(repository: &Repository<'_>, vm: &str) -> Result<EngineError, EngineError> {
+    let mut found = BTreeSet::new();
+    let newest = Query { newest: Some(1), ..Query::default() };
+    snapshots::each(repository, &newest, &mut |snapshot| {
+        found.insert(snapshot.commit.vm);
+    })?;
+    let others = found.len().saturating_sub(VMS_NAMED);
+    Ok(EngineError::NoSnapshotOf {
         vm: vm.to_owned(),
-        snapshots,
-        unreadable: found.unreadable.len() as u64,
-        logical_bytes,
-        referenced_packs: needed.len() as u64,
-        new_bytes,
-        stored_bytes,
-        deduplication_ratio: ratio(logical_bytes, new_bytes),
-        compression_ratio: ratio(new_bytes, data_bytes),
+        found: found.into_iter().take(VMS_NAMED).collect(),
+        others,
     })
+}
+
+/// Counts, and makes a report of it that says whether something is missing, until that is not because of what was
+/// forgotten or repacked meanwhile.
+fn counted<R>(
+    repository: &Repository<'_>,
+    vm: Option<&str>,
+    report: impl Fn(&Counting) -> Result<(R, bool), EngineError>,
+) -> Result<R, EngineError> {
+    let mut forgotten = BTreeSet::new();
+    loop {
+        let mut counting = Counting { forgotten, ..Counting::default() };
+        let records = Records::load_readable(repository)?;
+        let counted = counting.count(repository, vm, &records);
+        let outcome = counted.and_then(|()| report(&counting));
+        match &outcome {
+            Ok((_, true)) => {}
+            Err(error) if error.is_damage() => {}
+            _ => return Ok(outcome?.0),
+        }
+        let gone = snapshots::tombstoned_sessions(repository, &counting.sessions)?;
+        let is_known = |session| records.leads().any(|(known, ..)| known == session);
+        let now = Records::load_readable(repository)?;
+        if gone.is_empty() && now.leads().all(|(session, ..)| is_known(session)) {
+            return Ok(outcome?.0);
+        }
+        forgotten = counting.forgotten;
+        forgotten.extend(gone);
+    }
+}
+
+/// What there is of some snapshots.
+#[derive(Default)]
+struct Counting {
+    /// Those that were left out, because they were forgotten meanwhile.
+    forgotten: BTreeSet<SessionId>,
+    sums: Sums,
+    sessions: BTreeSet<SessionId>,
+    vms: BTreeSet<String>,
+    unreadable: u64,
+    /// The packs that they need, through the records that apply to them.
+    needed: PackSet,
+}
+
+impl Counting {
+    fn count(
+        &mut self,
+        repository: &Repository<'_>,
+        vm: Option<&str>,
+        records: &Records,
+    ) -> Result<(), EngineError> {
+        let mut marker = Marker::new(repository, records.repacked().cloned());
+        let (mut batch, mut failed) = (Vec::new(), None);
+        let query = Query { vm, ..Query::default() };
+        let found = snapshots::each(repository, &query, &mut |snapshot| {
+            self.sums.add(&snapshot);
+            self.sessions.insert(snapshot.session());
+            if !self.vms.contains(&snapshot.commit.vm) {
+                self.vms.insert(snapshot.commit.vm.clone());
+            }
+            batch.push(snapshot);
+            if batch.len() >= SNAPSHOTS_AT_ONCE && failed.is_none() {
+                failed = marker.mark(&std::mem::take(&mut batch), records).err();
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        marker.mark(&batch, records)?;
+        self.unreadable = found.unreadable.len() as u64;
+        self.needed = marker.into_needed();
+        Ok(())
+    }
 }
 
 /// What snapshots say of themselves, added up.
@@ -206,6 +311,11 @@ impl Sums {
         let data_bytes = totals.stored_bytes.saturating_sub(totals.metadata_bytes);
         self.data_bytes = self.data_bytes.saturating_add(data_bytes);
     }
+}
+
+/// Ids as users know them.
+fn ids<S: serde::Serializer>(sessions: &BTreeSet<SessionId>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(sessions.iter().map(SessionId::to_string))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
@@ -237,69 +347,4 @@ impl BlobStats {
             None => &mut self.unknown,
         }
     }
-}
-
-/// A node that is still to be read, and its place on a disk.
-struct Wanted {
-    shape: Shape,
-    index: u64,
-    at: Location,
-}
-
-/// What makes out a node and where it is said to be: one that is elsewhere for another snapshot may be damaged there.
-type NodePlace = (PayloadId, SessionId, u32, u32, u32);
-
-fn node_place(at: &Location) -> NodePlace {
-    (at.id, at.pack.name.session, at.pack.name.number, at.offset, at.stored_len)
-}
-
-/// The maps of some snapshots.
-#[derive(Default)]
-struct Roots {
-    packs: HashSet<PackName>,
-    seen: HashSet<NodePlace>,
-    wanted: BTreeMap<u8, Vec<Wanted>>,
-}
-
-impl Roots {
-    fn add(&mut self, repository: &Repository<'_>, snapshot: &Snapshot) {
-        for disk in &snapshot.commit.disks {
-            let Some(at) = &disk.map else { continue };
-            let shape = Shape::new(&repository.config().geometry, disk.size);
-            self.packs.insert(at.pack.name.clone());
-            if self.seen.insert(node_place(at)) {
-                let root = Wanted { shape, index: 0, at: at.clone() };
-                self.wanted.entry(shape.root_level()).or_default().push(root);
-            }
-        }
-    }
-}
-
-/// All packs that maps need (SPEC NODE-3): reads the nodes down to level 2, or to the root of a smaller disk.
-fn needed_packs(repository: &Repository<'_>, roots: Roots) -> Result<HashSet<PackName>, EngineError> {
-    let frames = FrameReader::new(repository);
-    let Roots { mut packs, mut seen, mut wanted } = roots;
-    while let Some((level, nodes)) = wanted.pop_last() {
-        for batch in nodes.chunks(NODES_AT_ONCE) {
-            let locations: Vec<Location> = batch.iter().map(|node| node.at.clone()).collect();
-            for (node, payload) in batch.iter().zip(frames.read_all(FrameKind::Node, &locations)?) {
-                let Wanted { shape, index, at } = node;
-                let parsed = Node::parse(&payload, level, shape.child_count(level, *index), &at.pack)
-                    .map_err(EngineError::damaged(&at.pack.name.blob()))?;
-                packs.extend(parsed.packs().into_iter().map(|pack| pack.name));
-                if level <= 2 {
-                    continue;
-                }
-                for (slot, child) in (0..).zip(parsed.children) {
-                    if let Child::Stored { at, .. } = child
-                        && seen.insert(node_place(&at))
-                    {
-                        let below = Wanted { shape: *shape, index: index * FANOUT + slot, at };
-                        wanted.entry(level - 1).or_default().push(below);
-                    }
-                }
-            }
-        }
-    }
-    Ok(packs)
 }

@@ -8,7 +8,7 @@ use crate::open;
 use crate::selector;
 use crate::settings::Settings;
 use keepstone_engine::Extent;
-use keepstone_engine::diff::diff;
+use keepstone_engine::diff::diff_of_snapshots;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::snapshots::{Selector, find};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let (from, to) = (find(&repository, &arguments.from)?, find(&repository, &arguments.to)?);
     let key = arguments.disk.as_deref();
     let (before, after) = (from.disk(key)?, to.disk(key)?);
-    let areas = diff(&repository, before, after)?;
+    let areas = diff_of_snapshots(&repository, [from.session(), to.session()], before, after)?;
     let report = Report {
         from: from.session().to_string(),
         to: to.session().to_string(),

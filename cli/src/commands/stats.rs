@@ -64,10 +64,20 @@ fn text_of(stats: &VmStatsReport) -> String {
         ("deduplication", ratio(stats.deduplication_ratio)),
         ("compression", ratio(stats.compression_ratio)),
     ];
-    if stats.unreadable > 0 {
-        lines.push(("unreadable", format!("{} decisions and tombstones", stats.unreadable)));
-    }
+    lines.extend(left_out(stats.unreadable, stats.forgotten_meanwhile.len()));
     facts(&lines)
+}
+
+/// What is in none of the numbers.
+fn left_out(unreadable: u64, forgotten: usize) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if unreadable > 0 {
+        lines.push(("unreadable", format!("{unreadable} decisions and tombstones")));
+    }
+    if let Ok(forgotten @ 1..) = u64::try_from(forgotten) {
+        lines.push(("left out", format!("{}, forgotten meanwhile", count(forgotten, "snapshot"))));
+    }
+    lines
 }
 
 fn text(stats: &StatsReport) -> String {
@@ -82,11 +92,9 @@ fn text(stats: &StatsReport) -> String {
         ("compression", ratio(stats.compression_ratio)),
     ];
     if stats.missing_packs > 0 {
-        lines.push(("missing", crate::numbers::count(stats.missing_packs, "pack")));
+        lines.push(("missing", count(stats.missing_packs, "pack")));
     }
-    if stats.unreadable > 0 {
-        lines.push(("unreadable", format!("{} decisions and tombstones", stats.unreadable)));
-    }
+    lines.extend(left_out(stats.unreadable, stats.forgotten_meanwhile.len()));
     let rows = kinds(&stats.blobs).into_iter().filter(|(_, blobs)| blobs.count > 0);
     let rows = rows.map(|(kind, blobs)| [kind.to_owned(), blobs.count.to_string(), size(blobs.bytes)]);
     facts(&lines) + "\n" + &table(["blobs", "count", "size"], &[1, 2], rows)

@@ -101,6 +101,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         Some(Ppm(ppm)) => ReadData::Part { ppm },
     };
     let mut memory = memory(settings, &repository)?;
+    let is_named = !snapshots.is_empty();
     let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
     let progress = Progress::new(settings);
     let outcome = verify_remembering(&repository, &job, &mut memory, &progress);
@@ -112,9 +113,13 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let verified = VerifiedData::new(&verify.verified);
     let report = Report { verify, verified, figures: Figures::take(stopwatch, &store), time: job.time };
     settings.console.report(&report, text)?;
+    let is_gone = is_named && report.verify.has_forgotten();
+    if is_gone {
+        warn("a snapshot that was named was forgotten meanwhile: it is not verified");
+    }
     Ok(match &report.verify {
         report if report.has_damage() => Exit::Damage,
-        report if report.needs_attention() => Exit::Attention,
+        report if report.needs_attention() || is_gone => Exit::Attention,
         _ => Exit::Done,
     })
 }

@@ -57,6 +57,26 @@ fn what_only_forgotten_snapshots_needed_goes_once_it_is_confirmed() {
 }
 
 #[test]
+fn statistics_know_what_was_pruned_and_name_the_vms_that_there_are() {
+    let world = one_forgotten();
+    run(&world, &["prune", "--confirm-large"]).done();
+    let stats = world.report(&["stats"]);
+    assert_eq!(
+        (
+            &stats["snapshots"],
+            &stats["missingPacks"],
+            &stats["unreferencedPacks"],
+            &stats["forgottenMeanwhile"]
+        ),
+        (&json!(2), &json!(0), &json!(0), &json!([]))
+    );
+    assert_eq!(world.report(&["stats", "--vm", "web"])["snapshots"], json!(2));
+    let unknown = world.run(&["stats", "--vm", "webb"]);
+    assert_eq!(unknown.code, Some(1));
+    insta::assert_snapshot!(unknown.told());
+}
+
+#[test]
 fn who_has_no_key_to_the_data_can_forget_and_prune() {
     let world = filled(&[("web", 0, "nightly"), ("web", 1, "nightly")]);
     let without_data = |arguments: &[&str]| {

@@ -1,11 +1,12 @@
 //! Where a disk differs from a snapshot, by what is known of its changes since another one.
 
-use crate::diff::diff;
+use crate::diff::diff_of_snapshots;
 use crate::error::EngineError;
 use crate::extent::{Extent, normalized};
 use crate::repository::Repository;
+use crate::snapshots::Snapshot;
 use crate::source::{DiskSource, FullReason, Outside, Since};
-use repo_format::Disk;
+use repo_format::{Disk, SessionId};
 
 /// Where a disk may differ from what it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,19 +18,18 @@ pub enum Tracked {
 }
 
 /// Finds out where the disk of a `source` differs from `wanted`, if since `known` was taken of it no more has changed than
-/// the source tells. `properties` are those of the snapshot of `known`.
+/// the source tells. Both disks are told with their snapshots.
 ///
 /// # Errors
-/// A source that cannot be asked, or maps that cannot be compared.
+/// A source that cannot be asked, or maps that cannot be compared; [`EngineError::ForgottenMeanwhile`].
 pub fn tracked_areas(
     repository: &Repository<'_>,
     source: &dyn DiskSource,
-    known: &Disk,
-    properties: &[(String, String)],
-    wanted: &Disk,
+    (since, known): (&Snapshot, &Disk),
+    (snapshot, wanted): (SessionId, &Disk),
 ) -> Result<Tracked, EngineError> {
-    let since = Since { change_id: known.change_id.as_deref(), size: known.size, properties };
-    let changed = source.changed_areas(Some(&since));
+    let (change_id, properties) = (known.change_id.as_deref(), &since.commit.properties);
+    let changed = source.changed_areas(Some(&Since { change_id, size: known.size, properties }));
     let changed = changed.map_err(|source| EngineError::TargetUnread { offset: 0, source })?;
     match changed.outside {
         Outside::Unchanged => {}
@@ -38,7 +38,7 @@ pub fn tracked_areas(
         }
     }
     let mut areas = changed.areas;
-    areas.extend(diff(repository, known, wanted)?);
+    areas.extend(diff_of_snapshots(repository, [since.session(), snapshot], known, wanted)?);
     let within = areas.into_iter().filter_map(|area| area.clip(0, wanted.size));
     Ok(Tracked::Areas(normalized(within.collect())))
 }

@@ -122,6 +122,13 @@ impl<'m> Remembered<'m> {
         self.memory.save(self.time);
     }
 
+    /// Leaves out packs that turned out to be missing.
+    pub(super) fn leave_out(&mut self, missing: impl IntoIterator<Item = PackName>) {
+        for name in missing {
+            self.packs.remove(&name);
+        }
+    }
+
     /// What is known of all packs that are needed.
     pub(super) fn verified(&self) -> Verified {
         let mut verified = Verified::default();

@@ -5,7 +5,7 @@ use super::sessions::Sessions;
 use crate::directory;
 use crate::error::{EngineError, chain};
 use crate::snapshots::Snapshot;
-use crate::store::BlobInfo;
+use crate::store::{BlobInfo, StoreError};
 use repo_format::{BlobKind, PackKind, PackName, SessionId};
 use std::collections::{BTreeSet, HashMap};
 
@@ -83,6 +83,8 @@ fn surplus(sessions: &Sessions<'_, '_, '_>, pack: &PackName, reason: &str) -> Re
     let Sessions { repository, inventory, findings, .. } = sessions;
     let (kind, detail) = match directory::read(repository, pack, inventory.len(pack).unwrap_or_default()) {
         Ok(_) => (FindingKind::SurplusPack, format!("nothing needs it: {reason}")),
+        // Removed since it was listed.
+        Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(()),
         Err(error) if error.is_damage() => {
             (FindingKind::DamagedPack, format!("{}; nothing needs it: {reason}", chain(&error)))
         }

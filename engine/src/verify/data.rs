@@ -85,6 +85,7 @@ pub(super) fn check(
         stopped: AtomicBool::new(false),
         failure: Mutex::default(),
         states: Mutex::default(),
+        missing: Mutex::default(),
     };
     let mut wrong_entries = WrongEntries::default();
     while reading.next.load(Ordering::Relaxed) < packs.len() {
@@ -99,6 +100,7 @@ pub(super) fn check(
         let contradicted = compared.as_ref().ok().into_iter().flatten();
         states.extend(contradicted.map(|name| (name.clone(), State::Damaged)));
         remembered.note(states);
+        remembered.leave_out(std::mem::take(&mut *lock(&reading.missing)));
         compared?;
     }
     if let Some(told) = told {
@@ -136,6 +138,8 @@ struct Reading<'d, 'v, 'r, 's> {
     failure: Mutex<Option<EngineError>>,
     /// What reading the packs of the batch gave.
     states: Mutex<Vec<(PackName, State)>>,
+    /// Packs that were there when they were listed.
+    missing: Mutex<Vec<PackName>>,
 }
 
 impl Reading<'_, '_, '_, '_> {
@@ -199,10 +203,15 @@ impl Reading<'_, '_, '_, '_> {
         let bytes = match self.scope.frames.repository().store().get(&blob, None) {
             // It was there when it was listed, and has been repacked since.
             Err(StoreError::NotFound { .. }) if self.scope.frames.moved().leads_on(name)? => {
+                lock(&self.missing).push(name.clone());
                 return Ok(Read::Unusable(None));
             }
             Err(error) if error.is_damage() => {
-                lock(&self.states).push((name.clone(), State::Damaged));
+                if matches!(error, StoreError::NotFound { .. }) {
+                    lock(&self.missing).push(name.clone());
+                } else {
+                    lock(&self.states).push((name.clone(), State::Damaged));
+                }
                 let finding = self.scope.findings.note(FindingKind::MissingPack, &blob, || chain(&error));
                 return Ok(Read::Unusable(damaged(name, finding)));
             }

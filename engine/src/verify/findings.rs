@@ -3,9 +3,9 @@
 use crate::extent::{Extent, normalized};
 use crate::frames::lock;
 use crate::snapshots::Snapshot;
-use repo_format::{BlobName, SessionId};
+use repo_format::{BlobKind, BlobName, SessionId};
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 
 /// What is to be verified.
@@ -88,6 +88,12 @@ impl VerifyReport {
     #[must_use]
     pub fn has_damage(&self) -> bool {
         self.findings.iter().any(Finding::is_damage)
+    }
+
+    /// Whether a snapshot was forgotten while it was verified, so that it was not verified.
+    #[must_use]
+    pub fn has_forgotten(&self) -> bool {
+        self.findings.iter().any(|finding| finding.kind == FindingKind::ForgottenMeanwhile)
     }
 
     /// Whether anything was found that somebody should look at, damage or not.
@@ -190,6 +196,8 @@ pub enum FindingKind {
     UntriedKeySlot,
     /// An object that only the retention role makes lacks its signature, or has a wrong one: it is ignored.
     UnsignedObject,
+    /// A snapshot was forgotten while it was verified, and what it needs has been removed.
+    ForgottenMeanwhile,
     /// A name has no meaning in the format, or what bears a name is no blob.
     UnknownName,
 }
@@ -201,7 +209,11 @@ impl FindingKind {
         !self.needs_attention()
             && !matches!(
                 self,
-                Self::SurplusPack | Self::StaleIndex | Self::UndecidedSession | Self::UnknownName
+                Self::SurplusPack
+                    | Self::StaleIndex
+                    | Self::UndecidedSession
+                    | Self::ForgottenMeanwhile
+                    | Self::UnknownName
             )
     }
 
@@ -252,6 +264,8 @@ pub(super) struct Findings(Mutex<Collected>);
 struct Collected {
     found: Vec<Found>,
     of_blob: HashMap<String, Vec<FindingId>>,
+    /// The positions of snapshots that were found to be forgotten.
+    forgotten: BTreeSet<usize>,
 }
 
 struct Found {
@@ -266,6 +280,14 @@ struct Found {
 impl Found {
     fn is_missing_alone(&self) -> bool {
         self.kind == FindingKind::MissingPack && self.disks.is_empty() && self.lost.is_empty()
+    }
+
+    /// The session of the pack that is missing, if that is all that is known.
+    fn missing_of(&self) -> Option<SessionId> {
+        match BlobName::parse(&self.blob)?.kind()? {
+            BlobKind::Pack(pack) if self.is_missing_alone() => Some(pack.session),
+            _ => None,
+        }
     }
 }
 
@@ -360,6 +382,11 @@ impl Findings {
         lock(&self.0).get(id).lost.push(affected);
     }
 
+    /// Notes that a snapshot was forgotten since it was listed, by its position.
+    pub(super) fn forget(&self, snapshot: usize) {
+        lock(&self.0).forgotten.insert(snapshot);
+    }
+
     /// The positions of the snapshots that any finding concerns.
     pub(super) fn affected_snapshots(&self) -> Vec<usize> {
         let collected = lock(&self.0);
@@ -370,29 +397,34 @@ impl Findings {
         snapshots
     }
 
+    /// The positions of the snapshots that any finding concerns, or whose sessions lack a pack.
+    pub(super) fn concerned_snapshots(&self, snapshots: &[Snapshot]) -> BTreeSet<usize> {
+        let mut concerned: BTreeSet<usize> = self.affected_snapshots().into_iter().collect();
+        let missing: HashSet<SessionId> = lock(&self.0).found.iter().filter_map(Found::missing_of).collect();
+        let of_session = |(_, snapshot): &(usize, &Snapshot)| missing.contains(&snapshot.session());
+        concerned.extend(snapshots.iter().enumerate().filter(of_session).map(|(position, _)| position));
+        concerned
+    }
+
     /// Whether a pack is missing that no disk is known to lack.
     pub(super) fn has_missing_alone(&self) -> bool {
         lock(&self.0).found.iter().any(Found::is_missing_alone)
     }
 
-    /// Ends the collection. Snapshots that were forgotten meanwhile concern nobody, nor does what only they needed: packs
-    /// that were deleted by then.
-    pub(super) fn finish(
-        self,
-        snapshots: &[Snapshot],
-        is_forgotten: &dyn Fn(usize) -> bool,
-        is_deleted: &dyn Fn(&str) -> bool,
-    ) -> Vec<Finding> {
+    /// Ends the collection. What concerns nobody but snapshots that were forgotten meanwhile is not told of: they
+    /// are. Nor is told of packs that are missing, were deleted by then, and that nobody is known to need.
+    pub(super) fn finish(self, snapshots: &[Snapshot], is_deleted: &dyn Fn(&str) -> bool) -> Vec<Finding> {
         let collected = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut findings = Vec::new();
+        let forgotten = &collected.forgotten;
+        let gone = forgotten.iter().filter_map(|position| snapshots.get(*position));
+        let mut findings: Vec<Finding> = gone.map(forgotten_meanwhile).collect();
         for mut found in collected.found {
             if found.is_missing_alone() && is_deleted(&found.blob) {
                 continue;
             }
             let concerned_any = !found.disks.is_empty();
-            found.disks.retain(|(snapshot, _), _| !is_forgotten(*snapshot));
-            let is_of_need = matches!(found.kind, FindingKind::MissingPack | FindingKind::CondemnedPack);
-            if concerned_any && found.disks.is_empty() && is_of_need {
+            found.disks.retain(|(snapshot, _), _| !forgotten.contains(snapshot));
+            if concerned_any && found.disks.is_empty() && found.lost.is_empty() {
                 continue;
             }
             let mut affected = found.lost;
@@ -410,5 +442,23 @@ impl Findings {
         }
         findings.sort_by(|a, b| (!a.is_damage(), &a.blob, a.kind).cmp(&(!b.is_damage(), &b.blob, b.kind)));
         findings
+    }
+}
+
+fn forgotten_meanwhile(snapshot: &Snapshot) -> Finding {
+    let session = snapshot.session();
+    let vm = &snapshot.commit.vm;
+    Finding {
+        kind: FindingKind::ForgottenMeanwhile,
+        blob: snapshot.name.blob().to_string(),
+        detail: format!(
+            "snapshot {session} of {vm} was forgotten meanwhile: what only it needed is being removed"
+        ),
+        affected: vec![Affected {
+            snapshot: session.to_string(),
+            vm: vm.clone(),
+            disk: String::new(),
+            ranges: Vec::new(),
+        }],
     }
 }

@@ -16,19 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Notes the data packs of snapshots' sessions and of repacks that no index lists, and whether damaged indexes are missed.
 pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &Snapshots, told: &Told) {
-    let committed: HashSet<SessionId> =
-        snapshots.snapshots.iter().map(Snapshot::session).chain(snapshots.repacked.iter().copied()).collect();
-    let mut unlisted: BTreeMap<(SessionId, WriterId), usize> = BTreeMap::new();
-    for info in blobs {
-        if let Some(BlobKind::Pack(pack)) = info.name.kind()
-            && pack.kind == PackKind::Data
-            && committed.contains(&pack.session)
-            && !told.listed.contains_key(&pack)
-            && !told.mislisted.contains(&pack)
-        {
-            *unlisted.entry((pack.session, pack.writer)).or_default() += 1;
-        }
-    }
+    let committed = committed(snapshots, told);
+    let unlisted = unlisted(blobs, &committed, told);
     let mut explained = HashSet::new();
     for (session, id) in &told.unread {
         let count: usize =
@@ -53,6 +42,38 @@ pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &Snapsho
             format!("{count} packs of the {of} {session} are in no index")
         });
     }
+}
+
+/// Whether a data pack of a snapshot's session or of a repack is in no index that was read.
+pub(super) fn lacks_any(blobs: &[BlobInfo], snapshots: &Snapshots, told: &Told) -> bool {
+    !unlisted(blobs, &committed(snapshots, told), told).is_empty()
+}
+
+/// The sessions whose data packs are to be in an index.
+fn committed(snapshots: &Snapshots, told: &Told) -> HashSet<SessionId> {
+    let valid = snapshots.snapshots.iter().filter(|snapshot| !told.is_forgotten(&snapshot.name));
+    valid.map(Snapshot::session).chain(snapshots.repacked.iter().copied()).collect()
+}
+
+/// How many data packs of those sessions are in no index.
+fn unlisted(
+    blobs: &[BlobInfo],
+    committed: &HashSet<SessionId>,
+    told: &Told,
+) -> BTreeMap<(SessionId, WriterId), usize> {
+    let mut unlisted: BTreeMap<(SessionId, WriterId), usize> = BTreeMap::new();
+    for info in blobs {
+        if let Some(BlobKind::Pack(pack)) = info.name.kind()
+            && pack.kind == PackKind::Data
+            && committed.contains(&pack.session)
+            && !told.listed.contains_key(&pack)
+            && !told.mislisted.contains(&pack)
+            && !told.deleted.contains(&pack)
+        {
+            *unlisted.entry((pack.session, pack.writer)).or_default() += 1;
+        }
+    }
+    unlisted
 }
 
 /// What indexes say of packs that are sound and have something else there, by the indexes' numbers in [`Told::indexes`].

@@ -7,6 +7,10 @@
 //!    What that gave is remembered.
 //!
 //! Damage ends nothing: it becomes a [`Finding`], and all else is still checked. A store that fails is an error.
+//!
+//! A prune may run meanwhile (PROTOCOL 5). What was repacked is read at its new place. What is missing of a snapshot that has
+//! a tombstone by now is no damage: the snapshot is told of as forgotten. Whatever a pruner removes, it removes after it
+//! published why, so what explains an absence is looked for after the absence was seen.
 
 mod choice;
 mod counts;
@@ -33,15 +37,16 @@ use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pack_set::PackSet;
-use crate::repository::{Repository, get_sealed, list_all};
+use crate::repository::{Repository, list_all};
 use crate::snapshots::{self, Snapshot, Snapshots};
+use crate::store::BlobInfo;
 use choice::Remembered;
 use facts::Hit;
 use findings::Findings;
 use inventory::Inventory;
 use needs::Published;
-use repo_format::{BlobKind, BlobName, Disk, PackKind, Tombstone};
-use std::collections::BTreeSet;
+use repo_format::{BlobKind, BlobName, Disk, PREFIX_TOMBSTONES, PackKind};
+use std::collections::HashSet;
 use structure::Structure;
 use walk::{Inspector, Walker};
 
@@ -83,7 +88,9 @@ pub fn verify_remembering(
         Snapshots { snapshots: job.snapshots.clone(), ..Snapshots::default() }
     };
     let (blobs, foreign) = if all {
-        list_all(repository.store(), "")?
+        let (mut blobs, foreign) = list_all(repository.store(), "")?;
+        add_tombstones(repository, &mut blobs)?;
+        (blobs, foreign)
     } else {
         let mut packs = repository.list(PackKind::Data.prefix())?;
         packs.extend(repository.list(PackKind::Map.prefix())?);
@@ -133,7 +140,7 @@ pub fn verify_remembering(
     }
     let (unneeded_packs, unneeded_bytes) = if all { inventory.unneeded(&packs) } else { (0, 0) };
     let (snapshot_count, disks) = (found.snapshots.len() as u64, scope.disks().count() as u64);
-    let forgotten = forgotten_meanwhile(repository, &found.snapshots, &findings)?;
+    note_forgotten(repository, &found.snapshots, &findings)?;
     // What was deleted while it was read is in a list by now.
     let has_missing = findings.has_missing_alone();
     let deleted = if has_missing { Published::load(repository)?.deleted } else { PackSet::default() };
@@ -150,7 +157,7 @@ pub fn verify_remembering(
         unneeded_packs,
         unneeded_bytes,
         verified: remembered.verified(),
-        findings: findings.finish(&found.snapshots, &|snapshot| forgotten.contains(&snapshot), &is_deleted),
+        findings: findings.finish(&found.snapshots, &is_deleted),
     })
 }
 
@@ -184,22 +191,30 @@ impl Scope<'_, '_, '_> {
     }
 }
 
-/// The positions of snapshots that findings concern and that have a tombstone by now (PROTOCOL 5).
-fn forgotten_meanwhile(
+/// Adds the tombstones that are there now: they explain what else was removed while all was listed.
+fn add_tombstones(repository: &Repository<'_>, blobs: &mut Vec<BlobInfo>) -> Result<(), EngineError> {
+    let known: HashSet<BlobName> = blobs
+        .iter()
+        .filter(|info| matches!(info.name.kind(), Some(BlobKind::Tombstone { .. })))
+        .map(|info| info.name.clone())
+        .collect();
+    let now = repository.list(PREFIX_TOMBSTONES)?;
+    blobs.extend(now.into_iter().filter(|info| info.name.kind().is_some() && !known.contains(&info.name)));
+    Ok(())
+}
+
+/// Notes which of the snapshots that findings concern have a tombstone by now (PROTOCOL 5).
+fn note_forgotten(
     repository: &Repository<'_>,
     snapshots: &[Snapshot],
     findings: &Findings,
-) -> Result<BTreeSet<usize>, EngineError> {
-    let mut forgotten = BTreeSet::new();
-    for position in findings.affected_snapshots() {
-        let Some(snapshot) = snapshots.get(position) else { continue };
-        let name = BlobName::tombstone(snapshot.name.vm, snapshot.session());
-        if repository.blob_len(&name)?.is_some() {
-            let bytes = get_sealed(repository.store(), &name)?;
-            if Tombstone::open(repository.keys(), &name, &bytes).is_ok() {
-                forgotten.insert(position);
-            }
+) -> Result<(), EngineError> {
+    for position in findings.concerned_snapshots(snapshots) {
+        if let Some(snapshot) = snapshots.get(position)
+            && snapshots::is_forgotten(repository, &snapshot.name)?
+        {
+            findings.forget(position);
         }
     }
-    Ok(forgotten)
+    Ok(())
 }

@@ -20,7 +20,7 @@ use crate::pack_set::PackSet;
 use crate::prune::mark::Marker;
 use crate::records::{Records, follow};
 use crate::repository::{Repository, get_sealed};
-use crate::snapshots::Snapshot;
+use crate::snapshots::{Snapshot, is_forgotten};
 use repo_format::{BlobKind, BlobName, GcResult, Location, PREFIX_GC, PackKind, PackName, PackRef, Page};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -76,7 +76,7 @@ pub(super) fn check(
             Err(error) => return Err(error),
         };
         let applying = records.applying_to(root);
-        let mut troubled = Troubled::new();
+        let mut ends = Vec::new();
         for name in of_root {
             for end in follow(name, &applying).0 {
                 let state = match (named.get(&end), new.get(&end)) {
@@ -84,11 +84,20 @@ pub(super) fn check(
                     (None, Some(end)) => scope.inventory.state(scope.findings, end)?,
                     (None, None) => continue,
                 };
-                needed.insert(end.clone(), state);
-                if let Some(finding) = problem(scope, &end, state, deleted, root)? {
-                    troubled.insert(name.clone(), finding);
-                }
+                ends.push((name, end, state));
             }
+        }
+        // What is deleted was not needed when that was published: if it is of a snapshot, this was forgotten before.
+        if ends.iter().any(|(_, end, _)| deleted.contains(end)) && is_forgotten(repository, &root.name)? {
+            scope.findings.forget(position);
+            continue;
+        }
+        let mut troubled = Troubled::new();
+        for (name, end, state) in ends {
+            if let Some(finding) = problem(scope, &end, state, deleted, root)? {
+                troubled.insert(name.clone(), finding);
+            }
+            needed.insert(end, state);
         }
         affect(scope, (position, root), &troubled)?;
     }

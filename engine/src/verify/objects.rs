@@ -8,6 +8,7 @@ use super::needs::Published;
 use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
+use crate::pack_set::PackSet;
 use crate::repository::{Repository, get_sealed, untried_slots};
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::{BlobInfo, StoreError};
@@ -15,7 +16,8 @@ use crate::threads;
 use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{
     Awaited, BlobKind, BlobName, CANARY, Condemned, DecisionName, FormatError, GcResult, GenerationSeal,
-    Index, Intent, PackName, PackRef, Pin, RepackRecord, SessionId, Slot, SlotName, Tombstone, VmTag,
+    Index, Intent, PREFIX_INDEX, PREFIX_TOMBSTONES, PackName, PackRef, Pin, RepackRecord, SessionId, Slot,
+    SlotName, Tombstone, VmTag,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,12 +48,21 @@ pub(super) struct Told {
     pub(super) decisions: HashMap<SessionId, DecisionName>,
     /// Packs that a pruner condemned or deleted.
     pub(super) condemned: HashSet<PackName>,
+    /// Packs that generations delete or have deleted, if it matters.
+    pub(super) deleted: PackSet,
     /// Indexes that cannot be read, with their sessions.
     pub(super) unread: Vec<(SessionId, FindingId)>,
     /// Key slots by their salts, which no two have in common.
     salts: HashMap<[u8; 32], Vec<BlobName>>,
     /// Generations that have an object.
     generations: BTreeSet<u32>,
+}
+
+impl Told {
+    /// Whether an authentic tombstone forgets a decision.
+    pub(super) fn is_forgotten(&self, decision: &DecisionName) -> bool {
+        self.tombstoned.get(&decision.session).is_some_and(|forgotten| forgotten.contains(decision))
+    }
 }
 
 /// What is to be checked.
@@ -93,6 +104,7 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
+    objects.catch_up(blobs, snapshots)?;
     let told = objects.told.into_inner().unwrap_or_else(PoisonError::into_inner);
     let sessions = Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, time };
     sessions.check(blobs)?;
@@ -209,7 +221,7 @@ impl Objects<'_, '_, '_> {
             BlobKind::Index { session, .. } => {
                 let open = |bytes: &[u8]| Index::open(keys, name, bytes);
                 match self.read(name, FindingKind::DamagedIndex, open)? {
-                    Opened::Sound(index) => self.index(name, session, &index),
+                    Opened::Sound(index) => self.index(name, session, &index)?,
                     Opened::Damaged(id) => lock(&self.told).unread.push((session, id)),
                     Opened::Gone | Opened::Unsigned => {}
                 }
@@ -252,6 +264,33 @@ impl Objects<'_, '_, '_> {
                 self.open(name, FindingKind::DamagedCanary, open).map(drop)
             }
         }
+    }
+
+    /// If a pack is in no index, opens indexes and tombstones that were not listed, and looks for what was deleted: a pruner may
+    /// have put indexes in the place of others, without the packs that it deletes.
+    fn catch_up(&self, blobs: &[BlobInfo], snapshots: &Snapshots) -> Result<(), EngineError> {
+        let explains = |name: &BlobName| {
+            matches!(name.kind(), Some(BlobKind::Index { .. } | BlobKind::Tombstone { .. }))
+        };
+        let mut known: HashSet<BlobName> = HashSet::new();
+        known.extend(blobs.iter().map(|info| &info.name).filter(|name| explains(name)).cloned());
+        while indexing::lacks_any(blobs, snapshots, &lock(&self.told)) {
+            let mut now = self.repository.list(PREFIX_INDEX)?;
+            now.extend(self.repository.list(PREFIX_TOMBSTONES)?);
+            let names = now.into_iter().map(|info| info.name);
+            let new: Vec<BlobName> = names.filter(|name| explains(name) && !known.contains(name)).collect();
+            let deleted = Published::load(self.repository)?.deleted;
+            let is_news = deleted.len() > lock(&self.told).deleted.len();
+            if new.is_empty() && !is_news {
+                break;
+            }
+            lock(&self.told).deleted = deleted;
+            for name in new {
+                self.blob(&name)?;
+                known.insert(name);
+            }
+        }
+        Ok(())
     }
 
     fn slot(&self, name: &BlobName, slot: &SlotName) -> Result<(), EngineError> {
@@ -318,8 +357,11 @@ impl Objects<'_, '_, '_> {
         })
     }
 
-    fn index(&self, name: &BlobName, session: SessionId, index: &Index) {
-        let is_there = |pack: &&PackRef| self.inventory.len(&pack.name) == Some(u64::from(pack.len));
+    fn index(&self, name: &BlobName, session: SessionId, index: &Index) -> Result<(), EngineError> {
+        let younger = self.younger(index)?;
+        let is_there = |pack: &&PackRef| {
+            self.inventory.len(&pack.name) == Some(u64::from(pack.len)) || younger.contains(&pack.name)
+        };
         // An index is written anew only when much of what it lists is gone.
         let was_deleted = |pack: &&PackRef| self.published.deleted.contains(&pack.name);
         let is_not_as_named = |pack: &&PackRef| !self.inventory.is_as_named(&pack.name);
@@ -362,6 +404,24 @@ impl Objects<'_, '_, '_> {
                 told.listed_elsewhere.entry(*listed).or_insert_with(|| name.clone());
             }
         }
+        Ok(())
+    }
+
+    /// The packs of an index that were stored since packs were listed.
+    fn younger<'i>(&self, index: &'i Index) -> Result<HashSet<&'i PackName>, EngineError> {
+        let mut younger = HashSet::new();
+        for PackRef { name, len } in &index.packs {
+            if self.inventory.len(name).is_some() || self.published.deleted.contains(name) {
+                continue;
+            }
+            match self.repository.blob_len(&name.blob()) {
+                Ok(Some(found)) if found == u64::from(*len) => drop(younger.insert(name)),
+                // Something else is in its place, which is told of by itself.
+                Err(error) if error.is_damage() => {}
+                found => drop(found?),
+            }
+        }
+        Ok(younger)
     }
 }
 

@@ -42,7 +42,9 @@ impl Sessions<'_, '_, '_> {
                 sessions.entry(session).or_default().add(info, kind);
             }
         }
-        let valid = self.snapshots.snapshots.iter().map(Snapshot::session).collect();
+        let valid =
+            self.snapshots.snapshots.iter().filter(|snapshot| !self.told.is_forgotten(&snapshot.name));
+        let valid = valid.map(Snapshot::session).collect();
         let mut lost = self.parents(&sessions);
         let referrers = self.referrers();
         let gaps = self.gaps(&sessions, &lost);

@@ -6,6 +6,7 @@ mod world;
 
 mod compaction;
 mod interlocks;
+mod readers;
 mod refused;
 mod repacking;
 mod scene;

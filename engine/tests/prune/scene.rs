@@ -63,6 +63,12 @@ impl Scene {
         open(&self.store)
     }
 
+    /// The same with a store of its own.
+    pub fn copied(&self) -> Self {
+        let (store, holds) = (self.store.copied(), self.holds.clone());
+        Self { store, holds, runs: self.runs.clone(), time: self.time }
+    }
+
     /// Lets time pass, for the store too.
     pub fn later(&mut self, millis: u64) {
         self.time += millis;

@@ -198,7 +198,9 @@ impl Onto<'_> {
                 None if compares => Err(not_compared(opened.transport())),
                 Some(existing) if compares => {
                     let known = match &countable {
-                        Some(countable) => countable.areas(repository, disk, existing),
+                        Some(countable) => {
+                            countable.areas(repository, (self.snapshot.session(), disk), existing)
+                        }
                         None => Ok(Known::NotAsked),
                     };
                     known.and_then(|known| write(opened.target(), Some(existing), known))

@@ -13,7 +13,7 @@ use keepstone_engine::snapshots::{Selector, Snapshot, find, list};
 use keepstone_engine::source::{ChangesFile, FullReason, Since, WithChanges};
 use keepstone_engine::vsphere::preflight::disk_key;
 use keepstone_engine::vsphere::{VmInfo, property};
-use keepstone_engine::{DiskSource, Extent, Repository};
+use keepstone_engine::{DiskSource, EngineError, Extent, Repository};
 use repo_format::{Disk, SessionId};
 use serde::Serialize;
 use std::fmt;
@@ -176,7 +176,7 @@ impl Changes {
                 if *vm != snapshot.commit.vm {
                     return Ok(Known::Nothing(Untracked::OtherVm { vm: vm.clone() }));
                 }
-                known(repository, (&since, &disk.key), disk, open()?.as_ref())
+                known(repository, (&since, &disk.key), (snapshot.session(), disk), open()?.as_ref())
             }
             Self::File(changes) => {
                 let recorded = changes.since().map(str::to_owned);
@@ -187,7 +187,7 @@ impl Changes {
                     recorded.is_some() && disk.is_some_and(|disk| disk.change_id == recorded)
                 };
                 match all.iter().rev().find(has_recorded) {
-                    Some(since) => known(repository, (since, &disk.key), disk, &source),
+                    Some(since) => known(repository, (since, &disk.key), (snapshot.session(), disk), &source),
                     None => Ok(Known::Nothing(Untracked::NoSnapshot { since: recorded })),
                 }
             }
@@ -248,7 +248,7 @@ impl Countable {
     pub(super) fn areas(
         &self,
         repository: &Repository<'_>,
-        wanted: &Disk,
+        wanted: (SessionId, &Disk),
         source: &dyn DiskSource,
     ) -> anyhow::Result<Known> {
         known(repository, (&self.snapshot, &self.key), wanted, source)
@@ -258,12 +258,16 @@ impl Countable {
 fn known(
     repository: &Repository<'_>,
     (since, key): (&Snapshot, &str),
-    wanted: &Disk,
+    wanted: (SessionId, &Disk),
     source: &dyn DiskSource,
 ) -> anyhow::Result<Known> {
     let then = since.disk(Some(key))?;
-    Ok(match tracked_areas(repository, source, then, &since.commit.properties, wanted)? {
-        Tracked::Areas(areas) => Known::Areas { since: since.session(), areas },
-        Tracked::Anywhere(reason) => Known::Nothing(Untracked::Unknown(reason)),
-    })
+    match tracked_areas(repository, source, (since, then), wanted) {
+        Ok(Tracked::Areas(areas)) => Ok(Known::Areas { since: since.session(), areas }),
+        Ok(Tracked::Anywhere(reason)) => Ok(Known::Nothing(Untracked::Unknown(reason))),
+        Err(EngineError::ForgottenMeanwhile { snapshot }) if snapshot == since.session() => {
+            Ok(Known::Nothing(Untracked::NoSnapshot { since: then.change_id.clone() }))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
