@@ -8,9 +8,9 @@
 //! Packs that are known to be damaged are read besides, in every run: they do not keep others from being read, and no
 //! run calls a repository sound in which they are.
 
-use super::findings::{ReadData, Verified};
 use super::inventory::{Inventory, PackState};
 use super::memory::{Key, Memory, Record, State};
+use super::report::{ReadData, Verified};
 use repo_format::PackName;
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -1,6 +1,6 @@
 //! Whether the packs of committed sessions are those that the sessions counted when they ended.
 
-use super::findings::FindingKind;
+use super::report::FindingKind;
 use super::sessions::Sessions;
 use crate::directory;
 use crate::error::{EngineError, chain};

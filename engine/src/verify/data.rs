@@ -17,11 +17,12 @@
 use super::Scope;
 use super::choice::Remembered;
 use super::facts::{Hit, chunk_hits};
-use super::findings::{FindingId, FindingKind};
+use super::findings::FindingId;
 use super::indexing::WrongEntries;
 use super::inventory::PackState;
 use super::memory::State;
 use super::objects::Told;
+use super::report::FindingKind;
 use super::walk::{Inspector, unreadable};
 use crate::error::{EngineError, chain};
 use crate::frames::{FrameReader, lock};

@@ -2,8 +2,9 @@
 
 use super::Scope;
 use super::data::{Batch, Checked, has_frame};
-use super::findings::{FindingKind, Findings};
+use super::findings::Findings;
 use super::objects::Told;
+use super::report::FindingKind;
 use crate::error::{EngineError, chain};
 use crate::observer::{Event, tell};
 use crate::repository::get_sealed;

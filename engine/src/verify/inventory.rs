@@ -1,7 +1,8 @@
 //! Which packs there are, and whether they are as maps say.
 
 use super::facts::concerned;
-use super::findings::{FindingId, FindingKind, Findings};
+use super::findings::{FindingId, Findings};
+use super::report::FindingKind;
 use crate::error::EngineError;
 use crate::frames::{FrameReader, lock};
 use crate::store::BlobInfo;

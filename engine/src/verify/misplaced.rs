@@ -3,7 +3,8 @@
 //! Every object is bound to its name, so each name that comes into question can be tried. These are the names of other
 //! blobs of the kind that something is wrong with, and of those with the same length.
 
-use super::findings::{FindingKind, Findings};
+use super::findings::Findings;
+use super::report::FindingKind;
 use crate::directory;
 use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed};

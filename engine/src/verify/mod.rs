@@ -24,13 +24,14 @@ mod misplaced;
 mod names;
 mod needs;
 mod objects;
+mod report;
 mod sessions;
 mod structure;
 mod traces;
 mod walk;
 
-pub use findings::{Affected, Finding, FindingKind, ReadData, Verified, VerifyJob, VerifyReport};
 pub use memory::Memory;
+pub use report::{Affected, Finding, FindingKind, ReadData, Verified, VerifyJob, VerifyReport};
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;

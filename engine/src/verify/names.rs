@@ -1,6 +1,7 @@
 //! What is in the repository and is no blob.
 
-use super::findings::{FindingKind, Findings};
+use super::findings::Findings;
+use super::report::FindingKind;
 use crate::store::Foreign;
 use repo_format::BlobName;
 

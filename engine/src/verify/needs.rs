@@ -10,8 +10,9 @@
 
 use super::Scope;
 use super::facts::{Hit, chunk_hits};
-use super::findings::{FindingId, FindingKind};
+use super::findings::FindingId;
 use super::inventory::PackState;
+use super::report::FindingKind;
 use super::walk::{Inspector, Walker};
 use crate::error::EngineError;
 use crate::extent::Extent;

@@ -1,10 +1,11 @@
 //! All that is neither a map nor a pack: whether names have a meaning, and small objects open.
 
 use super::counts;
-use super::findings::{FindingId, FindingKind, Findings};
+use super::findings::{FindingId, Findings};
 use super::indexing;
 use super::inventory::Inventory;
 use super::needs::Published;
+use super::report::FindingKind;
 use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;

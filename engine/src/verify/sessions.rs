@@ -4,9 +4,10 @@
 //! tell. But others can: who refers to its packs or was made from it saw it decided (W-3, W-5), and who took a number
 //! for a later decision of the VM saw the one before (W-1).
 
-use super::findings::{FindingId, FindingKind, Findings};
+use super::findings::{FindingId, Findings};
 use super::inventory::Inventory;
 use super::objects::Told;
+use super::report::FindingKind;
 use super::traces::{Traces, session_of};
 use crate::error::EngineError;
 use crate::repository::Repository;

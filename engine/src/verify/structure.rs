@@ -2,8 +2,9 @@
 //! name are there.
 
 use super::facts::{Hit, chunk_hits, concerned};
-use super::findings::{FindingId, FindingKind, Findings};
+use super::findings::{FindingId, Findings};
 use super::inventory::{Inventory, PackState};
+use super::report::FindingKind;
 use super::walk::{Inspector, unreadable};
 use crate::error::EngineError;
 use crate::frames::FrameReader;

@@ -9,8 +9,9 @@
 //! pages are read in batches of those below 64 nodes of level 1, and of at most [`PLAIN_BYTES_AT_ONCE`].
 
 use super::facts::{Facts, Hit, Reach, tidied};
-use super::findings::{FindingId, FindingKind, Findings};
+use super::findings::{FindingId, Findings};
 use super::inventory::Inventory;
+use super::report::FindingKind;
 use crate::error::{EngineError, chain};
 use crate::extent::Extent;
 use crate::frames::FrameReader;
