@@ -4,15 +4,17 @@
     python3 keepstone_reader.py REPO snapshots
     python3 keepstone_reader.py REPO restore SNAPSHOT DISK TARGET
     python3 keepstone_reader.py REPO check
+    python3 keepstone_reader.py REPO retention
 
 REPO is a directory with the blobs of the repository as files. Nothing in it is ever written. Needed are Python 3.11 or
 newer and the package `cryptography`; what makes it faster, and what to do in an emergency, is told in
 ../recovery-without-keepstone.md. Names in brackets, as [PACK-3], are those of the rules in ../../SPEC.md.
 
-Repack records are followed where a pack is gone; pins, canaries and generations are of no concern to a restore.
+Repack records are followed where a pack is gone; pins, canaries and generations are of no concern to a restore, but
+are checked, and `retention` tells what they say.
 
 The file goes from the bottom up: BLAKE3, Argon2id, HPKE, zstd; fields; names, keys, config and slots; sealed objects;
-packs; pages and nodes; decisions; then what the three commands do.
+packs; pages and nodes; decisions; then what the commands do.
 """
 
 import argparse
@@ -949,7 +951,7 @@ NAME_FORMS = {
     "index": re.compile(f"i/(?P<writer>{SHORT})/(?P<sid>{SID})-(?P<number>{NUMBER})"),
     "decision": re.compile(f"r/(?P<vmtag>{SID})/(?P<writer>{SHORT})/(?P<number>{NUMBER})-(?P<sid>{SID})"),
     "tombstone": re.compile(f"f/(?P<vmtag>{SID})/(?P<sid>{SID})"),
-    "generation": re.compile(f"gc/{NUMBER}/(condemned|awaited|result|sealed)"),
+    "generation": re.compile(f"gc/(?P<number>{NUMBER})/(?P<part>condemned|awaited|result|sealed)"),
     "repack record": re.compile(f"k/(?P<sid>{SID})"),
     "pin": re.compile(f"p/(?P<vmtag>{SID})/(?P<sid>{SID})-(?P<number>{NUMBER})"),
     "canary": re.compile("(s|d|m|i)/(-|h_|~)|(r|f|gc|k|p)/(-|7_|~)"),
@@ -1355,7 +1357,8 @@ class PackHeader(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------------------
 # Sealed objects, section 6, and the repository as a whole.
 
-INTENT, DECISION, INDEX, TOMBSTONE, REPACK_RECORD, PACK_DIRECTORY, PIN = 1, 2, 3, 4, 8, 9, 10
+INTENT, DECISION, INDEX, TOMBSTONE, CONDEMNED, RESULT, GENERATION_SEAL, REPACK_RECORD, PACK_DIRECTORY, PIN = range(1, 11)
+AWAITED = 11
 SIGNATURE_LEN = 64
 
 
@@ -1566,6 +1569,7 @@ class Snapshot(NamedTuple):
     vm: str
     tags: list
     disks: list
+    via: list
 
     @property
     def id(self):
@@ -1614,7 +1618,7 @@ def parse_decision(fields, name, config):
     fields.check(is_label(vm, 255), "its VM has no valid name [NAME-4]")
     if fields.has():
         read_decision_name(fields)
-    fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
+    via = fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
     tags = fields.sorted([fields.str8().encode() for _ in fields.count(fields.u16(), 1, at_most=1024)])
     fields.check(all(is_label(tag.decode(), 128) for tag in tags), "a tag is not allowed [NAME-4]")
     properties = [(fields.str8().encode(), fields.str16()) for _ in fields.count(fields.u16(), 3, at_most=1024)]
@@ -1624,7 +1628,7 @@ def parse_decision(fields, name, config):
     fields.sorted([disk.key.encode() for disk in disks])
     fields.take(5 * 8 + 2 * 4)  # the totals [DEC-4]
     fields.end()
-    return session, Snapshot(name, session, created, vm, [tag.decode() for tag in tags], disks)
+    return session, Snapshot(name, session, created, vm, [tag.decode() for tag in tags], disks, via)
 
 
 def read_disk(fields, config):
@@ -1647,19 +1651,70 @@ def read_disk(fields, config):
 
 
 def read_tombstone(repository, name):
-    """TOMB-1."""
+    """When a snapshot was forgotten, and the name of its decision [TOMB-1]."""
     parts = parse_name("tombstone", name)
     fields = repository.signed_blob(name, TOMBSTONE)
-    decision = parse_tombstone(fields)
+    when, decision = parse_tombstone(fields)
     fields.check(decision.session.hex() == parts["sid"] and decision.vmtag.hex() == parts["vmtag"],
                  "it is the tombstone of another session [TOMB-1]")
+    return when, decision
 
 
 def parse_tombstone(fields):
-    session, _time, decision = fields.take(16), fields.u64(), read_decision_name(fields)
+    session, when, decision = fields.take(16), fields.u64(), read_decision_name(fields)
     fields.end()
     fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
-    return decision
+    return when, decision
+
+
+class Result(NamedTuple):
+    """What a generation deletes, what was needed after all, and what the generations before it deleted [GC-2]."""
+    delete: list
+    rescued: list
+    covers: int
+    earlier: list
+
+
+def read_generation(repository, name):
+    """The packs of `condemned`, the `Result` of `result`, the sessions of `sealed` and `awaited` [GC-1 to GC-4]."""
+    parts = parse_name("generation", name)
+    object_type, parse = GENERATION_PARTS[parts["part"]]
+    said = parse(repository.signed_blob(name, object_type))
+    if isinstance(said, Result) and said.covers > int(parts["number"], 16) + 1:
+        raise Damaged(name, "it speaks for more generations than there were [GC-2]")
+    return said
+
+
+def parse_condemned(fields):
+    packs = read_table(fields)
+    fields.end()
+    return packs
+
+
+def parse_result(fields):
+    result = Result(read_table(fields), read_table(fields), fields.u32(), read_table(fields))
+    fields.end()
+    fields.check(result.covers >= 1, "it does not speak for its own generation [GC-2]")
+    fields.check(result.covers > 1 or not result.earlier, "it tells of generations that it does not speak for [GC-2]")
+    return result
+
+
+def parse_awaited(fields):
+    """Sessions with their writers."""
+    sessions = [(fields.take(16), fields.str8()) for _ in fields.count(fields.u32(), 18)]
+    fields.end()
+    fields.check(all(re.fullmatch(SHORT, writer) for _, writer in sessions), "a writer has no valid name [NAME-1]")
+    return fields.sorted(sessions)
+
+
+def parse_seal(fields):
+    roster = fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
+    fields.end()
+    return roster
+
+
+GENERATION_PARTS = {"condemned": (CONDEMNED, parse_condemned), "awaited": (AWAITED, parse_awaited),
+                    "result": (RESULT, parse_result), "sealed": (GENERATION_SEAL, parse_seal)}
 
 
 def all_leads(repository):
@@ -1669,30 +1724,37 @@ def all_leads(repository):
         if kind_of(name) != "repack record":
             continue
         try:
-            decision, of_record = read_record(repository, name)
-            if read_decision(repository, decision.blob) != REPACK:
+            record = read_record(repository, name)
+            if read_decision(repository, record.decision.blob) != REPACK:
                 continue
         except Damaged as error:
             warn(f"this repack record is not followed: {error}")
             continue
-        for old, new in of_record:
+        for old, new in record.leads:
             leads.setdefault(old.name, []).extend(new)
     return leads
 
 
+class Record(NamedTuple):
+    """A repack record; its leads as (old pack, new packs) [REPACK-1]."""
+    decision: DecisionName
+    applies_to: list
+    leads: list
+
+
 def read_record(repository, name):
-    """The decision's name of a repack record, and its leads as (old pack, new packs) [REPACK-1]."""
+    """REPACK-1."""
     fields = repository.signed_blob(name, REPACK_RECORD)
-    decision, leads = parse_record(fields)
-    fields.check(decision.session.hex() == parse_name("repack record", name)["sid"],
+    record = parse_record(fields)
+    fields.check(record.decision.session.hex() == parse_name("repack record", name)["sid"],
                  "it is the record of another session [REPACK-1]")
-    return decision, leads
+    return record
 
 
 def parse_record(fields):
     session, decision = fields.take(16), read_decision_name(fields)
     fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
-    fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
+    applies_to = fields.sorted([fields.take(16) for _ in fields.count(fields.u32(), 16)])
     table, leads, used = read_table(fields), [], set()
     for _ in fields.count(fields.u32(), 8):
         old, new = fields.u32(), [fields.u32() for _ in fields.count(fields.u32(), 4)]
@@ -1709,24 +1771,33 @@ def parse_record(fields):
     fields.sorted([old for old, _ in leads])
     fields.check(len(used) == len(table), "its table has packs that it does not refer to [TABLE-3]")
     fields.end()
-    return decision, [(table[old], new) for old, new in leads]
+    return Record(decision, applies_to, [(table[old], new) for old, new in leads])
 
 
-def check_pin(repository, name):
+class Pin(NamedTuple):
     """PIN-1. A restore needs no pin."""
+    decision: DecisionName
+    time: int
+    pinned: bool
+    reason: str
+
+
+def read_pin(repository, name):
+    """PIN-1."""
     parts = parse_name("pin", name)
     fields = repository.signed_blob(name, PIN)
-    decision = parse_pin(fields)
-    fields.check(decision.session.hex() == parts["sid"] and decision.vmtag.hex() == parts["vmtag"],
+    pin = parse_pin(fields)
+    fields.check(pin.decision.session.hex() == parts["sid"] and pin.decision.vmtag.hex() == parts["vmtag"],
                  "it is the pin of another session [PIN-1]")
+    return pin
 
 
 def parse_pin(fields):
     session, decision = fields.take(16), read_decision_name(fields)
-    _time, _pinned, _reason = fields.u64(), fields.has(), fields.str8()
+    pin = Pin(decision, fields.u64(), fields.has(), fields.str8())
     fields.end()
     fields.check(decision.session == session, "its decision's name has another session id [INDEX-2]")
-    return decision
+    return pin
 
 
 def check_intent(repository, name):
@@ -2107,12 +2178,12 @@ def check_small_blob(repository, name, damage):
         elif kind == "repack record":
             read_record(repository, name)
         elif kind == "pin":
-            check_pin(repository, name)
+            read_pin(repository, name)
         elif kind == "canary":
             if repository.blobs.read(name, at_most=17) != b"keepstone canary\n":
                 raise Damaged(name, "it does not have the content of a canary [NAME-7]")
         elif kind == "generation":
-            warn(f"note: not looked at, and not needed for a restore: {name}")
+            read_generation(repository, name)
         elif kind is None:
             warn(f"note: not a name of a blob: {name!r} [NAME-3]")
     except Unsigned as error:
@@ -2138,6 +2209,59 @@ def check_map(repository, disk, damage, packs, walked, frames):
         except Damaged as error:
             damage.append(error)
     packs |= disk_map.packs
+
+
+def tell_retention(repository, _arguments):
+    """One line for each thing that the signed objects say, and for each record that a snapshot passes through."""
+    damage = []
+    for name in repository.blobs.names():
+        try:
+            for line in told_by(repository, name):
+                print(f"{name}: {line}")
+        except Unsigned as error:
+            warn(f"note: {error}")
+        except Damaged as error:
+            damage.append(error)
+    return told(damage)
+
+
+def told_by(repository, name):
+    kind = kind_of(name)
+    if kind == "tombstone":
+        when, decision = read_tombstone(repository, name)
+        return [f"forgets {decision.blob} at {when}"]
+    if kind == "generation":
+        return told_by_generation(repository, name)
+    if kind == "repack record":
+        record = read_record(repository, name)
+        return [f"applies to {session.hex()}" for session in record.applies_to] + [
+            f"leads from {old.name} to {new.name}" for old, every_new in record.leads for new in every_new]
+    if kind == "pin":
+        pin = read_pin(repository, name)
+        verb = "pins" if pin.pinned else "unpins"
+        return [f"{verb} {pin.decision.blob} at {pin.time}, reason: {pin.reason}"]
+    if kind == "decision":
+        decision = read_decision(repository, name)
+        if isinstance(decision, Snapshot):
+            return [f"passes through k/{session.hex()}" for session in decision.via]
+        if decision == ABORT and begin_of_abort(repository.sealed_blob(name, DECISION))[0] == PRUNER:
+            return ["is an abort by a pruner"]
+    return []
+
+
+def told_by_generation(repository, name):
+    def packs(what, every):
+        return [f"{what} {pack.name} of {pack.length} bytes" for pack in every]
+
+    said, part = read_generation(repository, name), parse_name("generation", name)["part"]
+    if part == "condemned":
+        return packs("condemns", said)
+    if part == "awaited":
+        return [f"waits for {session.hex()} of {writer}" for session, writer in said]
+    if part == "result":
+        return (packs("deletes", said.delete) + packs("rescues", said.rescued)
+                + [f"speaks for the last {said.covers}"] + packs("deleted earlier", said.earlier))
+    return [f"knows {session.hex()}" for session in said]
 
 
 def password(arguments):
@@ -2168,6 +2292,8 @@ def arguments():
     command.set_defaults(run=restore)
     command = commands.add_parser("check", help="read and check everything that the snapshots need")
     command.set_defaults(run=check)
+    command = commands.add_parser("retention", help="tell what was forgotten, pinned, deleted and moved")
+    command.set_defaults(run=tell_retention)
     for command in commands.choices.values():
         command.add_argument("--password-file", metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -1,10 +1,15 @@
-//! The second reader, `docs/recovery/keepstone_reader.py`, restores the golden repository and reads the vectors, in
+//! The second reader, `docs/recovery/keepstone_reader.py`, restores the golden repositories and reads the vectors, in
 //! plain Python.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "protocol/pruner.rs"]
 #[allow(dead_code, reason = "only repacks are of interest here")]
 mod pruner;
+#[path = "golden/retained.rs"]
+mod retained;
+#[path = "protocol/watched.rs"]
+#[allow(dead_code, reason = "only what acts on a call is of interest here")]
+mod watched;
 mod world;
 
 use keepstone_engine::snapshots;
@@ -83,6 +88,43 @@ fn restores_every_disk((store, images): (MemoryStore, Vec<golden::Image>)) {
         assert!(run.status.success(), "{run:?}");
         assert!(fs::read(&restored).unwrap() == image.bytes, "{} of {snapshot} is another one", image.disk);
     }
+}
+
+#[test]
+fn the_second_reader_reads_what_was_kept_for_long() {
+    let retained = retained::repository();
+    let (repository, target) = (exported(&retained.store), TempDir::new().unwrap());
+    // Of the two days, one needs what was moved, and the other knows it.
+    let of_both_days = retained.kept.iter().filter(|kept| kept.disk == "system");
+    for (number, kept) in of_both_days.enumerate() {
+        let snapshot = retained.snapshot(kept).session().to_string();
+        let restored = target.path().join(number.to_string());
+        let run = read(repository.path(), &["restore", &snapshot, kept.disk, restored.to_str().unwrap()]);
+        assert!(run.status.success(), "{run:?}");
+        assert!(fs::read(&restored).unwrap() == kept.bytes, "{} of {} is another one", kept.disk, kept.vm);
+    }
+
+    let listed = read(repository.path(), &["snapshots"]);
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let ids: Vec<&str> =
+        listed.lines().filter(|line| !line.starts_with(' ')).map(|line| &line[..32]).collect();
+    let mut expected: Vec<String> =
+        retained.kept.iter().map(|kept| retained.snapshot(kept).session().to_string()).collect();
+    expected.dedup();
+    assert_eq!(ids, expected);
+    for forgotten in retained.forgotten {
+        let path = target.path().join("forgotten");
+        let run =
+            read(repository.path(), &["restore", &forgotten.to_string(), "disk0", path.to_str().unwrap()]);
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+    }
+
+    let told = read(repository.path(), &["retention"]);
+    assert!(told.status.success(), "{told:?}");
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told == include_str!("golden/version-0-retained-told.txt"), "{told}");
+    let checked = read(repository.path(), &["check"]);
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 /// The repository after all packs of the oldest snapshot were repacked and, at last, deleted: what was repacked once, and
@@ -210,11 +252,19 @@ fn the_second_reader_agrees_with_the_vectors() {
 #[test]
 fn the_second_reader_finds_a_changed_byte_in_every_kind_of_blob() {
     let (store, _) = golden::repository();
-    let repository = exported(&store);
-    let checked = read(repository.path(), &["check"]);
+    finds_a_changed_byte(&store, "check", &["config", "keys/", "s/", "d/", "m/", "i/", "r/"]);
+    let retained = retained::repository().store;
+    let of_a_pruner = ["gc/00000000/condemned", "gc/00000001/result", "gc/00000001/sealed", "k/9", "r/c"];
+    finds_a_changed_byte(&retained, "retention", &[&["f/e", "p/2"], &of_a_pruner[..]].concat());
+}
+
+/// Changes a byte of the first blob of each kind, in turn.
+fn finds_a_changed_byte(store: &MemoryStore, command: &str, kinds: &[&str]) {
+    let repository = exported(store);
+    let checked = read(repository.path(), &[command]);
     assert!(checked.status.success(), "{checked:?}");
     let names: Vec<String> = store.names().iter().map(ToString::to_string).collect();
-    for kind in ["config", "keys/", "s/", "d/", "m/", "i/", "r/"] {
+    for kind in kinds {
         let name = names.iter().find(|name| name.starts_with(kind)).unwrap();
         let path = repository.path().join(name);
         let good = fs::read(&path).unwrap();
@@ -223,7 +273,7 @@ fn the_second_reader_finds_a_changed_byte_in_every_kind_of_blob() {
         let place = bad.len() - 20;
         bad[place] = if bad[place] == b'1' { b'2' } else { b'1' };
         fs::write(&path, bad).unwrap();
-        let run = read(repository.path(), &["check"]);
+        let run = read(repository.path(), &[command]);
         fs::write(&path, good).unwrap();
         assert_ne!(run.status.code(), Some(0), "{name}");
         let said = String::from_utf8(run.stderr).unwrap();
