@@ -1,6 +1,7 @@
 #!/bin/bash
 # The demo: a machine's disk is backed up on three days, a second machine beside it, and every day is restored and
-# compared byte for byte. Any difference is a failure. `make demo` builds the binaries and runs it.
+# compared byte for byte; then two days and the second machine are forgotten and pruned, and the last day is restored and
+# compared again. Any difference is a failure. `make demo` builds the binaries and runs it.
 #
 #   BIN=DIR        directory of the programs keepstone and examples/changed_areas (default: target/release)
 #   DEMO_MIB=N     size of the files on each disk in MiB (default: 560, for disks of 1 GiB)
@@ -56,7 +57,7 @@ reported() {
 
 run_keepstone() {
   local status=0
-  "$bin/keepstone" -r repo --password-file password "$@" || status=$?
+  "$bin/keepstone" -r repo --password-file password --retention-password-file retention "$@" || status=$?
   [ "$status" -eq 0 ] || fail "keepstone ended with exit code $status"
 }
 
@@ -86,10 +87,10 @@ backup() {
   [ "$(text "$name" mode)" = "$mode" ] || fail "$name was to be read in mode $mode, and was not"
 }
 
-# Restores the disk of a backup and compares it with the image that was backed up.
+# Restores the disk of a backup and compares it with the image that was backed up; the report is that of the name, or another.
 restore() {
   local name=$1 image=$2
-  reported "restore-$name" restore "$(snapshot "$name")" --to restored.img
+  reported "restore-${3:-$name}" restore "$(snapshot "$name")" --to restored.img
   echo "\$ cmp $image restored.img"
   cmp "$image" restored.img || fail "the restored disk differs from $image"
   echo "Every byte is the same."
@@ -143,8 +144,9 @@ cd "$work"
 export XDG_CACHE_HOME=$work/cache
 
 echo
-echo "Every command below is also given \`--password-file password\`."
+echo "Every command below is also given \`--password-file password --retention-password-file retention\`."
 echo "correct horse battery staple" >password
+echo "only who deletes knows this" >retention
 
 keepstone init
 backup day0 full --vm web web-day0.img --changes web-day0.json
@@ -172,6 +174,19 @@ keepstone ls "$(snapshot day2)"
 started=${EPOCHREALTIME/./}
 keepstone verify --read-data
 verify_millis=$(((${EPOCHREALTIME/./} - started) / 1000))
+repository_bytes=$(du -sb repo | cut -f 1)
+
+# Two of the three days go, and the second machine. What the third day needs of packs that are mostly of others is packed
+# again.
+keepstone forget --vm web --keep-last 1 --dry-run
+keepstone forget --vm web --keep-last 1
+keepstone forget mail@latest --force
+keepstone prune --max-unused 1% --dry-run
+reported prune prune --max-unused 1% --confirm-large
+[ "$(number prune unusedBytesLeft)" -lt $((repository_bytes / 50)) ] || fail "the prune left more than it was allowed to"
+keepstone snapshots
+restore day2 web-day2.img after
+keepstone verify --read-data
 
 echo
 echo "Sizes in MiB, rates in MiB/s of the disk and of what was read or written"
@@ -186,9 +201,10 @@ restore_row day0 "web, day 0"
 restore_row day1 "web, day 1"
 restore_row day2 "web, day 2"
 restore_row mail "mail"
-repository_bytes=$(du -sb repo | cut -f 1)
-awk -v bytes="$repository_bytes" -v disk="$(stat -c %s web-day0.img)" -v millis="$verify_millis" 'BEGIN {
-  printf "\nThe repository holds 4 restore points of %.1f MiB each in %.1f MiB.\n", disk / 1048576, bytes / 1048576
+awk -v bytes="$repository_bytes" -v disk="$(stat -c %s web-day0.img)" -v millis="$verify_millis" \
+  -v left="$(du -sb repo | cut -f 1)" -v prune_millis="$(number prune elapsedMs)" 'BEGIN {
+  printf "\nThe repository held 4 restore points of %.1f MiB each in %.1f MiB.\n", disk / 1048576, bytes / 1048576
   printf "verify --read-data took %.2f seconds, %.0f MiB/s of what is stored.\n",
     millis / 1000, bytes / 1048576 / ((millis > 0 ? millis : 1) / 1000)
+  printf "After a prune of %.2f seconds it holds 1 of them in %.1f MiB.\n", prune_millis / 1000, left / 1048576
 }'

@@ -307,9 +307,9 @@ fn text(report: &Report) -> String {
     let mut text = String::new();
     for vm in &report.vms {
         let (all, go) = (vm.snapshots.len(), vm.going());
-        let goes = if report.dry_run { "would go" } else { "forgotten" };
-        let stay = format!("{}: {} looked at, {} stay, {go} {goes}\n", vm.vm, restore_points(all), all - go);
-        text += &stay;
+        let (stays, goes) = if report.dry_run { ("would stay", "would go") } else { ("kept", "forgotten") };
+        let looked_at = restore_points(all);
+        text += &format!("{}: {looked_at} looked at, {} {stays}, {go} {goes}\n", vm.vm, all - go);
         if report.dry_run {
             text += &points_table(vm);
             text.push('\n');
