@@ -309,7 +309,8 @@ fn text(report: &Report) -> String {
         let (all, go) = (vm.snapshots.len(), vm.going());
         let (stays, goes) = if report.dry_run { ("would stay", "would go") } else { ("kept", "forgotten") };
         let looked_at = restore_points(all);
-        text += &format!("{}: {looked_at} looked at, {} {stays}, {go} {goes}\n", vm.vm, all - go);
+        let line = format!("{}: {looked_at} looked at, {} {stays}, {go} {goes}\n", vm.vm, all - go);
+        text += &line;
         if report.dry_run {
             text += &points_table(vm);
             text.push('\n');
