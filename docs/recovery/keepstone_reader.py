@@ -1676,7 +1676,7 @@ class Result(NamedTuple):
 
 
 def read_generation(repository, name):
-    """The packs of `condemned`, the `Result` of `result`, the sessions of `sealed` and `awaited` [GC-1 to GC-4]."""
+    """The packs of `condemned`, the `Result` of `result`, the sessions of `sealed`, what `awaited` says [GC-1 to GC-4]."""
     parts = parse_name("generation", name)
     object_type, parse = GENERATION_PARTS[parts["part"]]
     said = parse(repository.signed_blob(name, object_type))
@@ -1700,11 +1700,12 @@ def parse_result(fields):
 
 
 def parse_awaited(fields):
-    """Sessions with their writers."""
+    """The hash of the blob `condemned`, and sessions with their writers."""
+    condemned = fields.take(32)
     sessions = [(fields.take(16), fields.str8()) for _ in fields.count(fields.u32(), 18)]
     fields.end()
     fields.check(all(re.fullmatch(SHORT, writer) for _, writer in sessions), "a writer has no valid name [NAME-1]")
-    return fields.sorted(sessions)
+    return condemned, fields.sorted(sessions)
 
 
 def parse_seal(fields):
@@ -2257,7 +2258,9 @@ def told_by_generation(repository, name):
     if part == "condemned":
         return packs("condemns", said)
     if part == "awaited":
-        return [f"waits for {session.hex()} of {writer}" for session, writer in said]
+        condemned, sessions = said
+        return [f"is of the condemned packs in {condemned.hex()}",
+                *(f"waits for {session.hex()} of {writer}" for session, writer in sessions)]
     if part == "result":
         return (packs("deletes", said.delete) + packs("rescues", said.rescued)
                 + [f"speaks for the last {said.covers}"] + packs("deleted earlier", said.earlier))

@@ -6,11 +6,11 @@
 
 use crate::error::EngineError;
 use crate::pack_set::PackSet;
+use crate::prune::Owner;
 use crate::repository::{Repository, get_sealed};
 use crate::store::StoreError;
 use repo_format::{
     Awaited, BlobKind, BlobName, Condemned, FormatError, GcResult, GenerationSeal, PREFIX_GC, SessionId,
-    WriterId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -19,9 +19,11 @@ use std::ops::RangeInclusive;
 #[derive(Debug, Default)]
 pub(crate) struct Generations {
     listed: BTreeMap<u32, Listed>,
-    /// Objects without the retention role's signature, and lists of whom to wait for that are damaged: they count as if
+    /// Generations that have listed whom they wait for.
+    awaited: BTreeSet<u32>,
+    /// Objects without the retention role's signature, and lists of whom to wait for that are of no use: they count as if
     /// they were not there.
-    pub(crate) unsigned: Vec<BlobName>,
+    pub(crate) ignored: Vec<BlobName>,
 }
 
 /// Which blobs of a generation were listed.
@@ -37,10 +39,29 @@ struct Listed {
 pub(crate) enum Open {
     /// None is; one of this number may be opened.
     Free(u32),
-    /// It has condemned these packs.
-    Condemned(u32, PackSet),
+    /// It has condemned packs.
+    Condemned(u32, CondemnedPacks),
     /// It has a result, which is to be carried out.
     Decided(u32, GcResult),
+}
+
+/// The packs that a generation condemned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CondemnedPacks {
+    pub(crate) packs: PackSet,
+    /// BLAKE3 of the blob that lists them. Blobs under `gc/` may get lost, and another list may then take their place.
+    pub(crate) hash: [u8; 32],
+}
+
+/// Whom a generation waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WaitList {
+    /// Those that it published.
+    Published(BTreeSet<Owner>),
+    /// It has published nobody: intents have to be listed anew, which is as good but waits for more.
+    Missing,
+    /// The same, but its name is taken by what nobody can use.
+    Useless,
 }
 
 impl Open {
@@ -75,15 +96,17 @@ impl Generations {
     /// Lists `gc/`.
     pub(crate) fn list(repository: &Repository<'_>) -> Result<Self, EngineError> {
         let mut listed: BTreeMap<u32, Listed> = BTreeMap::new();
+        let mut awaited = BTreeSet::new();
         for info in repository.list(PREFIX_GC)? {
             match info.name.kind() {
                 Some(BlobKind::Condemned(n)) => listed.entry(n).or_default().condemned = true,
+                Some(BlobKind::Awaited(n)) => drop(awaited.insert(n)),
                 Some(BlobKind::GcResult(n)) => listed.entry(n).or_default().result = true,
                 Some(BlobKind::GenerationSeal(n)) => listed.entry(n).or_default().seal = true,
                 _ => {}
             }
         }
-        Ok(Self { listed, unsigned: Vec::new() })
+        Ok(Self { listed, awaited, ignored: Vec::new() })
     }
 
     /// The condemned set C (PROTOCOL 2): of each generation `result.delete` if it has a result, else `condemned` unless
@@ -105,7 +128,7 @@ impl Generations {
                 continue;
             }
             if let Read::Signed(list) = self.read_condemned(repository, n)? {
-                packs.extend(list.packs);
+                packs.extend(list.packs.iter());
             }
         }
         Ok(packs)
@@ -170,7 +193,7 @@ impl Generations {
             };
         }
         match self.read_condemned(repository, n)? {
-            Read::Signed(list) => Ok(Some(Open::Condemned(n, list.packs.into_iter().collect()))),
+            Read::Signed(list) => Ok(Some(Open::Condemned(n, list))),
             Read::Unsigned => Ok(None),
             Read::Missing => Err(EngineError::ListingLies { name: BlobName::condemned(n) }),
         }
@@ -188,32 +211,42 @@ impl Generations {
         Ok(Vec::new())
     }
 
-    /// The sessions that a generation has told it waits for. If it has not, or nobody can read it, intents have to be
-    /// listed anew, which is as good but waits for more.
-    pub(crate) fn awaited(
+    /// Whether a generation has listed whom it waits for, to be read or not.
+    pub(crate) fn has_wait_list(&self, n: u32) -> bool {
+        self.awaited.contains(&n)
+    }
+
+    /// Whom a generation waits for that condemned these packs.
+    pub(crate) fn wait_list(
         &mut self,
         repository: &Repository<'_>,
         n: u32,
-    ) -> Result<Option<BTreeSet<(SessionId, WriterId)>>, EngineError> {
+        condemned: &CondemnedPacks,
+    ) -> Result<WaitList, EngineError> {
         let name = BlobName::awaited(n);
         let open = |bytes: &[u8]| Awaited::open(repository.keys(), n, bytes);
         match self.read(repository, name.clone(), open) {
-            Ok(Read::Signed(list)) => Ok(Some(list.sessions.into_iter().collect())),
-            Ok(Read::Unsigned | Read::Missing) => Ok(None),
-            Err(error) if error.is_damage() => {
-                self.unsigned.push(name);
-                Ok(None)
+            Ok(Read::Signed(list)) if list.condemned == condemned.hash => {
+                return Ok(WaitList::Published(list.sessions.into_iter().collect()));
             }
-            Err(error) => Err(error),
+            Ok(Read::Missing) => return Ok(WaitList::Missing),
+            Ok(Read::Signed(_) | Read::Unsigned) => {}
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
         }
+        self.ignore(name);
+        Ok(WaitList::Useless)
     }
 
     fn read_condemned(
         &mut self,
         repository: &Repository<'_>,
         n: u32,
-    ) -> Result<Read<Condemned>, EngineError> {
-        let open = |bytes: &[u8]| Condemned::open(repository.keys(), n, bytes);
+    ) -> Result<Read<CondemnedPacks>, EngineError> {
+        let open = |bytes: &[u8]| {
+            let packs = Condemned::open(repository.keys(), n, bytes)?.packs.into_iter().collect();
+            Ok(CondemnedPacks { packs, hash: blake3::hash(bytes).into() })
+        };
         self.read(repository, BlobName::condemned(n), open)
     }
 
@@ -225,6 +258,12 @@ impl Generations {
     fn seal(&mut self, repository: &Repository<'_>, n: u32) -> Result<Read<GenerationSeal>, EngineError> {
         let open = |bytes: &[u8]| GenerationSeal::open(repository.keys(), n, bytes);
         self.read(repository, BlobName::generation_seal(n), open)
+    }
+
+    fn ignore(&mut self, name: BlobName) {
+        if !self.ignored.contains(&name) {
+            self.ignored.push(name);
+        }
     }
 
     fn read<T>(
@@ -241,9 +280,7 @@ impl Generations {
         match open(&bytes) {
             Ok(object) => Ok(Read::Signed(object)),
             Err(FormatError::BadSignature) => {
-                if !self.unsigned.contains(&name) {
-                    self.unsigned.push(name);
-                }
+                self.ignore(name);
                 Ok(Read::Unsigned)
             }
             Err(source) => Err(EngineError::Damaged { name, source }),

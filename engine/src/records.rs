@@ -91,6 +91,12 @@ impl Records {
         self.all.is_empty()
     }
 
+    /// Whether a session's record is known: it counts, or it is unsigned.
+    pub(crate) fn knows(&self, session: SessionId) -> bool {
+        self.all.iter().any(|record| record.session == session)
+            || self.unsigned.contains(&BlobName::repack(session))
+    }
+
     /// Whether a pack is of a repack session whose COMMIT was read.
     pub(crate) fn is_of_repack(&self, pack: &PackName) -> bool {
         self.all.iter().any(|record| record.session == pack.session)

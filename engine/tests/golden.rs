@@ -19,6 +19,7 @@ use repo_format::{
     Keys, PackRef, Pin, RepackRecord, Tombstone,
 };
 use std::fmt::Write;
+use std::iter;
 use std::process::Command;
 use world::{golden, open, restored, undamaged};
 
@@ -73,8 +74,10 @@ fn told_by(keys: &Keys, name: &BlobName, bytes: &[u8]) -> Vec<String> {
         }
         Some(BlobKind::Condemned(n)) => packs("condemns", &Condemned::open(keys, n, bytes).unwrap().packs),
         Some(BlobKind::Awaited(n)) => {
-            let Awaited { sessions } = Awaited::open(keys, n, bytes).unwrap();
-            sessions.iter().map(|(session, writer)| format!("waits for {session} of {writer}")).collect()
+            let Awaited { condemned, sessions } = Awaited::open(keys, n, bytes).unwrap();
+            let of = format!("is of the condemned packs in {}", blake3::Hash::from(condemned));
+            let waits = sessions.iter().map(|(session, writer)| format!("waits for {session} of {writer}"));
+            iter::once(of).chain(waits).collect()
         }
         Some(BlobKind::GcResult(n)) => {
             let GcResult { delete, rescued, covers, earlier } = GcResult::open(keys, n, bytes).unwrap();

@@ -69,9 +69,12 @@ impl Condemned {
     }
 }
 
-/// The sessions that a generation waits for: those that began and were not decided when its condemned packs were published.
+/// The sessions that a generation waits for: those that had begun and were not decided when intents were listed, after its
+/// condemned packs were published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Awaited {
+    /// BLAKE3 of the blob that lists the condemned packs: of no other one does this list say anything.
+    pub condemned: [u8; 32],
     /// Each session and its writer, sorted. Ids alone are no identity: other writers can use one again.
     pub sessions: Vec<(SessionId, WriterId)>,
 }
@@ -85,7 +88,7 @@ impl Awaited {
     pub fn encode(&self) -> Vec<u8> {
         check_sorted(AWAITED, &self.sessions).expect("a list that is written is sorted");
         let mut writer = Writer::new();
-        writer.count(self.sessions.len());
+        writer.put(&self.condemned).count(self.sessions.len());
         for (session, owner) in &self.sessions {
             writer.put(&session.0).str8(owner.as_str());
         }
@@ -97,12 +100,15 @@ impl Awaited {
     /// # Errors
     /// Bytes that break GC-4.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let sessions = parse_all(bytes, |reader| {
+        let awaited = parse_all(bytes, |reader| {
+            let condemned = reader.array()?;
             let count = reader.count(AWAITED_LEN_MIN)?;
-            (0..count).map(|_| Ok((reader.session()?, reader.writer()?))).collect::<Result<Vec<_>, _>>()
+            let sessions = (0..count).map(|_| Ok((reader.session()?, reader.writer()?)));
+            let sessions = sessions.collect::<Result<_, FormatError>>()?;
+            Ok(Self { condemned, sessions })
         })?;
-        check_sorted(AWAITED, &sessions)?;
-        Ok(Self { sessions })
+        check_sorted(AWAITED, &awaited.sessions)?;
+        Ok(awaited)
     }
 
     /// Signs and seals the list of a generation; returns the name of its blob and the blob.

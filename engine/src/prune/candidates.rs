@@ -5,6 +5,7 @@ use super::roots::{self, Roots, mark};
 use super::sessions::{Owner, Sessions, Undecided, Verdict};
 use super::{Amount, PruneJob, PrunePlan, usage};
 use crate::error::{EngineError, chain};
+use crate::generations::WaitList;
 use crate::observer::Observer;
 use crate::pack_set::PackSet;
 use crate::records::Records;
@@ -52,7 +53,10 @@ impl Candidates {
                 let Some(BlobKind::Pack(name)) = info.name.kind() else { continue };
                 let pack = PackRef { len: listed_len(info.len), name };
                 stored.insert(&pack);
-                if needed.contains(&pack.name) || packs.len() >= CONDEMNED_MAX {
+                if needed.contains(&pack.name)
+                    || roots.lost.contains(&pack.name.session)
+                    || packs.len() >= CONDEMNED_MAX
+                {
                     continue;
                 }
                 let owner = (pack.name.session, pack.name.writer.clone());
@@ -73,17 +77,27 @@ fn listed_len(len: u64) -> u32 {
     u32::try_from(bounded).expect("a pack is shorter than 4 GiB")
 }
 
+/// What earlier runs published.
+pub(super) struct Published<'a> {
+    pub(super) roster: &'a BTreeSet<SessionId>,
+    /// Whom the generation waits for that is open.
+    pub(super) wait_list: WaitList,
+}
+
 /// See [`super::plan`].
 pub(super) fn plan(
     repository: &Repository<'_>,
     job: &PruneJob<'_>,
-    (roster, awaited): (&BTreeSet<SessionId>, Option<&BTreeSet<Owner>>),
+    published: &Published<'_>,
     plan: &mut PrunePlan,
     observer: &dyn Observer,
 ) -> Result<(), EngineError> {
+    let Published { roster, wait_list } = published;
     let candidates = Candidates::find(repository, roster, observer)?;
     for open in Sessions::list(repository, roster.iter().copied())?.undecided(repository)? {
-        if awaited.is_some_and(|awaited| !awaited.contains(&open.owner())) {
+        if let WaitList::Published(owners) = wait_list
+            && !owners.contains(&open.owner())
+        {
             continue;
         }
         if let Verdict::Wait(waiting) = open.verdict(repository, job)? {

@@ -1,10 +1,10 @@
 //! One generation, from its condemned packs to its seal (P3 to P8).
 
 use super::roots::{self, mark};
-use super::sessions::{Owner, Sessions, Undecided, Verdict};
-use super::{Amount, Run};
+use super::sessions::{Looked, Owner, Sessions, Undecided, Verdict};
+use super::{Amount, Run, Waiting};
 use crate::error::EngineError;
-use crate::generations::{Generations, covered_by};
+use crate::generations::{CondemnedPacks, Generations, WaitList, covered_by};
 use crate::pack_set::PackSet;
 use crate::repository::exists;
 use crate::store::Put;
@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 
 /// The lists of earlier generations in a result are at most so long, so that with its own it is within the limit.
 const EARLIER_LEN_MAX: usize = SEALED_PLAIN_LEN_MAX / 4;
+/// Sessions that a list of whom to wait for has at most, to be within that limit: whoever may begin sessions can begin many.
+const AWAITED_MAX: usize = 400_000;
 
 impl Run<'_, '_, '_> {
     /// P3: publishes what is condemned, or finds what another pruner published.
@@ -33,13 +35,13 @@ impl Run<'_, '_, '_> {
     pub(super) fn decide(
         &mut self,
         n: u32,
-        condemned: &PackSet,
+        condemned: &CondemnedPacks,
         roster: &BTreeSet<SessionId>,
         generations: &mut Generations,
     ) -> Result<bool, EngineError> {
         self.report.generation = Some(n);
-        self.report.condemned = Amount::of(condemned);
-        if !self.all_decided(n, roster, generations)? {
+        self.report.condemned = Amount::of(&condemned.packs);
+        if self.has_to_wait(n, condemned, roster, generations)? {
             return Ok(false);
         }
         let records = roots::records(self.repository)?;
@@ -48,58 +50,76 @@ impl Run<'_, '_, '_> {
         self.report.snapshots = roots.valid.len() as u64;
         self.ignore(roots.ignored);
         let needed = marker.into_needed();
+        let stays = |pack: &PackRef| needed.contains(&pack.name) || roots.lost.contains(&pack.name.session);
         let (rescued, delete): (Vec<PackRef>, Vec<PackRef>) =
-            condemned.to_table().into_iter().partition(|pack| needed.contains(&pack.name));
+            condemned.packs.to_table().into_iter().partition(stays);
         self.report.rescued = Amount::of(&rescued.iter().cloned().collect());
         self.publish(n, delete, rescued, generations)?;
         Ok(true)
     }
 
-    /// P4 and P5: whether every session is decided that may not know what is condemned; what is not is waited for, or
-    /// aborted. Those that are waited for are published, so that no later call waits for sessions that began after it.
-    fn all_decided(
+    /// P4 and P5: aborts whom it may, and reports whom the generation waits for, of those that may not know what is condemned.
+    /// They are published, so that no later call waits for sessions that began after them. Returns whether there are any.
+    fn has_to_wait(
         &mut self,
         n: u32,
+        condemned: &CondemnedPacks,
         roster: &BTreeSet<SessionId>,
         generations: &mut Generations,
     ) -> Result<bool, EngineError> {
-        let published = generations.awaited(self.repository, n)?;
-        let mut undecided =
-            Sessions::list(self.repository, roster.iter().copied())?.undecided(self.repository)?;
-        if let Some(awaited) = &published {
-            undecided.retain(|open| awaited.contains(&open.owner()));
+        let list = generations.wait_list(self.repository, n, condemned)?;
+        let Looked { undecided, guessed } =
+            Sessions::list(self.repository, roster.iter().copied())?.look(self.repository)?;
+        let mut sessions = guessed;
+        self.report.waiting.clear();
+        for (owner, waiting) in self.settle(undecided)? {
+            let is_awaited = match &list {
+                WaitList::Published(owners) => owners.contains(&owner),
+                WaitList::Missing | WaitList::Useless => true,
+            };
+            if is_awaited {
+                self.report.waiting.extend(waiting);
+            }
+            sessions.push(owner);
         }
-        let sessions = self.settle(undecided)?;
-        if published.is_none() && !sessions.is_empty() {
-            let salt = self.salt("awaited salt", n);
-            let (name, bytes) = Awaited { sessions }.seal(self.repository.keys(), self.key, n, salt);
-            // Whatever is under that name now was listed after P3 too: whoever is in neither list is decided, or knows.
-            let _whose = self.put(&name, &bytes)?;
+        let waits = !self.report.waiting.is_empty();
+        if waits && !matches!(list, WaitList::Published(_)) && sessions.len() <= AWAITED_MAX {
+            sessions.sort();
+            self.publish_awaited(n, Awaited { condemned: condemned.hash, sessions }, &list)?;
         }
-        Ok(self.report.waiting.is_empty())
+        Ok(waits)
     }
 
-    /// P5: aborts whom it may, and reports the others, which are returned, sorted.
-    fn settle(&mut self, undecided: Vec<Undecided>) -> Result<Vec<Owner>, EngineError> {
-        let mut waiting = Vec::new();
-        self.report.waiting.clear();
+    fn publish_awaited(&self, n: u32, awaited: Awaited, before: &WaitList) -> Result<(), EngineError> {
+        let salt = self.salt("awaited salt", n);
+        let (name, bytes) = awaited.seal(self.repository.keys(), self.key, n, salt);
+        if *before == WaitList::Useless {
+            // Where retention keeps it, every call lists anew.
+            let _refused = self.delete(std::slice::from_ref(&name))?;
+        }
+        // Whatever is under that name now was listed after P3 too: who is in neither list is decided, or knows.
+        let _whose = self.put(&name, &bytes)?;
+        Ok(())
+    }
+
+    /// P5: aborts whom it may. Returns the others, each with what is waited for, or nothing if the operator says that it has
+    /// ended.
+    fn settle(&mut self, undecided: Vec<Undecided>) -> Result<Vec<(Owner, Option<Waiting>)>, EngineError> {
+        let mut left = Vec::new();
         for open in undecided {
-            let (writer, session) = (open.writer.clone(), open.session);
+            let owner = open.owner();
             match open.verdict(self.repository, self.job)? {
                 Verdict::Abort(decision) => self.abort(&decision)?,
                 Verdict::Discard => {
                     // Where retention keeps it, it is passed over all the same: the operator says that it has ended.
-                    self.delete(&[BlobName::intent(&writer, session)])?;
-                    self.report.aborted.push(session.to_string());
+                    self.delete(&[BlobName::intent(&owner.1, owner.0)])?;
+                    self.report.aborted.push(owner.0.to_string());
+                    left.push((owner, None));
                 }
-                Verdict::Wait(told) => {
-                    waiting.push((session, writer));
-                    self.report.waiting.push(told);
-                }
+                Verdict::Wait(waiting) => left.push((owner, Some(waiting))),
             }
         }
-        waiting.sort();
-        Ok(waiting)
+        Ok(left)
     }
 
     /// Aborts whom it may where no generation waits for anybody, so that what they stored can go. Returns whether there was
@@ -107,8 +127,7 @@ impl Run<'_, '_, '_> {
     pub(super) fn abort_quiet(&mut self, roster: &BTreeSet<SessionId>) -> Result<bool, EngineError> {
         let before = self.report.aborted.len();
         let sessions = Sessions::list(self.repository, roster.iter().copied())?;
-        self.settle(sessions.undecided(self.repository)?)?;
-        self.report.waiting.clear();
+        let _left = self.settle(sessions.undecided(self.repository)?)?;
         Ok(self.report.aborted.len() > before)
     }
 
@@ -159,12 +178,17 @@ impl Run<'_, '_, '_> {
         n: u32,
         result: &GcResult,
         roster: &BTreeSet<SessionId>,
+        generations: &Generations,
     ) -> Result<bool, EngineError> {
         let seal = BlobName::generation_seal(n);
         self.report.generation = Some(n);
         if exists(self.repository.store(), &seal)?.is_some() {
             // Another pruner has ended it since it was listed.
             return Ok(true);
+        }
+        // Should the result get lost, nobody may go by a list that says nothing to those who began after it.
+        if generations.has_wait_list(n) {
+            let _refused = self.delete(&[BlobName::awaited(n)])?;
         }
         let delete: PackSet = result.delete.iter().cloned().collect();
         self.compact(&delete)?;

@@ -25,17 +25,18 @@ mod sweep;
 mod usage;
 
 pub use crate::repack::RepackReport;
+pub(crate) use sessions::Owner;
 pub use usage::{PackUse, RepackPolicy, Unused};
 
 use crate::backup::Unfinished;
 use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
-use crate::generations::{Generations, Open};
+use crate::generations::{Generations, Open, WaitList};
 use crate::observer::Observer;
 use crate::pack_set::PackSet;
 use crate::repack::{RepackJob, repack};
 use crate::repository::Repository;
-use candidates::Candidates;
+use candidates::{Candidates, Published};
 use repo_format::{PackRef, RetentionKey, SessionId, WriterId};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -115,7 +116,8 @@ pub struct PruneReport {
     pub aborted: Vec<String>,
     /// What it waits for.
     pub waiting: Vec<Waiting>,
-    /// Objects without the retention role's signature, and tombstones that cannot be read: they were ignored.
+    /// Objects without the retention role's signature, and tombstones and lists of whom to wait for that cannot be read: they
+    /// were ignored.
     pub ignored: Vec<String>,
     /// Packs that no decided or running session explains.
     pub unexplained: u64,
@@ -174,8 +176,8 @@ pub struct PrunePlan {
     pub packs: Vec<PackUse>,
     /// Index blobs that there are.
     pub indexes: u64,
-    /// Sessions that the prune would wait for: those that have not ended, and of these, where a generation is open, those
-    /// that had begun when it was.
+    /// Sessions that the prune would wait for: those that have not ended, and of these, where a generation is open and has told
+    /// whom it waits for, those only.
     pub waiting: Vec<Waiting>,
     /// See [`PruneReport::ignored`].
     pub ignored: Vec<String>,
@@ -225,7 +227,7 @@ pub fn prune(
         }
         let roster: BTreeSet<SessionId> = generations.roster(repository)?.into_iter().collect();
         let went_on = match open {
-            Open::Decided(n, result) => run.carry_out(n, &result, &roster)?,
+            Open::Decided(n, result) => run.carry_out(n, &result, &roster, &generations)?,
             Open::Condemned(n, packs) => run.decide(n, &packs, &roster, &mut generations)?,
             Open::Free(_) if opened || job.end == PruneEnd::OpenGeneration => false,
             Open::Free(n) => {
@@ -234,7 +236,7 @@ pub fn prune(
                 run.open(n, &roster, &deleted)?
             }
         };
-        run.ignore(generations.unsigned);
+        run.ignore(generations.ignored);
         if !went_on {
             return Ok(run.report);
         }
@@ -252,12 +254,12 @@ pub fn plan(
 ) -> Result<PrunePlan, EngineError> {
     let mut generations = Generations::list(repository)?;
     let mut plan = PrunePlan::default();
-    let mut awaited = None;
+    let mut wait_list = WaitList::Missing;
     match generations.first_open(repository)? {
         Open::Free(_) => {}
         Open::Condemned(n, packs) => {
-            (plan.open_generation, plan.open) = (Some(n), Amount::of(&packs));
-            awaited = generations.awaited(repository, n)?;
+            (plan.open_generation, plan.open) = (Some(n), Amount::of(&packs.packs));
+            wait_list = generations.wait_list(repository, n, &packs)?;
         }
         Open::Decided(n, result) => {
             plan.open_generation = Some(n);
@@ -265,8 +267,9 @@ pub fn plan(
         }
     }
     let roster: BTreeSet<SessionId> = generations.roster(repository)?.into_iter().collect();
-    candidates::plan(repository, job, (&roster, awaited.as_ref()), &mut plan, observer)?;
-    plan.ignored.extend(generations.unsigned.iter().map(ToString::to_string));
+    let published = Published { roster: &roster, wait_list };
+    candidates::plan(repository, job, &published, &mut plan, observer)?;
+    plan.ignored.extend(generations.ignored.iter().map(ToString::to_string));
     Ok(plan)
 }
 

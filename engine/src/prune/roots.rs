@@ -7,7 +7,10 @@ use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::records::Records;
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Snapshot};
-use repo_format::{BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_REPACK, SessionId, VmTag};
+use crate::store::StoreError;
+use repo_format::{
+    BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_REPACK, PackName, PackRef, SessionId, VmTag,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Roots that are in memory together.
@@ -20,9 +23,14 @@ pub(super) struct Roots {
     /// Decisions of snapshots that signed tombstones forget.
     pub(super) forgotten: Vec<DecisionName>,
     pub(super) aborted: BTreeSet<SessionId>,
+    /// Sessions that repacked.
+    pub(super) repacked: BTreeSet<SessionId>,
+    /// Sessions that repacked and whose records are gone, and those that packed again what is in their packs. Their packs are
+    /// left alone: snapshots may need them.
+    pub(super) lost: BTreeSet<SessionId>,
     /// The names of VMs that have a snapshot.
     pub(super) vms: BTreeMap<VmTag, String>,
-    /// Tombstones that cannot be read or are not signed: the snapshots stay.
+    /// Tombstones that cannot be read or are not signed: the snapshots stay. And records that are gone.
     pub(super) ignored: Vec<BlobName>,
 }
 
@@ -75,6 +83,7 @@ pub(super) fn each(
             seen.insert(&info.name);
         }
     }
+    roots.repacked = found.repacked;
     check_against(repository, &first, &seen.into_iter().chain(canaries(&first)).collect())?;
     let forgotten = found.forgotten.iter().map(|name| name.session).collect();
     check_roster(repository, roster, &roots, &forgotten)?;
@@ -123,11 +132,50 @@ pub(super) fn mark<'r, 's>(
 ) -> Result<(Roots, Marker<'r, 's>), EngineError> {
     let mut marker = Marker::new(repository, records.repacked().cloned());
     begin(observer, Phase::Mark, 0)?;
-    let roots = each(repository, roster, &mut |roots| {
+    let mut roots = each(repository, roster, &mut |roots| {
         marker.mark(roots, records).map_err(cannot_mark)?;
         tell(observer, Event::Progress(roots.len() as u64))
     })?;
+    roots.lost = without_record(repository, records, &roots.repacked)?;
+    roots.ignored.extend(roots.lost.iter().map(|session| BlobName::repack(*session)));
+    let follows = |lost: &BTreeSet<SessionId>, old: &PackName, new: &PackRef| {
+        lost.contains(&old.session) && !lost.contains(&new.name.session)
+    };
+    while let Some((_, _, new)) = records.leads().find(|(_, old, new)| follows(&roots.lost, old, new)) {
+        roots.lost.insert(new.name.session);
+    }
     Ok((roots, marker))
+}
+
+/// The sessions that repacked and whose records are gone.
+///
+/// A record is there before its decision, and stays. So one that can be read and is not listed shows that the listing lies;
+/// but for a session that was committed since, of whose packs none was a candidate.
+fn without_record(
+    repository: &Repository<'_>,
+    records: &Records,
+    repacked: &BTreeSet<SessionId>,
+) -> Result<BTreeSet<SessionId>, EngineError> {
+    let unknown: Vec<SessionId> =
+        repacked.iter().copied().filter(|session| !records.knows(*session)).collect();
+    if unknown.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let listed: BTreeSet<BlobName> =
+        list_twice(repository, PREFIX_REPACK)?.into_iter().map(|info| info.name).collect();
+    let mut lost = BTreeSet::new();
+    for session in unknown {
+        let name = BlobName::repack(session);
+        if listed.contains(&name) {
+            continue;
+        }
+        match repository.store().get(&name, None) {
+            Ok(_) => return Err(EngineError::ListingLies { name }),
+            Err(StoreError::NotFound { .. }) => drop(lost.insert(session)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(lost)
 }
 
 /// Damage of what tells what is needed is told as such; a failing store is not.

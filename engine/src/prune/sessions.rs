@@ -27,7 +27,7 @@ const READ_THREADS: usize = 32;
 
 /// A session, and whose it is. Ids are no secret, and whoever may create blobs may use one again: what one writer did under
 /// an id says nothing of another's session with that id.
-pub(super) type Owner = (SessionId, WriterId);
+pub(crate) type Owner = (SessionId, WriterId);
 
 /// All sessions, as one listing of intents and then one of decisions and tombstones show them.
 pub(super) struct Sessions {
@@ -38,6 +38,15 @@ pub(super) struct Sessions {
     roster: BTreeSet<SessionId>,
     /// Whether a session without an intent has a signed tombstone; asked for once.
     signed: BTreeMap<Owner, bool>,
+}
+
+/// What became of sessions.
+pub(super) struct Looked {
+    /// Those that have begun and are not decided.
+    pub(super) undecided: Vec<Undecided>,
+    /// Those that are taken for decided although their intents cannot be read, as there is a decision of their writer's: what
+    /// can be read later may tell otherwise.
+    pub(super) guessed: Vec<Owner>,
 }
 
 /// A session that has not ended.
@@ -84,6 +93,11 @@ impl Sessions {
 
     /// The sessions that have begun and are not decided.
     pub(super) fn undecided(&self, repository: &Repository<'_>) -> Result<Vec<Undecided>, EngineError> {
+        Ok(self.look(repository)?.undecided)
+    }
+
+    /// Looks at all sessions that are not known to be decided.
+    pub(super) fn look(&self, repository: &Repository<'_>) -> Result<Looked, EngineError> {
         let intents: Vec<(&Owner, &u64)> =
             self.intents.iter().filter(|(owner, _)| !self.is_known(owner)).collect();
         let looked_at = threads::each(&intents, READ_THREADS, |((session, writer), begun)| {
@@ -92,12 +106,21 @@ impl Sessions {
                 Read::Gone if self.ends_of(*session, writer).next().is_some() => return Ok(None),
                 Read::Gone | Read::Damaged => None,
             };
-            if self.is_decided_as(repository, (*session, writer), decision.as_ref())? {
-                return Ok(None);
-            }
-            Ok(Some(Undecided { session: *session, writer: writer.clone(), begun: **begun, decision }))
+            let is_decided = self.is_decided_as(repository, (*session, writer), decision.as_ref())?;
+            let is_sure = decision.is_some();
+            let open = Undecided { session: *session, writer: writer.clone(), begun: **begun, decision };
+            Ok((!is_decided || !is_sure).then_some((is_decided, open)))
         });
-        looked_at.into_iter().filter_map(Result::transpose).collect()
+        let mut looked = Looked { undecided: Vec::new(), guessed: Vec::new() };
+        for seen in looked_at {
+            let seen: Result<_, EngineError> = seen;
+            match seen? {
+                Some((true, open)) => looked.guessed.push(open.owner()),
+                Some((false, open)) => looked.undecided.push(open),
+                None => {}
+            }
+        }
+        Ok(looked)
     }
 
     /// Whether a session was found decided when the last roster was signed, and nobody else uses its id.

@@ -242,7 +242,11 @@ impl Objects<'_, '_, '_> {
                 self.condemned(listed);
                 Ok(())
             }
-            BlobKind::Awaited(n) => self.generation(n, name, |bytes| Awaited::open(keys, n, bytes)).map(drop),
+            BlobKind::Awaited(n) => {
+                // Alone it is no generation.
+                let open = |bytes: &[u8]| Awaited::open(keys, n, bytes);
+                self.open(name, FindingKind::DamagedGeneration, open).map(drop)
+            }
             BlobKind::GenerationSeal(n) => {
                 self.generation(n, name, |bytes| GenerationSeal::open(keys, n, bytes)).map(drop)
             }

@@ -1,5 +1,6 @@
 //! What stops a prune.
 
+use crate::repacking::{ALL_UNUSED, scattered};
 use crate::scene::{Call, Scene, USUAL};
 use crate::world::{noise, retention_key};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
@@ -104,6 +105,41 @@ fn a_decision_that_one_listing_does_not_show_stops_it() {
         scene.prune_through(&lying, &USUAL),
         Err(EngineError::ListingLies { .. } | EngineError::SnapshotVanished { .. })
     ));
+}
+
+/// A scene in which packs were packed again, and a later backup is forgotten; and the name of the record.
+fn repacked() -> (Scene, BlobName) {
+    let mut scene = scattered();
+    scene.prune_as(&ALL_UNUSED).unwrap();
+    let last = scene.back_up("last", &noise(9, 50_000));
+    scene.forget(last);
+    let record = some(&scene, "k/", |kind| matches!(kind, BlobKind::Repack(_)));
+    (scene, record)
+}
+
+#[test]
+fn a_record_that_no_listing_shows_stops_it() {
+    let (scene, record) = repacked();
+    let lying = Hiding { inner: scene.store.clone(), hidden: record.clone() };
+    match scene.prune_through(&lying, &USUAL) {
+        Err(EngineError::ListingLies { name }) => assert_eq!(name, record),
+        other => panic!("{other:?}"),
+    }
+    scene.prune();
+    scene.assert_whole();
+}
+
+#[test]
+fn packs_of_a_record_that_is_lost_stay_until_it_is_put_back() {
+    let (scene, record) = repacked();
+    let bytes = scene.store.get(&record, None).unwrap();
+    scene.store.delete(&record).unwrap();
+    let report = scene.prune();
+    assert!(report.sealed && report.deleted.packs > 0);
+    assert_eq!(report.ignored, [record.to_string()]);
+    scene.store.put_new(&record, &bytes).unwrap();
+    scene.prune();
+    scene.assert_whole();
 }
 
 #[test]

@@ -8,10 +8,10 @@ use keepstone_engine::repository::{NewSlot, add_slot};
 use keepstone_engine::store::{Fault, FaultStore, RecordingStore};
 use repo_format::{SlotKind, SlotName};
 
-const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
+pub const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
 
 /// Many days of which each changes some places of a disk; all but the newest, and one in the middle, are forgotten.
-fn scattered() -> Scene {
+pub fn scattered() -> Scene {
     let mut scene = Scene::new();
     let mut disk = noise(1, 600_000);
     scene.back_up("other", &disk[..100_000]);

@@ -177,7 +177,7 @@ pub(crate) fn gc_result() -> GcResult {
 }
 
 pub(crate) fn awaited() -> Awaited {
-    Awaited { sessions: vec![(SessionId([1; 16]), writer()), (SESSION, writer())] }
+    Awaited { condemned: [7; 32], sessions: vec![(SessionId([1; 16]), writer()), (SESSION, writer())] }
 }
 
 pub(crate) fn generation_seal() -> GenerationSeal {

@@ -39,6 +39,7 @@ proptest! {
         (earlier, covers) in (any_packs(PackKind::Data, 0..6), 2_u32..),
         roster in any_sessions(),
         (writer, other) in (any_writer(), any_writer()),
+        hash in any::<[u8; 32]>(),
     ) {
         let condemned = Condemned { packs: packs.clone() };
         prop_assert_eq!(Condemned::parse(&condemned.encode()), Ok(condemned));
@@ -48,7 +49,7 @@ proptest! {
         sessions.extend(roster.iter().map(|session| (*session, other.clone())));
         sessions.sort();
         sessions.dedup();
-        let awaited = Awaited { sessions };
+        let awaited = Awaited { condemned: hash, sessions };
         prop_assert_eq!(Awaited::parse(&awaited.encode()), Ok(awaited));
         let seal = GenerationSeal { roster };
         prop_assert_eq!(GenerationSeal::parse(&seal.encode()), Ok(seal));
@@ -148,7 +149,7 @@ fn every_object_opens_under_its_own_name() {
         GcResult { delete: vec![pack(PackKind::Data, 0)], rescued: vec![], covers: 8, earlier: vec![] };
     let (_, blob) = result.seal(&keys, &retention, 7, SALT);
     assert_eq!(GcResult::open(&keys, 7, &blob), Ok(result));
-    let awaited = Awaited { sessions: vec![(SESSION, WriterId::new("host-1").unwrap())] };
+    let awaited = Awaited { condemned: [9; 32], sessions: vec![(SESSION, WriterId::new("host-1").unwrap())] };
     let (_, blob) = awaited.seal(&keys, &retention, 7, SALT);
     assert_eq!(Awaited::open(&keys, 7, &blob), Ok(awaited));
     assert_eq!(Awaited::open(&keys, 8, &blob), Err(FormatError::BadTag));

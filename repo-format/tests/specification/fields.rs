@@ -189,7 +189,7 @@ pub fn pin(pin: &Pin) -> Fields {
 }
 
 pub fn awaited(list: &Awaited) -> Fields {
-    let mut fields = Fields::new();
+    let mut fields = fields! { "condemned": hex(&list.condemned) };
     for (n, (session, writer)) in list.sessions.iter().enumerate() {
         fields.insert(format!("session.{n}"), session.to_string());
         fields.insert(format!("writer.{n}"), writer.to_string());

@@ -440,9 +440,13 @@ def sessions(ids, note="session id", count=None):
     return raw
 
 
+CONDEMNED_HASH = bytes(range(0xC0, 0xE0))
+
+
 def awaited(waits, count=None):
     """`waits` are pairs of a session and a writer."""
-    raw = Raw().u32(len(waits) if count is None else count, "count")
+    raw = Raw().put(CONDEMNED_HASH, "hash of `condemned`")
+    raw.u32(len(waits) if count is None else count, "count")
     for sid, writer in waits:
         raw.put(sid, "session id").str8(writer, "  writer")
     return raw

@@ -3,6 +3,7 @@
 from objects import (
     TIME,
     WRITER,
+    CONDEMNED_HASH,
     Raw,
     awaited,
     decision_name,
@@ -151,8 +152,9 @@ def generations():
     fail("earlier-missing", "the last table is missing", "truncated", Raw().add(plain).add(table()).u32(2))
     waits = [(session(1), "host-2"), (session(2), "host-1"), (session(2), "host-1-b")]
     fields = {f"session.{n}": waits[n][0] for n in range(3)} | {f"writer.{n}": waits[n][1] for n in range(3)}
+    fields["condemned"] = CONDEMNED_HASH
     blob("GC-4", "awaited", "awaited", "sessions that are waited for, two of one id", awaited(waits), fields)
-    blob("GC-4", "nobody", "awaited", "none is waited for", awaited([]), {})
+    blob("GC-4", "nobody", "awaited", "none is waited for", awaited([]), {"condemned": CONDEMNED_HASH})
     # The zero behind it leaves room for a writer of one character.
     for what, writer in (("writer-empty", ""), ("writer-in-upper-case", "Host-1")):
         vector(
