@@ -85,12 +85,12 @@ impl Run<'_, '_, '_> {
         let waits = !self.report.waiting.is_empty();
         if waits && !matches!(list, WaitList::Published(_)) && sessions.len() <= AWAITED_MAX {
             sessions.sort();
-            self.publish_awaited(n, Awaited { condemned: condemned.hash, sessions }, &list)?;
+            self.publish_awaited(n, &Awaited { condemned: condemned.hash, sessions }, &list)?;
         }
         Ok(waits)
     }
 
-    fn publish_awaited(&self, n: u32, awaited: Awaited, before: &WaitList) -> Result<(), EngineError> {
+    fn publish_awaited(&self, n: u32, awaited: &Awaited, before: &WaitList) -> Result<(), EngineError> {
         let salt = self.salt("awaited salt", n);
         let (name, bytes) = awaited.seal(self.repository.keys(), self.key, n, salt);
         if *before == WaitList::Useless {
