@@ -76,16 +76,16 @@ impl Failover {
         let mut here = Vec::new();
         if !state.is_gone {
             let source = &state.sites[SOURCE];
-            source.session_actions(1, &mut here);
+            source.session_actions(1, self.broken, &mut here);
             source.pruner_actions(&mut here);
             if state.is_merging {
-                source.session_actions(IMPORT, &mut here);
+                source.session_actions(IMPORT, self.broken, &mut here);
             }
             actions.extend(here.drain(..).map(|action| Action::At(SOURCE, action)));
         }
         if state.is_promoted && !state.is_merging {
             let replica = &state.sites[REPLICA];
-            replica.session_actions(2, &mut here);
+            replica.session_actions(2, self.broken, &mut here);
             if state.is_gone || self.breaks(Broken::PrunedBeforeGone) {
                 replica.pruner_actions(&mut here);
             }
@@ -200,6 +200,11 @@ fn properties() -> Vec<Property<Failover>> {
                 names.into_iter().all(|names| !names.meets(replica.pruned))
             },
         ),
+        Property::always("a backup in a promoted replica is whole", |_, state: &State| {
+            let replica = &state.sites[REPLICA];
+            let made_there = replica.valid() & Set::of(2);
+            state.is_merging || made_there.is_within(replica.complete())
+        }),
         Property::always("I7: what was whole after the promotion stays whole", |_, state: &State| {
             let replica = &state.sites[REPLICA];
             (replica.whole - replica.tombstones).is_within(replica.complete())

@@ -20,6 +20,8 @@ pub enum Broken {
     DecisionsCopied,
     /// An import believes that what the replica's root names is in the source too.
     ImportUnconfirmed,
+    /// A backup in the promoted replica takes a parent that was not whole there when it was promoted.
+    ParentNotWhole,
 }
 
 impl Broken {
@@ -31,6 +33,7 @@ impl Broken {
         Self::ForeignResultExecuted,
         Self::DecisionsCopied,
         Self::ImportUnconfirmed,
+        Self::ParentNotWhole,
     ];
 }
 
@@ -189,7 +192,12 @@ impl Site {
         self.result.unwrap_or(self.condemned) | self.foreign_condemned | self.foreign_delete
     }
 
-    pub(super) fn session_actions(&self, session: usize, actions: &mut Vec<SiteAction>) {
+    pub(super) fn session_actions(
+        &self,
+        session: usize,
+        broken: Option<Broken>,
+        actions: &mut Vec<SiteAction>,
+    ) {
         let writer = &self.writers[session];
         match writer.step {
             Step::Idle => actions.push(Do::CreateIntent(session)),
@@ -197,8 +205,15 @@ impl Site {
             Step::Informed => {
                 actions.push(Do::Choose(session, Set::EMPTY));
                 // A parent that is complete here, or hits on what decided sessions stored: what they name is confirmed.
-                let known = self.complete().iter().fold(Set::EMPTY, |packs, root| packs | self.tables[root]);
-                let usable = (known | (self.decided() & self.uploaded)) & (self.packs - writer.condemned);
+                let named =
+                    |roots: Sessions| roots.iter().fold(Set::EMPTY, |packs, root| packs | self.tables[root]);
+                let hits = self.decided() & self.uploaded & self.packs;
+                let inherited = if broken == Some(Broken::ParentNotWhole) {
+                    named(self.valid())
+                } else {
+                    named(self.complete())
+                };
+                let usable = (inherited | hits) - writer.condemned;
                 let foreign = usable - Set::of(session);
                 actions.extend(foreign.subsets().map(|names| Do::Choose(session, names)));
             }

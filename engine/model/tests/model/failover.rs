@@ -16,6 +16,7 @@ fn every_broken_variant_violates_what_its_rule_is_for() {
             Broken::DeletesFollowed => Some("I7"),
             Broken::PrunedBeforeGone | Broken::ForeignResultExecuted => Some("I2: a promoted replica"),
             Broken::DecisionsCopied | Broken::ImportUnconfirmed => Some("I2: the source"),
+            Broken::ParentNotWhole => Some("a backup in a promoted replica"),
             // The pruner there ends them all the same, before it deletes anything. Until then they make it wait.
             Broken::ForeignSessionsLeft => None,
         };
