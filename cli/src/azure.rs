@@ -1,7 +1,7 @@
 //! Repositories in Azure: their settings, and the store with what drives it.
 
 use crate::clock::Stopwatch;
-use crate::credentials::{self, AuthKind};
+use crate::credentials::{self, AuthKind, Whose};
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::open;
@@ -21,6 +21,8 @@ const WORKERS: usize = 2;
 /// What was said on the command line of all commands, and the profile.
 #[derive(Debug)]
 pub(crate) struct AzureOptions {
+    /// Whose credential it is.
+    pub(crate) whose: Whose,
     /// The kind of credential.
     pub(crate) auth: Option<AuthKind>,
     /// The most bytes a second to send.
@@ -114,8 +116,8 @@ impl AzureOptions {
         screen: &Screen,
     ) -> anyhow::Result<Remote> {
         let profile = &self.profile;
-        let chosen =
-            credentials::choose(self.auth.or(profile.auth), &|name| std::env::var_os(name), profile, place)?;
+        let variable = |name: &str| std::env::var_os(name);
+        let chosen = credentials::choose(self.whose, self.auth.or(profile.auth), &variable, profile, place)?;
         tracing::info!(origin = chosen.origin, "the credential is chosen");
         if chosen.place.is_unprotected() {
             screen.warn(

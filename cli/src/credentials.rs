@@ -74,6 +74,51 @@ const PARTS: [Part; 9] = [
     Part::FederatedToken,
 ];
 
+/// Whose credential is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// That of the repository of the command.
+    Repository,
+    /// That of the other repository of a command that uses two.
+    Other,
+}
+
+/// What the names of variables begin with that are about the other repository of a command.
+pub(crate) const OTHER_PREFIX: &str = "KEEPSTONE_OTHER_";
+
+impl Whose {
+    /// The name of a variable that is about it.
+    fn variable(self, name: &str) -> String {
+        match self {
+            Self::Repository => name.to_owned(),
+            Self::Other => format!("{OTHER_PREFIX}{name}"),
+        }
+    }
+
+    /// How one of several credentials is chosen.
+    fn choosing(self) -> &'static str {
+        match self {
+            Self::Repository => "choose one with --auth KIND, or leave only one of them",
+            Self::Other => "choose one with auth in the file of --other-profile, or leave only one of them",
+        }
+    }
+
+    /// What chooses a kind.
+    fn chooser(self, kind: AuthKind) -> String {
+        match self {
+            Self::Repository => format!("--auth {}", kind.name()),
+            Self::Other => format!("auth = '{}' of the other repository", kind.name()),
+        }
+    }
+}
+
+/// Whether a part of a credential is in the environment.
+pub(crate) fn is_any_there(whose: Whose, variable: &dyn Fn(&str) -> Option<OsString>) -> bool {
+    let is_there =
+        |part: Part| variable(&whose.variable(part.variable())).is_some_and(|value| !value.is_empty());
+    PARTS.into_iter().any(is_there)
+}
+
 impl Part {
     fn variable(self) -> &'static str {
         match self {
@@ -112,7 +157,7 @@ type Form = (AuthKind, &'static [Part]);
 struct Given {
     part: Part,
     /// The variable or the profile's setting.
-    name: &'static str,
+    name: String,
     value: Value,
 }
 
@@ -148,17 +193,20 @@ pub(crate) struct Chosen {
 /// [`Usage`] if none or several are there, or parts of the chosen one are missing; [`CredentialError`] for one that
 /// cannot be used.
 pub(crate) fn choose(
+    whose: Whose,
     kind: Option<AuthKind>,
     variable: &dyn Fn(&str) -> Option<OsString>,
     profile: &Profile,
     place: AzurePlace,
 ) -> anyhow::Result<Chosen> {
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let authority_variable = whose.variable(AUTHORITY_VARIABLE);
     let environment: Vec<Given> = PARTS
         .into_iter()
         .filter_map(|part| {
-            let value = Value::Text(variable(part.variable())?);
-            Some(Given { part, name: part.variable(), value })
+            let name = whose.variable(part.variable());
+            let value = Value::Text(variable(&name)?);
+            Some(Given { part, name, value })
         })
         .collect();
     let both: Vec<Given> = environment
@@ -175,16 +223,17 @@ pub(crate) fn choose(
     let (form, given) = match complete(kind, &environment)[..] {
         // What needs nothing may have more in the profile.
         [] | [(_, [])] => match complete(kind, &both)[..] {
-            [] => return Err(missing(kind, &both).into()),
+            [] => return Err(missing(whose, kind, &both).into()),
             [form] => (form, both),
-            ref several => return Err(ambiguous(several, &both).into()),
+            ref several => return Err(ambiguous(whose, several, &both).into()),
         },
         [form] => (form, environment),
-        ref several => return Err(ambiguous(several, &environment).into()),
+        ref several => return Err(ambiguous(whose, several, &environment).into()),
     };
-    let authority = variable(AUTHORITY_VARIABLE).map(|value| text(AUTHORITY_VARIABLE, value)).transpose()?;
+    let authority =
+        variable(&authority_variable).map(|value| text(&authority_variable, value)).transpose()?;
     let authority = authority.or_else(|| profile.authority_host.clone());
-    let origin = origin(form, &given);
+    let origin = origin(whose, form, &given);
     let made = make(form.0, &given, place);
     let (credential, place) = made.with_context(|| unusable(&origin))?;
     Ok(Chosen { credential, place, authority, origin })
@@ -196,16 +245,17 @@ pub(crate) fn unusable(origin: &str) -> String {
 }
 
 fn in_profile(profile: &Profile) -> Vec<Given> {
-    let path = |part, name, path: &Option<PathBuf>| {
+    let path = |part, name: &str, path: &Option<PathBuf>| {
         let value = Value::Text(path.clone()?.into_os_string());
-        Some(Given { part, name, value })
+        Some(Given { part, name: String::from(name), value })
     };
-    let word = |part, name, word: &Option<String>| {
+    let word = |part, name: &str, word: &Option<String>| {
         let value = Value::Text(word.clone()?.into());
-        Some(Given { part, name, value })
+        Some(Given { part, name: String::from(name), value })
     };
-    let secret =
-        |part, name, path: &Option<PathBuf>| Some(Given { part, name, value: Value::InFile(path.clone()?) });
+    let secret = |part, name: &str, path: &Option<PathBuf>| {
+        Some(Given { part, name: String::from(name), value: Value::InFile(path.clone()?) })
+    };
     let given = [
         path(Part::SasTokenFile, "sas-token-file", &profile.sas_token_file),
         secret(Part::Key, "key-file", &profile.key_file),
@@ -229,45 +279,52 @@ fn absent(parts: &[Part], given: &[Given]) -> Vec<Part> {
     parts.iter().copied().filter(|part| !given.iter().any(|given| given.part == *part)).collect()
 }
 
-fn origin((kind, parts): Form, given: &[Given]) -> String {
-    let names = given.iter().filter(|given| parts.contains(&given.part)).map(|given| given.name);
+fn origin(whose: Whose, (kind, parts): Form, given: &[Given]) -> String {
+    let names = given.iter().filter(|given| parts.contains(&given.part)).map(|given| given.name.as_str());
     let names: Vec<&str> = names.collect();
-    if names.is_empty() { format!("--auth {}", kind.name()) } else { names.join(", ") }
+    if names.is_empty() { whose.chooser(kind) } else { names.join(", ") }
 }
 
-fn ambiguous(forms: &[Form], given: &[Given]) -> Usage {
+fn ambiguous(whose: Whose, forms: &[Form], given: &[Given]) -> Usage {
     let found: Vec<String> =
-        forms.iter().map(|form| format!("{} ({})", form.0.name(), origin(*form, given))).collect();
+        forms.iter().map(|form| format!("{} ({})", form.0.name(), origin(whose, *form, given))).collect();
     let usage = Usage::new(format!("there is more than one credential: {}", found.join("; ")));
     if forms.iter().all(|form| form.0 == forms[0].0) {
         usage.hint("leave only one of them")
     } else {
-        usage.hint("choose one with --auth KIND, or leave only one of them")
+        usage.hint(whose.choosing())
     }
 }
 
-fn missing(kind: Option<AuthKind>, given: &[Given]) -> Usage {
+fn missing(whose: Whose, kind: Option<AuthKind>, given: &[Given]) -> Usage {
     if let Some(kind) = kind {
         let needs: Vec<String> = FORMS
             .into_iter()
             .filter(|form| form.0 == kind)
             .map(|form| {
-                let names: Vec<_> = absent(form.1, given).into_iter().map(Part::variable).collect();
+                let names: Vec<_> =
+                    absent(form.1, given).into_iter().map(|part| whose.variable(part.variable())).collect();
                 names.join(" and ")
             })
             .collect();
-        return Usage::new(format!("--auth {} needs {}", kind.name(), needs.join(" or ")))
+        return Usage::new(format!("{} needs {}", whose.chooser(kind), needs.join(" or ")))
             .hint("set it in the environment, or its file in the profile; docs/azure.md lists the names");
     }
-    let found: Vec<&str> = given.iter().map(|given| given.name).collect();
+    let found: Vec<&str> = given.iter().map(|given| given.name.as_str()).collect();
     let found = match found.as_slice() {
         [] => String::new(),
         names => format!("; what is there, {}, is not all of one", names.join(", ")),
     };
-    Usage::new(format!("there is no credential for the storage account{found}")).hint(
-        "set AZURE_STORAGE_SAS_TOKEN_FILE or another one that docs/azure.md lists, or choose --auth managed-identity \
-         or azure-cli",
-    )
+    Usage::new(format!("there is no credential for the storage account{found}")).hint(match whose {
+        Whose::Repository => {
+            "set AZURE_STORAGE_SAS_TOKEN_FILE or another one that docs/azure.md lists, or choose --auth \
+             managed-identity or azure-cli"
+        }
+        Whose::Other => {
+            "set KEEPSTONE_OTHER_AZURE_STORAGE_SAS_TOKEN_FILE or another one that docs/azure.md lists, or name \
+             --other-profile with one"
+        }
+    })
 }
 
 /// Makes the credential of the parts that are there.
@@ -310,7 +367,7 @@ fn make(kind: AuthKind, given: &[Given], place: AzurePlace) -> anyhow::Result<(C
 impl Given {
     fn word(&self) -> Result<String, Usage> {
         match &self.value {
-            Value::Text(value) => text(self.name, value.clone()),
+            Value::Text(value) => text(&self.name, value.clone()),
             Value::InFile(_) => unreachable!("only secrets are in files"),
         }
     }
@@ -324,7 +381,7 @@ impl Given {
 
     fn secret(&self) -> anyhow::Result<Secret> {
         match &self.value {
-            Value::Text(value) => Ok(Secret::new(text(self.name, value.clone())?)),
+            Value::Text(value) => Ok(Secret::new(text(&self.name, value.clone())?)),
             Value::InFile(path) => Ok(read_secret(path)?),
         }
     }

@@ -143,7 +143,7 @@ mod tests {
     use keepstone_engine::store::StoreError;
     use keepstone_engine::store::azure::{Answer, PlaceError, ServiceError};
     use keepstone_engine::target::TargetError;
-    use repo_format::{BlobName, FormatError, SessionId, SlotKind, SlotName, check_tag};
+    use repo_format::{BlobName, FormatError, RepositoryId, SessionId, SlotKind, SlotName, check_tag};
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -222,6 +222,7 @@ mod tests {
             EngineError::AlreadyARepository,
             EngineError::NotARepository,
             EngineError::UnknownFormat { found: 1 },
+            EngineError::OtherRepository { expected: RepositoryId([1; 16]), found: RepositoryId([2; 16]) },
             EngineError::MayBeRunning { session: SessionId([7; 16]), vm: "web".into(), quiet_millis: 65_432 },
             EngineError::WrongPassword { slots: 2, damaged: 0 },
             EngineError::TooManySlots { tried: 64, untried: 7 },

@@ -95,6 +95,9 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::AlreadyARepository => "use it as it is, or name another place with -r",
         EngineError::ConfigMissing { .. } => CONFIG,
         EngineError::NotARepository => "check the path; `keepstone init` makes a new repository",
+        EngineError::OtherRepository { .. } => {
+            "check both names; a copy of a repository is made by `keepstone replicate` into an empty place"
+        }
         EngineError::WrongPassword { damaged: 1.., .. } => {
             "check the password; if it is right, put `config` and `keys/` back from a copy of this repository"
         }

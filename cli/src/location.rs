@@ -51,4 +51,14 @@ impl<'a> Location<'a> {
             None => Ok(Self::Directory(Path::new(local_path(text, Role::Repository)?))),
         }
     }
+
+    /// The place for people: an absolute path where there is one, and no secret.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Directory(path) => {
+                path.canonicalize().unwrap_or_else(|_| path.to_path_buf()).display().to_string()
+            }
+            Self::Azure(place) => place.to_string(),
+        }
+    }
 }

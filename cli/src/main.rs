@@ -18,6 +18,7 @@ mod location;
 mod nbd;
 mod numbers;
 mod open;
+mod other;
 mod password;
 mod prices;
 mod profile;

@@ -1,6 +1,6 @@
 //! Getting at the repository.
 
-use crate::azure::{Remote, Uploads};
+use crate::azure::{AzureOptions, Remote, Uploads};
 use crate::location::Location;
 use crate::password::{Asking, Password, Question};
 use crate::settings::Settings;
@@ -66,21 +66,32 @@ pub(crate) fn store(settings: &Settings) -> anyhow::Result<Store> {
 /// # Errors
 /// As [`store`].
 pub(crate) fn store_to_back_up(settings: &Settings, uploads: Uploads) -> anyhow::Result<Store> {
-    let store = match settings.location()? {
+    let location = settings.location()?;
+    if let Location::Directory(_) = location {
+        settings.azure.refuse_for_directory(uploads)?;
+    }
+    store_at(settings, &settings.azure, location, uploads)
+}
+
+/// Opens the store at a place; what is said for Azure counts there only.
+///
+/// # Errors
+/// It cannot be opened.
+pub(crate) fn store_at(
+    settings: &Settings,
+    azure: &AzureOptions,
+    location: Location<'_>,
+    uploads: Uploads,
+) -> anyhow::Result<Store> {
+    let store = match location {
         Location::Directory(path) => {
-            settings.azure.refuse_for_directory(uploads)?;
             let store = LocalStore::open(path)?;
             tracing::info!(path = %path.display(), "the store is open");
             AnyStore::Directory(store)
         }
         Location::Azure(place) => {
             tracing::info!(%place, "the store is in Azure");
-            AnyStore::Azure(Box::new(settings.azure.open(
-                place,
-                uploads,
-                &settings.interrupt,
-                &settings.screen,
-            )?))
+            AnyStore::Azure(Box::new(azure.open(place, uploads, &settings.interrupt, &settings.screen)?))
         }
     };
     Ok(RecordingStore::new(store))

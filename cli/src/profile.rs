@@ -21,7 +21,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// What a profile may hold.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Profile {
     /// The repository.
@@ -139,6 +139,42 @@ impl Profile {
             return Err("it has both vsphere-ca and vsphere-thumbprint".to_owned());
         }
         Ok(profile)
+    }
+
+    /// Whether it says anything about who asks in Azure.
+    pub(crate) fn tells_credential(&self) -> bool {
+        let files = [
+            &self.sas_token_file,
+            &self.key_file,
+            &self.connection_string_file,
+            &self.client_secret_file,
+            &self.client_certificate,
+            &self.federated_token_file,
+        ];
+        let words = [&self.tenant_id, &self.client_id];
+        self.auth.is_some()
+            || files.into_iter().any(Option::is_some)
+            || words.into_iter().any(Option::is_some)
+    }
+
+    /// The same settings with what another profile says about who asks in Azure.
+    pub(crate) fn with_credential_of(self, other: &Self) -> Self {
+        let Self { auth, sas_token_file, key_file, connection_string_file, tenant_id, .. } = other.clone();
+        let Self { client_id, client_secret_file, client_certificate, .. } = other.clone();
+        let Self { federated_token_file, authority_host, .. } = other.clone();
+        Self {
+            auth,
+            sas_token_file,
+            key_file,
+            connection_string_file,
+            tenant_id,
+            client_id,
+            client_secret_file,
+            client_certificate,
+            federated_token_file,
+            authority_host,
+            ..self
+        }
     }
 
     /// What it says of a vCenter.

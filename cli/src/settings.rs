@@ -3,6 +3,7 @@
 use crate::arguments::GlobalArguments;
 use crate::azure::AzureOptions;
 use crate::console::{Console, Format};
+use crate::credentials::Whose;
 use crate::exit::Usage;
 use crate::interrupt::Interrupt;
 use crate::location::Location;
@@ -155,6 +156,7 @@ impl Settings {
             vsphere: profile.vsphere(),
             passwords: Passwords::default(),
             azure: AzureOptions {
+                whose: Whose::Repository,
                 auth: arguments.auth,
                 limit_upload: arguments.limit_upload,
                 limit_download: arguments.limit_download,

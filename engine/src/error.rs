@@ -5,7 +5,7 @@ use crate::forget::ForgetError;
 use crate::index::IndexError;
 use crate::restore::JournalError;
 use crate::store::StoreError;
-use repo_format::{BlobName, FormatError, SessionId, SlotKind};
+use repo_format::{BlobName, FormatError, RepositoryId, SessionId, SlotKind};
 use std::io;
 use std::sync::Arc;
 
@@ -46,6 +46,14 @@ pub enum EngineError {
     UnknownFormat {
         /// The format's number.
         found: u64,
+    },
+    /// Another repository is at a place where a copy of this one was expected.
+    #[error("another repository is there: it is {found}, and this one is {expected}")]
+    OtherRepository {
+        /// This repository.
+        expected: RepositoryId,
+        /// The one that is there.
+        found: RepositoryId,
     },
     /// No key slot opens with the password.
     #[error("the password opens no key slot; {slots} {} tried{}", were(*slots), and_damaged(*damaged))]

@@ -97,6 +97,27 @@ impl<'s> Repository<'s> {
         Ok(Self { store, config, keys })
     }
 
+    /// The same repository at another place, with the same keys: the config there is, byte for byte, the one here.
+    ///
+    /// # Errors
+    /// [`EngineError::NotARepository`], [`EngineError::ConfigMissing`], [`EngineError::OtherRepository`], a config that
+    /// is damaged or written in another way, or a failing store.
+    pub fn at<'t>(&self, store: &'t dyn BlobStore) -> Result<Repository<'t>, EngineError> {
+        let name = BlobName::config();
+        let unchecked = unchecked_config(store)?;
+        let (expected, found) = (self.config.repository, unchecked.repository());
+        if found != expected {
+            return Err(EngineError::OtherRepository { expected, found });
+        }
+        let config = unchecked.check(&self.keys).map_err(EngineError::damaged(&name))?;
+        let here = get_limited(self.store, &name, CONFIG_LEN_MAX)?;
+        if get_limited(store, &name, CONFIG_LEN_MAX)? != here {
+            let source = FormatError::BadValue("it is not byte for byte the same at both places");
+            return Err(EngineError::Damaged { name, source });
+        }
+        Ok(Repository { store, config, keys: self.keys.clone() })
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> &'s dyn BlobStore {

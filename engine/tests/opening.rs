@@ -246,3 +246,35 @@ fn a_config_longer_than_its_limit_is_not_read_whole() {
     assert!(matches!(Repository::open(&store, PASSWORD), Err(EngineError::Damaged { .. })));
     assert!(store.requests().get_bytes < 100_000, "{:?}", store.requests());
 }
+
+#[test]
+fn a_repository_is_opened_at_another_place_by_the_same_keys_and_the_very_same_config() {
+    let (here, there) = (MemoryStore::new(), MemoryStore::new());
+    let repository = create(&here, small_geometry());
+    let config = here.get(&BlobName::config(), None).unwrap();
+    assert!(matches!(repository.at(&there), Err(EngineError::NotARepository)));
+    there.put_new(&BlobName::config(), &config).unwrap();
+    // No key slot is there, and none is needed.
+    let other = repository.at(&there).unwrap();
+    assert_eq!(other.config(), repository.config());
+    let disk = MemoryDisk::new(vec![1; 1000]);
+    back_up(&other, &mut memory_index(&other), "vm", &[("disk0", &disk)], 1).unwrap();
+    assert!(here.list("r/", None, 1).unwrap().blobs.is_empty());
+    there.delete(&BlobName::config()).unwrap();
+    assert!(matches!(repository.at(&there), Err(EngineError::ConfigMissing { .. })));
+}
+
+#[test]
+fn another_or_a_changed_config_at_another_place_is_refused() {
+    let (here, there) = (MemoryStore::new(), MemoryStore::new());
+    let repository = create(&here, small_geometry());
+    create_from_seed(&there, small_geometry(), [2; 32]).unwrap();
+    assert!(matches!(repository.at(&there), Err(EngineError::OtherRepository { .. })));
+    let config = String::from_utf8(here.get(&BlobName::config(), None).unwrap()).unwrap();
+    for changed in [format!("{config} "), config.replace("65536", "131072"), "{}".to_owned()] {
+        let there = MemoryStore::new();
+        there.put_new(&BlobName::config(), changed.as_bytes()).unwrap();
+        let refused = repository.at(&there).err();
+        assert!(matches!(refused, Some(EngineError::Damaged { .. })), "{changed}: {refused:?}");
+    }
+}

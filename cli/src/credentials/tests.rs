@@ -19,7 +19,7 @@ fn choose_of(
     let variable = |name: &str| {
         environment.iter().find(|(found, _)| *found == name).map(|(_, value)| OsString::from(value))
     };
-    choose(kind, &variable, profile, place())
+    choose(Whose::Repository, kind, &variable, profile, place())
 }
 
 /// The credential, and what it was made of.
@@ -144,4 +144,29 @@ fn the_issuer_of_tokens_is_that_of_the_environment_or_else_the_profile() {
     };
     assert_eq!(authority(&[KEY]).as_deref(), Some("https://b"));
     assert_eq!(authority(&[KEY, ("AZURE_AUTHORITY_HOST", "https://a")]).as_deref(), Some("https://a"));
+}
+
+#[test]
+fn the_other_repository_has_variables_of_its_own() {
+    let environment = [
+        KEY,
+        ("KEEPSTONE_OTHER_AZURE_STORAGE_SAS_TOKEN", "sig=hidden"),
+        ("KEEPSTONE_OTHER_AZURE_TENANT_ID", "x"),
+    ];
+    let variable = |name: &str| {
+        environment.iter().find(|(found, _)| *found == name).map(|(_, value)| OsString::from(value))
+    };
+    let none = Profile::default();
+    let of_other = choose(Whose::Other, None, &variable, &none, place()).expect("a credential");
+    assert_eq!(format!("{:?}", of_other.credential), "Sas((secret))");
+    assert_eq!(of_other.origin, "KEEPSTONE_OTHER_AZURE_STORAGE_SAS_TOKEN");
+    assert!(is_any_there(Whose::Other, &variable) && !is_any_there(Whose::Other, &|_| None));
+    let error = choose(Whose::Other, Some(AuthKind::ClientSecret), &variable, &none, place())
+        .expect_err("half of a credential");
+    let told = describe(&error);
+    assert!(
+        told.contains("needs KEEPSTONE_OTHER_AZURE_CLIENT_ID and KEEPSTONE_OTHER_AZURE_CLIENT_SECRET"),
+        "{told}"
+    );
+    assert!(!told.contains("hidden"), "{told}");
 }
