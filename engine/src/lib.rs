@@ -37,6 +37,7 @@ mod records;
 pub mod region;
 mod repack;
 pub mod repair;
+pub mod replica;
 pub mod repository;
 pub mod restore;
 mod session;

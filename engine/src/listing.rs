@@ -17,17 +17,29 @@ const DIGITS: &str = "0123456789abcdef";
 /// What comes behind all digits, and before all that begins with no digit.
 const BEHIND_DIGITS: char = 'g';
 
+/// What is kept of a blob that was listed, if anything.
+type Keep<'k, T> = &'k (dyn Fn(BlobInfo) -> Option<T> + Sync);
+
 /// Lists all blobs under a prefix, in order.
 pub(crate) fn list(store: &dyn BlobStore, prefix: &str) -> Result<Vec<BlobInfo>, StoreError> {
+    list_as(store, prefix, &Some)
+}
+
+/// As [`list`], and keeps no more of each blob than is wanted: there may be millions.
+pub(crate) fn list_as<T: Send>(
+    store: &dyn BlobStore,
+    prefix: &str,
+    keep: Keep<'_, T>,
+) -> Result<Vec<T>, StoreError> {
     let mut blobs = Vec::new();
     let mut from: Option<BlobName> = None;
     loop {
         let page = store.list(prefix, from.as_ref(), PAGE)?;
-        blobs.extend(page.blobs);
+        blobs.extend(page.blobs.into_iter().filter_map(keep));
         let Some(next) = page.next else { return Ok(blobs) };
         from = Some(match directory_of_ids(prefix, &next) {
             Some((directory, behind)) => {
-                blobs.extend(by_digits(store, directory, &next)?);
+                blobs.extend(by_digits(store, directory, &next, keep)?);
                 behind
             }
             None => next,
@@ -55,18 +67,19 @@ pub(crate) fn list_all(
     store: &dyn BlobStore,
     prefix: &str,
 ) -> Result<(Vec<BlobInfo>, Vec<Foreign>), StoreError> {
-    list_from(store, prefix, None)
+    list_from(store, prefix, None, &Some)
 }
 
-fn list_from(
+fn list_from<T>(
     store: &dyn BlobStore,
     prefix: &str,
     mut from: Option<BlobName>,
-) -> Result<(Vec<BlobInfo>, Vec<Foreign>), StoreError> {
+    keep: Keep<'_, T>,
+) -> Result<(Vec<T>, Vec<Foreign>), StoreError> {
     let (mut blobs, mut foreign) = (Vec::new(), Vec::new());
     loop {
         let page = store.list(prefix, from.as_ref(), PAGE)?;
-        blobs.extend(page.blobs);
+        blobs.extend(page.blobs.into_iter().filter_map(keep));
         foreign.extend(page.foreign);
         match page.next {
             Some(next) => from = Some(next),
@@ -90,14 +103,19 @@ fn directory_of_ids<'n>(prefix: &str, name: &'n BlobName) -> Option<(&'n str, Bl
 }
 
 /// The blobs of a directory whose names begin with a digit, from one of them on.
-fn by_digits(store: &dyn BlobStore, directory: &str, from: &BlobName) -> Result<Vec<BlobInfo>, StoreError> {
+fn by_digits<T: Send>(
+    store: &dyn BlobStore,
+    directory: &str,
+    from: &BlobName,
+    keep: Keep<'_, T>,
+) -> Result<Vec<T>, StoreError> {
     let first = from.as_str()[directory.len()..].chars().next();
     let digits = DIGITS.chars().skip_while(|digit| first.is_some_and(|first| *digit < first));
     let parts: Vec<Result<_, StoreError>> = scope(|threads| {
         let running: Vec<_> = digits
             .map(|digit| {
                 let from = (Some(digit) == first).then(|| from.clone());
-                threads.spawn(move || list_from(store, &format!("{directory}{digit}"), from))
+                threads.spawn(move || list_from(store, &format!("{directory}{digit}"), from, keep))
             })
             .collect();
         running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()

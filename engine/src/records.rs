@@ -4,17 +4,21 @@ use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
+use crate::threads;
 use repo_format::{
     BlobKind, BlobName, Decision, FormatError, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
 };
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Records that are read at the same time.
+const READ_THREADS: usize = 32;
 
 /// The records of repack sessions that were committed, as one listing shows them.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     all: Vec<Record>,
-    /// All packs that something was moved from.
-    repacked: HashSet<PackName>,
+    /// All packs that something was moved from, each with the records that did so by their numbers.
+    repacked: HashMap<PackName, Vec<u32>>,
     /// Records without the retention role's signature: they count as if they were not there.
     pub(crate) unsigned: Vec<BlobName>,
 }
@@ -61,10 +65,11 @@ impl Records {
     /// As [`Records::load`], without those that cannot be read, and without the unsigned ones.
     pub(crate) fn load_readable(repository: &Repository<'_>) -> Result<Self, EngineError> {
         let mut records = Self::default();
-        for info in repository.list(PREFIX_REPACK)? {
-            if matches!(info.name.kind(), Some(BlobKind::Repack(_)))
-                && let Readable::Counts(record) = Readable::of(repository, &info.name)?
-            {
+        let names = repository.list(PREFIX_REPACK)?.into_iter().map(|info| info.name);
+        let names: Vec<BlobName> =
+            names.filter(|name| matches!(name.kind(), Some(BlobKind::Repack(_)))).collect();
+        for readable in threads::each(&names, READ_THREADS, |name| Readable::of(repository, name)) {
+            if let Readable::Counts(record) = readable? {
                 records.add(record);
             }
         }
@@ -73,7 +78,10 @@ impl Records {
 
     pub(crate) fn add(&mut self, record: RepackRecord) {
         let leads = leads(&record);
-        self.repacked.extend(leads.keys().cloned());
+        let number = u32::try_from(self.all.len()).expect("there are fewer records than packs");
+        for old in leads.keys() {
+            self.repacked.entry(old.clone()).or_default().push(number);
+        }
         let RepackRecord { session, applies_to, .. } = record;
         self.all.push(Record { session, applies_to, leads });
     }
@@ -104,12 +112,17 @@ impl Records {
 
     /// Whether some record moved what some roots need of a pack.
     pub(crate) fn is_repacked(&self, pack: &PackName) -> bool {
-        self.repacked.contains(pack)
+        self.repacked.contains_key(pack)
     }
 
     /// The packs that something was moved from.
     pub(crate) fn repacked(&self) -> impl Iterator<Item = &PackName> {
-        self.repacked.iter()
+        self.repacked.keys()
+    }
+
+    /// The records that moved something from a pack, to whichever roots they apply.
+    pub(crate) fn moving(&self, pack: &PackName) -> impl Iterator<Item = &Record> {
+        self.repacked.get(pack).into_iter().flatten().filter_map(|number| self.all.get(*number as usize))
     }
 
     /// The records that apply to a root: those that list it, and those that it lists in its `via` (PROTOCOL 2).
@@ -119,14 +132,21 @@ impl Records {
 
     /// As [`Records::applying_to`], of a root by its session and its `via`.
     pub(crate) fn applying(&self, root: SessionId, via: &[SessionId]) -> Vec<&Record> {
-        let applies = |record: &&Record| {
-            record.applies_to.binary_search(&root).is_ok() || via.contains(&record.session)
-        };
-        self.all.iter().filter(applies).collect()
+        self.all.iter().filter(|record| record.applies_to(root, via)).collect()
     }
 }
 
 impl Record {
+    /// Whether it applies to a root, by its session and its `via`.
+    pub(crate) fn applies_to(&self, root: SessionId, via: &[SessionId]) -> bool {
+        self.applies_to.binary_search(&root).is_ok() || via.contains(&self.session)
+    }
+
+    /// The packs that what was moved from a pack went to.
+    pub(crate) fn leads_from(&self, pack: &PackName) -> &[PackRef] {
+        self.leads.get(pack).map_or(&[], Vec::as_slice)
+    }
+
     /// The packs that something was moved from.
     pub(crate) fn moved(&self) -> impl Iterator<Item = &PackName> {
         self.leads.keys()

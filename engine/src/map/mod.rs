@@ -1,5 +1,6 @@
 //! The disk map: a copy-on-write tree of pages and nodes (SPEC 8.3, 8.4).
 
+pub(crate) mod named;
 pub(crate) mod reader;
 pub(crate) mod scan;
 pub(crate) mod sequence;
