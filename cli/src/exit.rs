@@ -143,7 +143,7 @@ mod tests {
     use keepstone_engine::store::StoreError;
     use keepstone_engine::store::azure::{Answer, PlaceError, ServiceError};
     use keepstone_engine::target::TargetError;
-    use repo_format::{BlobName, FormatError, RepositoryId, SessionId, SlotKind, SlotName, check_tag};
+    use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind, SlotName, check_tag};
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -175,6 +175,10 @@ mod tests {
 
     fn text(text: &str) -> String {
         text.to_owned()
+    }
+
+    fn replica(name: &str) -> ReplicaName {
+        ReplicaName::new(name).unwrap()
     }
 
     fn damaged() -> EngineError {
@@ -251,6 +255,13 @@ mod tests {
             EngineError::CannotMark { source: Box::new(store_error("read", io::ErrorKind::TimedOut)) },
             EngineError::ListingLies { name: pack() },
             EngineError::SnapshotVanished { session: SessionId([7; 16]) },
+            EngineError::IsAReplica,
+            EngineError::NotAReplica,
+            EngineError::OtherSideMayBeThere,
+            EngineError::NoSuchReplica {
+                name: replica("west"),
+                found: vec![replica("east"), replica("north")],
+            },
             EngineError::TooMuchCondemned { condemned: 7_000_000, stored: 9_000_000, limit: 20 },
             ForgetError::KeepsNothing.into(),
             ForgetError::LastOfVm { vm: text("web") }.into(),

@@ -161,6 +161,18 @@ fn engine(error: &EngineError) -> Option<&'static str> {
             "nothing was deleted: put its decision back from a copy of the repository; if it is lost, \
              `keepstone forget --unreadable` with its id settles it"
         }
+        EngineError::IsAReplica => {
+            "use the repository that it is copied from, or, if that is lost, make this one the repository with `keepstone replica promote`"
+        }
+        EngineError::NotAReplica => {
+            "name the replica with -r; a copy that does not say that it is one takes --replica"
+        }
+        EngineError::OtherSideMayBeThere => {
+            "once nothing writes there any more: `keepstone replica promote --other-side-gone`; until then nothing is deleted here"
+        }
+        EngineError::NoSuchReplica { .. } => {
+            "`keepstone replica add` registers one, `keepstone replica list` lists them"
+        }
         EngineError::TooMuchCondemned { .. } => {
             "nothing was deleted: `keepstone prune --dry-run` tells what would go; if it is to go, add --confirm-large"
         }

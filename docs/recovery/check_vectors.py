@@ -18,7 +18,7 @@ from keepstone_reader import Damaged, Failed, Fields, Pack
 VECTORS = Path(__file__).resolve().parents[2] / "repo-format/tests/vectors"
 LEFT_OUT = {"chunks", "scenario"}
 SEALED_TYPES = {"intent": 1, "decision": 2, "index": 3, "tombstone": 4, "repack record": 8,
-                "data pack": 9, "map pack": 9, "pin": 10}
+                "data pack": 9, "map pack": 9, "pin": 10, "replica marker": 12, "lineage": 13, "barrier": 14}
 GENERATION_TYPES = {"condemned": 5, "result": 6, "sealed": 7, "awaited": 11}
 GENERATION_PARTS = {"condemned": "condemned", "awaited": "awaited", "result": "result", "generation-seal": "sealed"}
 
@@ -162,6 +162,7 @@ def read_small(vector):
     if "name" not in vector:
         fields = Fields(vector.data(), kind)
         {"intent": reader.parse_intent, "tombstone": reader.parse_tombstone, "pin": reader.parse_pin,
+         "replica-marker": reader.parse_marker, "lineage": reader.parse_lineage, "barrier": reader.parse_barrier,
          "repack": reader.parse_record, "condemned": reader.parse_condemned,
          "awaited": reader.parse_awaited, "result": reader.parse_result, "generation-seal": reader.parse_seal,
          "decision": lambda it: reader.parse_decision(it, "", CONFIG),
@@ -174,11 +175,13 @@ def read_small(vector):
             raise Damaged(name, "the name is of another kind")
         reader.read_generation(it, name)
         return
-    if reader.kind_of(name) != {"repack": "repack record"}.get(kind, kind):
+    if reader.kind_of(name) != {"repack": "repack record", "replica-marker": "replica marker"}.get(kind, kind):
         raise Damaged(name, "the name is of another kind")
     {"intent": lambda: reader.check_intent(it, name), "decision": lambda: reader.read_decision(it, name),
      "tombstone": lambda: reader.read_tombstone(it, name), "pin": lambda: reader.read_pin(it, name),
-     "repack": lambda: reader.read_record(it, name),
+     "repack": lambda: reader.read_record(it, name), "lineage": lambda: reader.read_lineage(it, name),
+     "barrier": lambda: reader.read_barrier(it, name),
+     "replica-marker": lambda: reader.parse_marker(it.sealed_blob(name, reader.REPLICA_MARKER)),
      "index": lambda: reader.check_index(it.sealed_blob(name, reader.INDEX), it.config)}[kind]()
 
 
@@ -237,7 +240,7 @@ def read_directory(vector):
 READ = {
     "name": read_name, "keys": read_keys, "session-key": read_session_key, "config": read_config, "key-slot": read_slot,
     "sealed": read_sealed, "intent": read_small, "decision": read_small, "tombstone": read_small, "index": read_small,
-    "repack": read_small, "pin": read_small, "condemned": read_small, "awaited": read_small,
+    "repack": read_small, "replica-marker": read_small, "lineage": read_small, "barrier": read_small, "pin": read_small, "condemned": read_small, "awaited": read_small,
     "result": read_small, "generation-seal": read_small,
     "page": read_page, "node": read_node, "levels": read_levels, "pack": read_pack, "payload": read_payload,
     "pack-header": lambda vector: reader.parse_pack_header(Fields(vector.data(), "header")),

@@ -954,6 +954,9 @@ NAME_FORMS = {
     "generation": re.compile(f"gc/(?P<number>{NUMBER})/(?P<part>condemned|awaited|result|sealed)"),
     "repack record": re.compile(f"k/(?P<sid>{SID})"),
     "pin": re.compile(f"p/(?P<vmtag>{SID})/(?P<sid>{SID})-(?P<number>{NUMBER})"),
+    "barrier": re.compile(f"b/(?P<replica>{SHORT})/(?P<number>{NUMBER})"),
+    "replica marker": re.compile("lineage/replica"),
+    "lineage": re.compile(f"lineage/(?P<number>{NUMBER})"),
     "canary": re.compile("(s|d|m|i)/(-|h_|~)|(r|f|gc|k|p)/(-|7_|~)"),
 }
 
@@ -1358,7 +1361,8 @@ class PackHeader(NamedTuple):
 # Sealed objects, section 6, and the repository as a whole.
 
 INTENT, DECISION, INDEX, TOMBSTONE, CONDEMNED, RESULT, GENERATION_SEAL, REPACK_RECORD, PACK_DIRECTORY, PIN = range(1, 11)
-AWAITED = 11
+AWAITED, REPLICA_MARKER, LINEAGE, BARRIER = range(11, 15)
+PLACE_LEN_MAX = 4096
 SIGNATURE_LEN = 64
 
 
@@ -1801,6 +1805,63 @@ def parse_pin(fields):
     return pin
 
 
+def read_barrier(repository, name):
+    """BAR-1: what a fact about a replica says, in words. A restore needs none."""
+    parts = parse_name("barrier", name)
+    fields = repository.signed_blob(name, BARRIER)
+    replica, number, said = parse_barrier(fields)
+    fields.check(replica == parts["replica"] and number == int(parts["number"], 16), "it is another fact [BAR-1]")
+    return said
+
+
+def parse_barrier(fields):
+    replica, number, time, what = fields.str8(), fields.u32(), fields.u64(), fields.u8()
+    fields.check(re.fullmatch(SHORT, replica), "a replica has no valid name [NAME-1]")
+    fields.check(1 <= what <= 3, "what it tells is not known [BAR-1]")
+    said = [f"tells at {time} that it is not waited for any more"]
+    if what == 1:
+        said = [f"tells at {time} that it is waited for, at {parse_place(fields)}"]
+    elif what == 3:
+        sessions = fields.sorted([(fields.take(16), fields.str8()) for _ in fields.count(fields.u32(), 18)])
+        fields.check(all(re.fullmatch(SHORT, writer) for _, writer in sessions), "a writer has no valid name [NAME-1]")
+        said = [f"tells at {time} that {session.hex()} of {writer} is whole there" for session, writer in sessions]
+    fields.end()
+    return replica, number, said
+
+
+def parse_place(fields):
+    place = fields.str16()
+    fields.check(len(place.encode()) <= PLACE_LEN_MAX, "a place is too long [section 12]")
+    return place
+
+
+def parse_marker(fields):
+    """LIN-1."""
+    said = [f"is filled since {fields.u64()} from {parse_place(fields)}"]
+    fields.end()
+    return said
+
+
+def read_lineage(repository, name):
+    """LIN-2: what it says, in words. A restore needs none."""
+    fields = repository.signed_blob(name, LINEAGE)
+    number, said = parse_lineage(fields)
+    fields.check(number == int(parse_name("lineage", name)["number"], 16), "it is another lineage [LIN-2]")
+    return said
+
+
+def parse_lineage(fields):
+    number, identity, time, what, first = fields.u32(), fields.take(16), fields.u64(), fields.u8(), fields.u32()
+    names = [read_decision_name(fields) for _ in fields.count(fields.u32(), 38)]
+    fields.end()
+    fields.sorted([(name.vmtag, name.writer, name.seq, name.session) for name in names])
+    fields.check(number > 0, "lineages are numbered from 1 [LIN-2]")
+    fields.check(what in (1, 2), "what happened is not known [LIN-2]")
+    happened = "was promoted" if what == 1 else "is alone"
+    return number, [f"{happened} at {time} as {identity.hex()}, with its own generations from {first}",
+                    *(f"sets {name.blob} aside" for name in names)]
+
+
 def check_intent(repository, name):
     """INTENT-1."""
     parts = parse_name("intent", name)
@@ -2180,6 +2241,12 @@ def check_small_blob(repository, name, damage):
             read_record(repository, name)
         elif kind == "pin":
             read_pin(repository, name)
+        elif kind == "barrier":
+            read_barrier(repository, name)
+        elif kind == "replica marker":
+            parse_marker(repository.sealed_blob(name, REPLICA_MARKER))
+        elif kind == "lineage":
+            read_lineage(repository, name)
         elif kind == "canary":
             if repository.blobs.read(name, at_most=17) != b"keepstone canary\n":
                 raise Damaged(name, "it does not have the content of a canary [NAME-7]")
@@ -2241,6 +2308,12 @@ def told_by(repository, name):
         pin = read_pin(repository, name)
         verb = "pins" if pin.pinned else "unpins"
         return [f"{verb} {pin.decision.blob} at {pin.time}, reason: {pin.reason}"]
+    if kind == "barrier":
+        return read_barrier(repository, name)
+    if kind == "replica marker":
+        return parse_marker(repository.sealed_blob(name, REPLICA_MARKER))
+    if kind == "lineage":
+        return read_lineage(repository, name)
     if kind == "decision":
         decision = read_decision(repository, name)
         if isinstance(decision, Snapshot):

@@ -5,7 +5,7 @@ use crate::forget::ForgetError;
 use crate::index::IndexError;
 use crate::restore::JournalError;
 use crate::store::StoreError;
-use repo_format::{BlobName, FormatError, RepositoryId, SessionId, SlotKind};
+use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind};
 use std::io;
 use std::sync::Arc;
 
@@ -296,6 +296,23 @@ pub enum EngineError {
         /// The snapshot.
         session: SessionId,
     },
+    /// The place is a replica: what would be written there, nobody would know of where the repository is written to.
+    #[error("this is a replica of the repository, which nothing is written to")]
+    IsAReplica,
+    /// A place that was not filled from elsewhere cannot be promoted.
+    #[error("this is not a replica: the repository is written to here")]
+    NotAReplica,
+    /// A replica was promoted, and what still is in the place that it was copied from may need what is here.
+    #[error("this replica was promoted, and nobody has declared yet that the other side is gone")]
+    OtherSideMayBeThere,
+    /// No replica of that name is registered.
+    #[error("no replica {name} is registered{}", registered(found))]
+    NoSuchReplica {
+        /// The name asked for.
+        name: ReplicaName,
+        /// Those that are.
+        found: Vec<ReplicaName>,
+    },
     /// More would be deleted than is usual.
     #[error(
         "{} of the {} in packs ({}) are not needed by any snapshot: more than {limit} %",
@@ -392,6 +409,11 @@ fn were(count: usize) -> &'static str {
 
 fn list(sessions: &[SessionId]) -> String {
     sessions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn registered(found: &[ReplicaName]) -> String {
+    let names: Vec<&str> = found.iter().map(ReplicaName::as_str).collect();
+    if names.is_empty() { String::new() } else { format!("; there are {}", names.join(", ")) }
 }
 
 fn vms(found: &[String], others: usize) -> String {

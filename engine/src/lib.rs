@@ -5,6 +5,7 @@
 
 pub mod amount;
 pub mod backup;
+pub mod barrier;
 pub mod bench;
 mod buffers;
 mod cache;
@@ -22,6 +23,7 @@ mod frames;
 mod generations;
 pub mod guest;
 pub mod index;
+pub mod lineage;
 mod listing;
 mod map;
 mod moved;

@@ -7,6 +7,7 @@
 use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::forget::{ForgetError, check_key};
+use crate::lineage::check_is_written;
 use crate::repository::{Repository, get_sealed};
 use crate::session::put_twice;
 use crate::snapshots::{self, Snapshot, UnreadableBlob};
@@ -92,6 +93,7 @@ pub fn set(
     entropy: &Entropy,
 ) -> Result<Change, EngineError> {
     check_key(repository, key)?;
+    let _standing = check_is_written(repository)?;
     let (vm, session) = (snapshot.name.vm, snapshot.session());
     let reason = match pinning {
         Pinning::Pinned { reason } => reason.to_owned(),

@@ -1,12 +1,14 @@
 //! Repack records that count, and where they lead (PROTOCOL 2, SPEC 10.5).
 
 use crate::error::EngineError;
+use crate::prune::Owner;
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use crate::threads;
 use repo_format::{
-    BlobKind, BlobName, Decision, FormatError, PREFIX_REPACK, PackName, PackRef, RepackRecord, SessionId,
+    BlobKind, BlobName, Decision, DecisionName, FormatError, PREFIX_REPACK, PackName, PackRef, RepackRecord,
+    SessionId,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,6 +29,7 @@ pub(crate) struct Records {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) session: SessionId,
+    pub(crate) decision: DecisionName,
     /// Sorted.
     applies_to: Vec<SessionId>,
     /// For each pack that something was moved from, the packs that it went to.
@@ -82,8 +85,8 @@ impl Records {
         for old in leads.keys() {
             self.repacked.entry(old.clone()).or_default().push(number);
         }
-        let RepackRecord { session, applies_to, .. } = record;
-        self.all.push(Record { session, applies_to, leads });
+        let RepackRecord { session, decision, applies_to, .. } = record;
+        self.all.push(Record { session, decision, applies_to, leads });
     }
 
     /// All moves of packs, with the sessions of their records.
@@ -93,6 +96,11 @@ impl Records {
             let leads = record.leads.iter();
             leads.flat_map(move |(old, new)| new.iter().map(move |new| (session, old, new)))
         })
+    }
+
+    /// All of them, in no order.
+    pub(crate) fn all(&self) -> &[Record] {
+        &self.all
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -142,7 +150,17 @@ impl Record {
         self.applies_to.binary_search(&root).is_ok() || via.contains(&self.session)
     }
 
-    /// The packs that what was moved from a pack went to.
+    /// The session that made it, and its writer.
+    pub(crate) fn owner(&self) -> Owner {
+        (self.session, self.decision.writer.clone())
+    }
+
+    /// The packs that something was moved to.
+    pub(crate) fn new_packs(&self) -> impl Iterator<Item = &PackRef> {
+        self.leads.values().flatten()
+    }
+
+    /// The packs that what was in a pack was moved to; none if nothing was.
     pub(crate) fn leads_from(&self, pack: &PackName) -> &[PackRef] {
         self.leads.get(pack).map_or(&[], Vec::as_slice)
     }

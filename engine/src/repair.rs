@@ -14,6 +14,7 @@ use crate::condemned::Condemned;
 use crate::directory;
 use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
+use crate::lineage::check_is_written;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pack::FRAMES_MAX;
 use crate::repository::{Repository, get_sealed};
@@ -113,6 +114,7 @@ pub fn repair_index(
     job: &RepairJob<'_>,
     observer: &dyn Observer,
 ) -> Result<RepairReport, EngineError> {
+    let _standing = check_is_written(repository)?;
     let mut report = RepairReport::default();
     let packs = data_packs(repository)?;
     let sessions = listable(repository, job.writer)?;

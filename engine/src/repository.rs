@@ -2,6 +2,7 @@
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+use crate::lineage::check_store_is_written;
 pub(crate) use crate::listing::{list, list_all};
 use crate::snapshots::UnreadableBlob;
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
@@ -25,6 +26,8 @@ pub struct Repository<'s> {
     store: &'s dyn BlobStore,
     config: Config,
     keys: Keys,
+    /// Whether whoever opened it said that this is a replica, whatever the place itself tells.
+    declared_replica: bool,
 }
 
 /// What a new key slot is made of.
@@ -82,7 +85,7 @@ impl<'s> Repository<'s> {
             retention_public_key: keys.retention_public(),
         };
         match store.put_new(&name, &config.encode(&keys))? {
-            Put::Created | Put::Identical => Ok(Self { store, config, keys }),
+            Put::Created | Put::Identical => Ok(Self { store, config, keys, declared_replica: false }),
             Put::Different => Err(EngineError::AlreadyARepository),
         }
     }
@@ -94,10 +97,24 @@ impl<'s> Repository<'s> {
     /// [`EngineError::NotARepository`], [`EngineError::WrongPassword`], a damaged config, or a failing store.
     pub fn open(store: &'s dyn BlobStore, password: &[u8]) -> Result<Self, EngineError> {
         let Unlocked { config, keys, .. } = unlock(store, password, &[SlotKind::Root, SlotKind::Inventory])?;
-        Ok(Self { store, config, keys })
+        Ok(Self { store, config, keys, declared_replica: false })
     }
 
-    /// The same repository at another place, with the same keys: the config there is, byte for byte, the one here.
+    /// Declares that the place is a replica, which it need not tell by itself: a copy that a storage service keeps, or
+    /// one that was made by other means.
+    #[must_use]
+    pub fn as_replica(self) -> Self {
+        Self { declared_replica: true, ..self }
+    }
+
+    /// Whether somebody declared it to be a replica.
+    #[must_use]
+    pub fn is_declared_replica(&self) -> bool {
+        self.declared_replica
+    }
+
+    /// The same repository at another place, with the same keys: the config there is, byte for byte, the one here. What is
+    /// declared of this place is not of that one.
     ///
     /// # Errors
     /// [`EngineError::NotARepository`], [`EngineError::ConfigMissing`], [`EngineError::OtherRepository`], a config that
@@ -115,7 +132,7 @@ impl<'s> Repository<'s> {
             let source = FormatError::BadValue("it is not byte for byte the same at both places");
             return Err(EngineError::Damaged { name, source });
         }
-        Ok(Repository { store, config, keys: self.keys.clone() })
+        Ok(Repository { store, config, keys: self.keys.clone(), declared_replica: false })
     }
 
     /// The store.
@@ -173,6 +190,7 @@ pub fn add_slot(
     slot: &NewSlot<'_>,
     entropy: &Entropy,
 ) -> Result<(), EngineError> {
+    check_store_is_written(store)?;
     let (repository, key) = match kind {
         SlotKind::Retention => {
             let unchecked = unchecked_config(store)?;
@@ -231,6 +249,7 @@ pub(crate) fn untried_slots(repository: &Repository<'_>) -> Result<Vec<BlobName>
 /// # Errors
 /// [`EngineError::LastSlot`], a slot that does not exist, or a failing store.
 pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineError> {
+    check_store_is_written(store)?;
     let blob = BlobName::key_slot(name);
     if exists(store, &blob)?.is_none() {
         return Err(StoreError::NotFound { name: blob }.into());

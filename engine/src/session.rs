@@ -4,6 +4,7 @@ use crate::backup::BackupJob;
 use crate::condemned::Condemned;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+use crate::lineage::Standing;
 use crate::observer::{Event, Observer, tell};
 use crate::repository::Repository;
 use crate::snapshots::{self, Newest, Snapshot};
@@ -48,6 +49,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) time: u64,
     /// The number of its decision; see [`next_seq`].
     pub(crate) seq: u32,
+    /// What the place is.
+    pub(crate) standing: &'a Standing,
 }
 
 impl Session {
@@ -71,7 +74,8 @@ impl Session {
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
         let condemned = Condemned::load(repository)?;
-        let Newest { snapshot: parent, unreadable, later, ended } = snapshots::newest(repository, vm)?;
+        let Newest { snapshot: parent, unreadable, later, ended } =
+            snapshots::newest(repository, vm, opening.standing)?;
         // Whatever has ended under this id, the parent may refer to its packs, which have the names of those that this
         // session is about to put.
         let is_aborted = ended.contains(&id)

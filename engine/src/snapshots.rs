@@ -1,6 +1,7 @@
 //! Finding snapshots.
 
 use crate::error::EngineError;
+use crate::lineage::Standing;
 use crate::repository::{Repository, get_sealed};
 use crate::store::{BlobInfo, StoreError};
 use crate::threads;
@@ -336,7 +337,11 @@ pub(crate) struct Newest {
 }
 
 /// The parent of a new snapshot (SPEC W-3).
-pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, EngineError> {
+pub(crate) fn newest(
+    repository: &Repository<'_>,
+    vm: VmTag,
+    standing: &Standing,
+) -> Result<Newest, EngineError> {
     let mut names: Vec<DecisionName> = repository
         .list(&decisions_prefix(vm))?
         .iter()
@@ -350,7 +355,9 @@ pub(crate) fn newest(repository: &Repository<'_>, vm: VmTag) -> Result<Newest, E
     let forgotten = tombstoned(repository, &tombstones, &names, &mut unreadable)?;
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
-    for name in names.iter().filter(|name| !forgotten.contains(name)) {
+    // What was not whole when this place was promoted may lack what a new snapshot would inherit.
+    let set_aside: BTreeSet<&DecisionName> = standing.set_aside().collect();
+    for name in names.iter().filter(|name| !forgotten.contains(name) && !set_aside.contains(name)) {
         if best.as_ref().is_some_and(|best| best.name.seq > name.seq) {
             break;
         }

@@ -342,6 +342,9 @@ impl BlobStats {
                 | BlobKind::GenerationSeal(_)
                 | BlobKind::Repack(_)
                 | BlobKind::Pin { .. }
+                | BlobKind::ReplicaMarker
+                | BlobKind::Lineage(_)
+                | BlobKind::Barrier { .. }
                 | BlobKind::Canary,
             ) => &mut self.prune_records,
             None => &mut self.unknown,

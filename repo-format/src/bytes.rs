@@ -4,6 +4,9 @@ use crate::error::FormatError;
 use crate::ids::{PayloadId, SessionId, VmTag, WriterId};
 use crate::name::DecisionName;
 
+/// A session id and a writer of one character.
+const OWNED_SESSION_LEN_MIN: usize = 16 + 2;
+
 /// Reads fields from the front of a byte string, and never beyond its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader<'a> {
@@ -115,6 +118,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads sessions and their writers, sorted, with a `u32` count.
+    pub(crate) fn owned_sessions(
+        &mut self,
+        what: &'static str,
+    ) -> Result<Vec<(SessionId, WriterId)>, FormatError> {
+        let count = self.count(OWNED_SESSION_LEN_MIN)?;
+        let sessions = (0..count).map(|_| Ok((self.session()?, self.writer()?)));
+        let sessions = sessions.collect::<Result<Vec<_>, FormatError>>()?;
+        check_sorted(what, &sessions)?;
+        Ok(sessions)
+    }
+
     /// Reads a sorted list of session ids with a `u32` count.
     pub(crate) fn sessions(&mut self, what: &'static str) -> Result<Vec<SessionId>, FormatError> {
         let count = self.count(16)?;
@@ -211,6 +226,14 @@ impl Writer {
         self.count(list.len());
         for session in list {
             self.put(&session.0);
+        }
+        self
+    }
+
+    pub(crate) fn owned_sessions(&mut self, list: &[(SessionId, WriterId)]) -> &mut Self {
+        self.count(list.len());
+        for (session, owner) in list {
+            self.put(&session.0).str8(owner.as_str());
         }
         self
     }

@@ -12,8 +12,6 @@ use crate::table::{check_packs, read_table, write_table};
 
 const ROSTER: &str = "the sessions of a roster";
 const AWAITED: &str = "the awaited sessions";
-/// A session id and a writer of one character.
-const AWAITED_LEN_MIN: usize = 16 + 2;
 
 /// The packs that a generation is to delete if nothing turns out to need them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +86,7 @@ impl Awaited {
     pub fn encode(&self) -> Vec<u8> {
         check_sorted(AWAITED, &self.sessions).expect("a list that is written is sorted");
         let mut writer = Writer::new();
-        writer.put(&self.condemned).count(self.sessions.len());
-        for (session, owner) in &self.sessions {
-            writer.put(&session.0).str8(owner.as_str());
-        }
+        writer.put(&self.condemned).owned_sessions(&self.sessions);
         writer.finish()
     }
 
@@ -100,15 +95,9 @@ impl Awaited {
     /// # Errors
     /// Bytes that break GC-4.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
-        let awaited = parse_all(bytes, |reader| {
-            let condemned = reader.array()?;
-            let count = reader.count(AWAITED_LEN_MIN)?;
-            let sessions = (0..count).map(|_| Ok((reader.session()?, reader.writer()?)));
-            let sessions = sessions.collect::<Result<_, FormatError>>()?;
-            Ok(Self { condemned, sessions })
-        })?;
-        check_sorted(AWAITED, &awaited.sessions)?;
-        Ok(awaited)
+        parse_all(bytes, |reader| {
+            Ok(Self { condemned: reader.array()?, sessions: reader.owned_sessions(AWAITED)? })
+        })
     }
 
     /// Signs and seals the list of a generation; returns the name of its blob and the blob.

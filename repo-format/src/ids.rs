@@ -49,6 +49,10 @@ id_type!(
     SessionId, 16, "a session id"
 );
 id_type!(
+    /// The id of a lineage: of one promotion of one copy of a repository. Written as 32 hex digits.
+    LineageId, 16, "a lineage id"
+);
+id_type!(
     /// What stands for a VM's name in the names of blobs. Written as 32 hex digits.
     VmTag, 16, "a VM tag"
 );
@@ -135,6 +139,10 @@ label_type!(
 label_type!(
     /// The name of a key slot.
     SlotName, "the name of a key slot"
+);
+label_type!(
+    /// The name by which a repository knows one of its replicas.
+    ReplicaName, "the name of a replica"
 );
 
 fn is_label(text: &str) -> bool {

@@ -10,6 +10,7 @@
 )]
 
 mod aead;
+mod barrier;
 mod bytes;
 mod codec;
 mod config;
@@ -25,6 +26,8 @@ mod intent;
 mod json;
 mod keys;
 pub mod limits;
+mod lineage;
+mod marker;
 mod name;
 mod node;
 mod pack;
@@ -37,6 +40,7 @@ mod slot;
 mod table;
 mod tombstone;
 
+pub use barrier::{Barrier, BarrierFact};
 pub use codec::{Decoder, Encoder};
 pub use config::{Config, UncheckedConfig};
 pub use decision::{Abort, AbortBy, Commit, Decision, Disk, DiskMode, Repacked, Totals};
@@ -49,8 +53,8 @@ pub use frame::{Codec, FrameKind, Location, PackRef};
 pub use gc::{Awaited, Condemned, GcResult, GenerationSeal};
 pub use geometry::{ChunkerName, ChunkerParams, Geometry};
 pub use ids::{
-    ChunkId, PayloadId, RepositoryId, SessionId, SlotName, VmTag, WriterId, check_disk_key, check_tag,
-    check_vm_name,
+    ChunkId, LineageId, PayloadId, ReplicaName, RepositoryId, SessionId, SlotName, VmTag, WriterId,
+    check_disk_key, check_tag, check_vm_name,
 };
 pub use index::{Index, IndexEntry};
 pub use intent::Intent;
@@ -58,10 +62,13 @@ pub use keys::{
     DataKeys, InventoryKey, Keys, PublicKeys, RootKey, SealedSessionKey, SessionKey, seal_session_key,
 };
 pub use limits::{PACK_HEADER_LEN, TAG_LEN};
+pub use lineage::{Lineage, LineageStep};
+pub use marker::ReplicaMarker;
 pub use name::{
-    BlobKind, BlobName, CANARY, DecisionName, PREFIX_DATA, PREFIX_DECISIONS, PREFIX_GC, PREFIX_INDEX,
-    PREFIX_INTENTS, PREFIX_KEYS, PREFIX_MAP, PREFIX_PINS, PREFIX_REPACK, PREFIX_TOMBSTONES, PackKind,
-    PackName, decisions_prefix, indexes_prefix, intents_prefix, packs_prefix, pins_prefix, tombstones_prefix,
+    BlobKind, BlobName, CANARY, DecisionName, PREFIX_BARRIER, PREFIX_DATA, PREFIX_DECISIONS, PREFIX_GC,
+    PREFIX_INDEX, PREFIX_INTENTS, PREFIX_KEYS, PREFIX_LINEAGE, PREFIX_MAP, PREFIX_PINS, PREFIX_REPACK,
+    PREFIX_TOMBSTONES, PackKind, PackName, barrier_prefix, decisions_prefix, indexes_prefix, intents_prefix,
+    packs_prefix, pins_prefix, tombstones_prefix,
 };
 pub use node::{Child, Node, child_count, child_span, root_level};
 pub use pack::{PackBase, PackOpener, PackSeal, seal_pack, verify_pack};

@@ -9,6 +9,9 @@ pub const KEY_SLOTS_MAX: usize = 64;
 /// The longest plaintext of a sealed object, in bytes.
 pub const SEALED_PLAIN_LEN_MAX: usize = 64 << 20;
 
+/// The longest text that tells where a replica is or is filled from, in bytes.
+pub const PLACE_LEN_MAX: usize = 4096;
+
 /// The length of the tag of AES-256-GCM, in bytes.
 pub const TAG_LEN: usize = 16;
 /// The length of a signature of Ed25519, in bytes.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::FormatError;
-use crate::ids::{SessionId, SlotName, VmTag, WriterId, parse_hex};
+use crate::ids::{ReplicaName, SessionId, SlotName, VmTag, WriterId, parse_hex};
 
 /// What the names of key slots begin with.
 pub const PREFIX_KEYS: &str = "keys/";
@@ -26,6 +26,10 @@ pub const PREFIX_GC: &str = "gc/";
 pub const PREFIX_REPACK: &str = "k/";
 /// What the names of pins begin with.
 pub const PREFIX_PINS: &str = "p/";
+/// What the names of objects begin with that tell what a place is.
+pub const PREFIX_LINEAGE: &str = "lineage/";
+/// What the names of objects begin with that tell what replicas there are, and what is confirmed at them.
+pub const PREFIX_BARRIER: &str = "b/";
 
 /// What is in a canary: a blob that says nothing but that listings show it.
 pub const CANARY: &[u8] = b"keepstone canary\n";
@@ -151,6 +155,12 @@ pub fn pins_prefix(vm: VmTag) -> String {
     format!("{PREFIX_PINS}{vm}/")
 }
 
+/// Returns what the names of a replica's barrier objects begin with.
+#[must_use]
+pub fn barrier_prefix(replica: &ReplicaName) -> String {
+    format!("{PREFIX_BARRIER}{replica}/")
+}
+
 /// Returns what the names of a writer's intents begin with.
 #[must_use]
 pub fn intents_prefix(writer: &WriterId) -> String {
@@ -203,6 +213,12 @@ pub enum BlobKind {
     Repack(SessionId),
     /// A pin.
     Pin { vm: VmTag, session: SessionId, number: u32 },
+    /// That a place is a replica.
+    ReplicaMarker,
+    /// What a promoted place is.
+    Lineage(u32),
+    /// What is told of a replica.
+    Barrier { replica: ReplicaName, number: u32 },
     /// A canary.
     Canary,
 }
@@ -289,6 +305,24 @@ impl BlobName {
         Self::format(format_args!("{PREFIX_PINS}{vm}/{session}-{number:08x}"))
     }
 
+    /// Returns the name of the object that tells that a place is a replica.
+    #[must_use]
+    pub fn replica_marker() -> Self {
+        Self::format(format_args!("{PREFIX_LINEAGE}replica"))
+    }
+
+    /// Returns the name of the object with that number about what a promoted place is.
+    #[must_use]
+    pub fn lineage(number: u32) -> Self {
+        Self::format(format_args!("{PREFIX_LINEAGE}{number:08x}"))
+    }
+
+    /// Returns the name of the object with that number about a replica.
+    #[must_use]
+    pub fn barrier(replica: &ReplicaName, number: u32) -> Self {
+        Self::format(format_args!("{PREFIX_BARRIER}{replica}/{number:08x}"))
+    }
+
     /// Returns the names of all canaries: of each prefix the first, one in the middle and the last.
     #[must_use]
     pub fn canaries() -> Vec<Self> {
@@ -351,6 +385,14 @@ impl BlobName {
                 let vm = parse_tag(parts.next()?)?;
                 let (session, number) = parse_numbered(parts.next()?)?;
                 BlobKind::Pin { vm, session, number }
+            }
+            "lineage" => match parts.next()? {
+                "replica" => BlobKind::ReplicaMarker,
+                number => BlobKind::Lineage(parse_number(number)?),
+            },
+            "b" => {
+                let replica = ReplicaName::new(parts.next()?).ok()?;
+                BlobKind::Barrier { replica, number: parse_number(parts.next()?)? }
             }
             _ => return None,
         };

@@ -38,6 +38,12 @@ pub enum SealedKind {
     Pin = 10,
     /// The sessions that a generation waits for.
     Awaited = 11,
+    /// That a place is a replica.
+    ReplicaMarker = 12,
+    /// What a promoted place is.
+    Lineage = 13,
+    /// What is told of a replica.
+    Barrier = 14,
 }
 
 impl SealedKind {
@@ -57,6 +63,9 @@ impl SealedKind {
             BlobKind::GenerationSeal(_) => Some(Self::GenerationSeal),
             BlobKind::Repack(_) => Some(Self::Repack),
             BlobKind::Pin { .. } => Some(Self::Pin),
+            BlobKind::ReplicaMarker => Some(Self::ReplicaMarker),
+            BlobKind::Lineage(_) => Some(Self::Lineage),
+            BlobKind::Barrier { .. } => Some(Self::Barrier),
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
 use crate::index::LocalIndex;
+use crate::lineage::check_is_written;
 use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::observer::{Notice, Observer, Phase, begin, notify};
@@ -171,12 +172,13 @@ fn back_up(
     check(job)?;
     // Before anything is written: no session is begun that could only fail.
     repository.data_keys()?;
+    let standing = check_is_written(repository)?;
     let mut attempts = 0;
     loop {
         let entropy = job.entropy.attempt(attempts);
         attempts += 1;
         let seq = unfinished::abort_unfinished(repository, job, &entropy, observer)?;
-        let opening = Opening { writer: job.writer, vm: job.vm, time: job.time, seq };
+        let opening = Opening { writer: job.writer, vm: job.vm, time: job.time, seq, standing: &standing };
         let mut session = Session::open(repository, opening, &entropy, observer)?;
         for (name, error) in &session.unreadable {
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;

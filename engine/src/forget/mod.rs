@@ -13,6 +13,7 @@ pub mod policy;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::generations::Generations;
+use crate::lineage::check_is_written;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pins::{self, Pins};
 use crate::repository::{Repository, get_sealed};
@@ -219,6 +220,7 @@ pub fn forget(
     observer: &dyn Observer,
 ) -> Result<ForgetReport, EngineError> {
     check_key(repository, key)?;
+    let _standing = check_is_written(repository)?;
     let mut report = plan(repository, job)?;
     let going = report.going().map(|point| point.snapshot.name.clone());
     let names: Vec<DecisionName> = going.chain(report.settled.iter().cloned()).collect();

@@ -32,6 +32,7 @@ use crate::backup::Unfinished;
 use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
 use crate::generations::{Generations, Open, WaitList};
+use crate::lineage::check_may_delete;
 use crate::observer::Observer;
 use crate::pack_set::PackSet;
 use crate::repack::{RepackJob, repack};
@@ -202,7 +203,8 @@ struct Run<'a, 'r, 's> {
 /// anybody, goes on.
 ///
 /// # Errors
-/// [`EngineError::CannotMark`] if a snapshot or its map cannot be read, [`EngineError::ListingLies`] or
+/// [`EngineError::IsAReplica`], and [`EngineError::OtherSideMayBeThere`] in one that was promoted until somebody declared
+/// otherwise; [`EngineError::CannotMark`] if a snapshot or its map cannot be read, [`EngineError::ListingLies`] or
 /// [`EngineError::SnapshotVanished`] if a listing is not to be believed, [`EngineError::TooMuchCondemned`]; a failing
 /// store. What had been done by then stays, and the next call goes on.
 pub fn prune(
@@ -214,6 +216,7 @@ pub fn prune(
     if key.public() != repository.config().retention_public_key {
         return Err(EngineError::BadJob("the retention key is another repository's"));
     }
+    let _standing = check_may_delete(repository)?;
     listing::make_canaries(repository)?;
     let mut run = Run { repository, key, job, observer, report: PruneReport::default(), drawn: 0 };
     let mut opened = false;

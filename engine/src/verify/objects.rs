@@ -16,9 +16,9 @@ use crate::store::{BlobInfo, StoreError};
 use crate::threads;
 use repo_format::limits::KEY_SLOTS_MAX;
 use repo_format::{
-    Awaited, BlobKind, BlobName, CANARY, Condemned, DecisionName, FormatError, GcResult, GenerationSeal,
-    Index, Intent, PREFIX_INDEX, PREFIX_TOMBSTONES, PackName, PackRef, Pin, RepackRecord, SessionId, Slot,
-    SlotName, Tombstone, VmTag,
+    Awaited, Barrier, BlobKind, BlobName, CANARY, Condemned, DecisionName, FormatError, GcResult,
+    GenerationSeal, Index, Intent, Lineage, PREFIX_INDEX, PREFIX_TOMBSTONES, PackName, PackRef, Pin,
+    RepackRecord, ReplicaMarker, SessionId, Slot, SlotName, Tombstone, VmTag,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -260,6 +260,18 @@ impl Objects<'_, '_, '_> {
                     lock(&self.told).pinned.entry(session).or_insert_with(|| (pin.decision, name.clone()));
                 }
                 Ok(())
+            }
+            BlobKind::ReplicaMarker => {
+                let open = |bytes: &[u8]| ReplicaMarker::open(keys, bytes);
+                self.open(name, FindingKind::DamagedLineage, open).map(drop)
+            }
+            BlobKind::Lineage(_) => {
+                let open = |bytes: &[u8]| Lineage::open(keys, name, bytes);
+                self.open(name, FindingKind::DamagedLineage, open).map(drop)
+            }
+            BlobKind::Barrier { .. } => {
+                let open = |bytes: &[u8]| Barrier::open(keys, name, bytes);
+                self.open(name, FindingKind::DamagedBarrier, open).map(drop)
             }
             BlobKind::Canary => {
                 let open = |bytes: &[u8]| match bytes {

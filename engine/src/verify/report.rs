@@ -172,6 +172,10 @@ pub enum FindingKind {
     DamagedRepackRecord,
     /// A pin cannot be read.
     DamagedPin,
+    /// What tells that the place is a replica, or was promoted (`lineage/`), cannot be read.
+    DamagedLineage,
+    /// What is told of a replica (`b/`) cannot be read.
+    DamagedBarrier,
     /// A canary does not have its content.
     DamagedCanary,
     /// A key slot cannot be read, or is another repository's.
@@ -235,6 +239,8 @@ impl FindingKind {
                 | Self::DamagedGeneration
                 | Self::DamagedRepackRecord
                 | Self::DamagedPin
+                | Self::DamagedLineage
+                | Self::DamagedBarrier
                 | Self::DamagedCanary
         )
     }

@@ -111,6 +111,9 @@ fn kind(name: &BlobName) -> &'static str {
         BlobKind::GenerationSeal(_) => "generation seal",
         BlobKind::Repack(_) => "repack record",
         BlobKind::Pin { .. } => "pin",
+        BlobKind::ReplicaMarker => "mark of a replica",
+        BlobKind::Lineage(_) => "lineage",
+        BlobKind::Barrier { .. } => "fact about a replica",
         BlobKind::Canary => "canary",
     }
 }

@@ -166,6 +166,8 @@ pub fn is_of_content(kind: FindingKind) -> bool {
             | FindingKind::DamagedGeneration
             | FindingKind::DamagedRepackRecord
             | FindingKind::DamagedPin
+            | FindingKind::DamagedLineage
+            | FindingKind::DamagedBarrier
             | FindingKind::DamagedCanary
             | FindingKind::DamagedKeySlot
     )
@@ -294,6 +296,9 @@ impl Cell<'_> {
                 | BlobKind::GenerationSeal(_)
                 | BlobKind::Repack(_)
                 | BlobKind::Pin { .. }
+                | BlobKind::ReplicaMarker
+                | BlobKind::Lineage(_)
+                | BlobKind::Barrier { .. }
                 | BlobKind::Canary,
                 None,
             ) => Some(Unseen::NothingNamesPruneRecords),
@@ -352,6 +357,10 @@ impl Cell<'_> {
                 ) => FindingKind::DamagedGeneration,
                 (Some(BlobKind::Repack(_)), Some(_)) => FindingKind::DamagedRepackRecord,
                 (Some(BlobKind::Pin { .. }), Some(_)) => FindingKind::DamagedPin,
+                (Some(BlobKind::ReplicaMarker | BlobKind::Lineage(_)), Some(_)) => {
+                    FindingKind::DamagedLineage
+                }
+                (Some(BlobKind::Barrier { .. }), Some(_)) => FindingKind::DamagedBarrier,
                 (Some(BlobKind::Canary), Some(_)) => FindingKind::DamagedCanary,
                 _ => continue,
             };

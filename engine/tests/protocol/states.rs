@@ -10,8 +10,9 @@ use keepstone_engine::observer::Quiet;
 use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, VerifyReport, verify};
 use keepstone_engine::{BlobStore, Repository};
 use repo_format::{
-    BlobName, CANARY, Condemned, Decision, DecisionName, GcResult, GenerationSeal, Intent, PackName, PackRef,
-    Pin, RepackRecord, SealedKind, SessionId, Tombstone, WriterId, seal,
+    Barrier, BarrierFact, BlobName, CANARY, Condemned, Decision, DecisionName, GcResult, GenerationSeal,
+    Intent, Lineage, LineageId, LineageStep, PackName, PackRef, Pin, RepackRecord, ReplicaName, SealedKind,
+    SessionId, Tombstone, WriterId, seal,
 };
 
 fn verified(repository: &Repository<'_>) -> VerifyReport {
@@ -267,6 +268,10 @@ fn objects_without_the_signature_of_the_retention_are_told_of_and_ignored() {
     let pin = Pin { session, decision: parent.name.clone(), time: NOW, pinned: true, reason: String::new() };
     let result = GcResult { delete: packs.clone(), rescued: Vec::new(), covers: 1, earlier: Vec::new() };
     let tombstone = Tombstone { session, time: NOW, decision: parent.name.clone() };
+    let replica = ReplicaName::new("west").unwrap();
+    let barrier = Barrier { replica, number: 0, time: NOW, fact: BarrierFact::Removed };
+    let (id, step) = (LineageId([1; 16]), LineageStep::OtherSideGone);
+    let lineage = Lineage { number: 1, id, time: NOW, step, first_generation: 1, set_aside: Vec::new() };
     let objects = [
         (SealedKind::Tombstone, BlobName::tombstone(vm, session), tombstone.encode()),
         (SealedKind::Condemned, BlobName::condemned(0), Condemned { packs }.encode()),
@@ -278,6 +283,8 @@ fn objects_without_the_signature_of_the_retention_are_told_of_and_ignored() {
         ),
         (SealedKind::Repack, BlobName::repack(FIRST), record.encode()),
         (SealedKind::Pin, BlobName::pin(vm, session, 0), pin.encode()),
+        (SealedKind::Lineage, BlobName::lineage(1), lineage.encode()),
+        (SealedKind::Barrier, BlobName::barrier(&barrier.replica, 0), barrier.encode()),
     ];
     // As somebody would make them who can back up: sealed with the right key, and signed with none.
     let forged = |kind: SealedKind, name: &BlobName, content: Vec<u8>| {

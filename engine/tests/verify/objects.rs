@@ -5,7 +5,7 @@ use crate::world::{NOW, open};
 use keepstone_engine::BlobStore;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, VerifyReport, verify};
-use repo_format::{BlobKind, BlobName, CANARY};
+use repo_format::{BlobKind, BlobName, CANARY, ReplicaName};
 
 #[test]
 fn a_damaged_decision_loses_its_snapshot_alone() {
@@ -102,6 +102,24 @@ fn a_canary_with_other_content_is_damage() {
     let report = run(&world.store, true);
     world.expect(&report, FindingKind::DamagedCanary, &name, &[]);
     assert!(report.has_damage());
+}
+
+#[test]
+fn what_is_told_of_replicas_is_checked_and_is_damage_if_it_cannot_be_read() {
+    let world = world();
+    let (marker, lineage) = (BlobName::replica_marker(), BlobName::lineage(1));
+    let barrier = BlobName::barrier(&ReplicaName::new("west").unwrap(), 0);
+    for (name, kind) in [
+        (marker, FindingKind::DamagedLineage),
+        (lineage, FindingKind::DamagedLineage),
+        (barrier, FindingKind::DamagedBarrier),
+    ] {
+        world.store.overwrite(&name, b"nothing");
+        let report = run(&world.store, true);
+        world.expect(&report, kind, &name, &[]);
+        assert!(report.has_damage());
+        world.store.delete(&name).unwrap();
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::fields::Fields;
 use crate::samples::{self, SALT, keys};
 use repo_format::{
-    Awaited, BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, GenerationSeal, Index,
-    Intent, Pin, RepackRecord, SealedKind, Tombstone, open, seal,
+    Awaited, Barrier, BlobName, Condemned, Decision, DecisionName, FormatError, GcResult, GenerationSeal,
+    Index, Intent, Lineage, Pin, RepackRecord, ReplicaMarker, SealedKind, Tombstone, open, seal,
 };
 use std::fmt::Debug;
 
@@ -80,11 +80,12 @@ pub fn index(data: &[u8]) -> bool {
 }
 
 /// The content of an object that the retention signs: of a tombstone, of condemned packs, of the result or the seal of a
-/// generation, of a repack record or of a pin, as the first byte says.
+/// generation, of a repack record, of a pin or of what is told of replicas, as the first byte says; among them the plaintext
+/// of a replica's mark, which is not signed.
 pub fn session_objects(data: &[u8]) -> bool {
     let Some((which, data)) = data.split_first() else { return false };
     let (keys, key) = (keys(), &samples::retention_key());
-    match which % 7 {
+    match which % 10 {
         0 => check_signed(
             data,
             &Tombstone::parse(data),
@@ -127,12 +128,33 @@ pub fn session_objects(data: &[u8]) -> bool {
             |value| value.seal(keys, key, 7, SALT),
             |_, blob| Awaited::open(keys, 7, blob),
         ),
-        _ => check_signed(
+        6 => check_signed(
             data,
             &Pin::parse(data),
             Pin::encode,
             |value| value.seal(keys, key, 1, SALT),
             |name, blob| Pin::open(keys, name, blob),
+        ),
+        7 => check_signed(
+            data,
+            &Lineage::parse(data),
+            Lineage::encode,
+            |value| value.seal(keys, key, SALT),
+            |name, blob| Lineage::open(keys, name, blob),
+        ),
+        8 => check_object(
+            data,
+            &ReplicaMarker::parse(data),
+            ReplicaMarker::encode,
+            (SealedKind::ReplicaMarker, &BlobName::replica_marker()),
+            |blob| ReplicaMarker::open(keys, blob),
+        ),
+        _ => check_signed(
+            data,
+            &Barrier::parse(data),
+            Barrier::encode,
+            |value| value.seal(keys, key, SALT),
+            |name, blob| Barrier::open(keys, name, blob),
         ),
     }
 }

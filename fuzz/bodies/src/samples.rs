@@ -1,12 +1,12 @@
 //! Valid values that seeds are made of, and the keys that everything is sealed with.
 
 use repo_format::{
-    Abort, AbortBy, Awaited, BlobName, ChunkerName, ChunkerParams, Codec, Commit, Condemned, Config,
-    Decision, DecisionName, Disk, DiskMode, FrameEntry, GcResult, GenerationSeal, Geometry, Index,
-    IndexEntry, Intent, Keys, Lead, Location, PackBase, PackKind, PackName, PackRef, PackSeal, PayloadId,
-    Pin, RepackRecord, Repacked, RepositoryId, RetentionKey, RootKey, SealedKind, SealedSessionKey,
-    SessionId, SessionKey, SlotKey, SlotKind, SlotName, Tombstone, Totals, WriterId, seal_pack,
-    seal_session_key,
+    Abort, AbortBy, Awaited, Barrier, BarrierFact, BlobName, ChunkerName, ChunkerParams, Codec, Commit,
+    Condemned, Config, Decision, DecisionName, Disk, DiskMode, FrameEntry, GcResult, GenerationSeal,
+    Geometry, Index, IndexEntry, Intent, Keys, Lead, Lineage, LineageId, LineageStep, Location, PackBase,
+    PackKind, PackName, PackRef, PackSeal, PayloadId, Pin, RepackRecord, Repacked, ReplicaMarker,
+    ReplicaName, RepositoryId, RetentionKey, RootKey, SealedKind, SealedSessionKey, SessionId, SessionKey,
+    SlotKey, SlotKind, SlotName, Tombstone, Totals, WriterId, seal_pack, seal_session_key,
 };
 use std::sync::LazyLock;
 
@@ -63,7 +63,7 @@ pub(crate) fn index_name() -> BlobName {
 }
 
 /// A name for each kind of sealed object.
-pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 11] {
+pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 14] {
     [
         (SealedKind::Intent, intent().name()),
         (SealedKind::Decision, decision_name().blob()),
@@ -75,6 +75,9 @@ pub(crate) fn sealed_names() -> [(SealedKind, BlobName); 11] {
         (SealedKind::GenerationSeal, BlobName::generation_seal(7)),
         (SealedKind::Repack, BlobName::repack(SESSION)),
         (SealedKind::Pin, BlobName::pin(keys().vm_tag("db-1"), SESSION, 1)),
+        (SealedKind::ReplicaMarker, BlobName::replica_marker()),
+        (SealedKind::Lineage, BlobName::lineage(3)),
+        (SealedKind::Barrier, BlobName::barrier(&replica(), 4)),
         (SealedKind::PackDirectory, pack_name(PackKind::Data, 0).blob()),
     ]
 }
@@ -187,6 +190,36 @@ pub(crate) fn generation_seal() -> GenerationSeal {
 pub(crate) fn pin() -> Pin {
     let (decision, reason) = (decision_name(), "before the upgrade".to_owned());
     Pin { session: SESSION, decision, time: TIME, pinned: true, reason }
+}
+
+fn replica() -> ReplicaName {
+    ReplicaName::new("west").expect("a replica's name")
+}
+
+/// A fact of each kind about a replica.
+pub(crate) fn barriers() -> [Barrier; 3] {
+    let sessions = vec![(SessionId([1; 16]), writer()), (SESSION, writer())];
+    [
+        BarrierFact::Registered { place: "azblob://west/backups".to_owned() },
+        BarrierFact::Removed,
+        BarrierFact::Confirmed { sessions },
+    ]
+    .map(|fact| Barrier { replica: replica(), number: 4, time: TIME, fact })
+}
+
+pub(crate) fn lineage() -> Lineage {
+    Lineage {
+        number: 3,
+        id: LineageId([0x77; 16]),
+        time: TIME,
+        step: LineageStep::Promoted,
+        first_generation: 9,
+        set_aside: vec![decision_name(), DecisionName { seq: 4, ..decision_name() }],
+    }
+}
+
+pub(crate) fn replica_marker() -> ReplicaMarker {
+    ReplicaMarker { time: TIME, source: "/backup".to_owned() }
 }
 
 pub(crate) fn repack_record() -> RepackRecord {

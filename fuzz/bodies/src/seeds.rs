@@ -39,7 +39,7 @@ pub(crate) fn index() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn session_objects() -> Vec<Vec<u8>> {
-    let plaintexts = [
+    let mut plaintexts = vec![
         samples::tombstone().encode(),
         samples::condemned().encode(),
         samples::gc_result().encode(),
@@ -47,8 +47,12 @@ pub(crate) fn session_objects() -> Vec<Vec<u8>> {
         samples::generation_seal().encode(),
         samples::awaited().encode(),
         samples::pin().encode(),
+        samples::lineage().encode(),
+        samples::replica_marker().encode(),
     ];
-    (0_u8..).zip(plaintexts).map(|(which, plaintext)| [&[which], plaintext.as_slice()].concat()).collect()
+    plaintexts.extend(samples::barriers().map(|barrier| barrier.encode()));
+    let parsers = (0..9).chain(std::iter::repeat(9_u8));
+    parsers.zip(plaintexts).map(|(which, plaintext)| [&[which], plaintext.as_slice()].concat()).collect()
 }
 
 pub(crate) fn sealed_object() -> Vec<Vec<u8>> {

@@ -5,8 +5,9 @@ use crate::samples::{self, keys, root_key};
 use keepstone_engine::Extent;
 use keepstone_engine::source::{ChangesFile, DiskSource, MemoryDisk, Outside, Since, WithChanges};
 use repo_format::{
-    BlobKind, BlobName, ChunkerName, ChunkerParams, Config, Geometry, Keys, PayloadId, SessionId, Slot,
-    SlotName, UncheckedConfig, VmTag, WriterId, check_disk_key, check_tag, check_vm_name, seal_slot,
+    BlobKind, BlobName, ChunkerName, ChunkerParams, Config, Geometry, Keys, PayloadId, ReplicaName,
+    SessionId, Slot, SlotName, UncheckedConfig, VmTag, WriterId, check_disk_key, check_tag, check_vm_name,
+    seal_slot,
 };
 
 /// A config; the same bytes are also taken as the values of one, which is encoded if they are allowed.
@@ -71,6 +72,7 @@ pub fn blob_name(data: &[u8]) -> bool {
         text.parse::<VmTag>().map(|tag| tag.to_string()),
         text.parse::<WriterId>().map(|writer| writer.to_string()),
         text.parse::<SlotName>().map(|slot| slot.to_string()),
+        text.parse::<ReplicaName>().map(|replica| replica.to_string()),
     ];
     assert!(parts.into_iter().flatten().all(|part| part == text), "an id is written in two ways");
     let Some(name) = BlobName::parse(text) else { return false };
@@ -90,6 +92,9 @@ pub fn blob_name(data: &[u8]) -> bool {
         BlobKind::GenerationSeal(generation) => BlobName::generation_seal(*generation),
         BlobKind::Repack(session) => BlobName::repack(*session),
         BlobKind::Pin { vm, session, number } => BlobName::pin(*vm, *session, *number),
+        BlobKind::ReplicaMarker => BlobName::replica_marker(),
+        BlobKind::Lineage(number) => BlobName::lineage(*number),
+        BlobKind::Barrier { replica, number } => BlobName::barrier(replica, *number),
         BlobKind::Canary => {
             let canaries = BlobName::canaries();
             canaries.into_iter().find(|canary| *canary == name).expect("it is one of the canaries")

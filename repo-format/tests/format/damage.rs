@@ -93,6 +93,15 @@ fn check_all_readings(bytes: &[u8]) {
     if let Ok(seal) = GenerationSeal::parse(bytes) {
         assert_eq!(seal.encode(), bytes);
     }
+    if let Ok(barrier) = Barrier::parse(bytes) {
+        assert_eq!(barrier.encode(), bytes);
+    }
+    if let Ok(lineage) = Lineage::parse(bytes) {
+        assert_eq!(lineage.encode(), bytes);
+    }
+    if let Ok(marker) = ReplicaMarker::parse(bytes) {
+        assert_eq!(marker.encode(), bytes);
+    }
     if let Ok(pin) = Pin::parse(bytes) {
         assert_eq!(pin.encode(), bytes);
     }

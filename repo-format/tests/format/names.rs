@@ -10,6 +10,7 @@ fn every_name_tells_what_the_blob_is() {
     let vm = VmTag([0xab; 16]);
     let pack = pack_name(PackKind::Map, 0x1f);
     let decision = DecisionName { vm, writer: writer(), seq: 16, session: SESSION };
+    let replica = ReplicaName::new("west").unwrap();
     let (writer, session) = (writer(), SESSION);
     let tag = "abababababababababababababababab";
     let sid = "22222222222222222222222222222222";
@@ -38,6 +39,13 @@ fn every_name_tells_what_the_blob_is() {
             BlobName::pin(vm, session, 0x1f),
             format!("p/{tag}/{sid}-0000001f"),
             BlobKind::Pin { vm, session, number: 0x1f },
+        ),
+        (BlobName::replica_marker(), "lineage/replica".to_owned(), BlobKind::ReplicaMarker),
+        (BlobName::lineage(0x1f), "lineage/0000001f".to_owned(), BlobKind::Lineage(0x1f)),
+        (
+            BlobName::barrier(&replica, 0x1f),
+            "b/west/0000001f".to_owned(),
+            BlobKind::Barrier { replica, number: 0x1f },
         ),
     ];
     for (name, text, kind) in names {

@@ -49,10 +49,30 @@ proptest! {
         sessions.extend(roster.iter().map(|session| (*session, other.clone())));
         sessions.sort();
         sessions.dedup();
+        let confirmed = barrier(BarrierFact::Confirmed { sessions: sessions.clone() });
+        prop_assert_eq!(Barrier::parse(&confirmed.encode()), Ok(confirmed));
         let awaited = Awaited { condemned: hash, sessions };
         prop_assert_eq!(Awaited::parse(&awaited.encode()), Ok(awaited));
         let seal = GenerationSeal { roster };
         prop_assert_eq!(GenerationSeal::parse(&seal.encode()), Ok(seal));
+    }
+
+    #[test]
+    fn what_is_told_of_replicas_survives(
+        place in ".{0,60}",
+        time: u64,
+        mut set_aside in prop::collection::vec(any_session().prop_flat_map(any_decision_name), 0..5),
+    ) {
+        let marker = ReplicaMarker { time, source: place.clone() };
+        prop_assert_eq!(ReplicaMarker::parse(&marker.encode()), Ok(marker));
+        for fact in [BarrierFact::Registered { place }, BarrierFact::Removed] {
+            let barrier = barrier(fact);
+            prop_assert_eq!(Barrier::parse(&barrier.encode()), Ok(barrier));
+        }
+        set_aside.sort();
+        set_aside.dedup();
+        let lineage = lineage(set_aside);
+        prop_assert_eq!(Lineage::parse(&lineage.encode()), Ok(lineage));
     }
 
     #[test]
@@ -141,6 +161,19 @@ fn every_object_opens_under_its_own_name() {
     let (name, blob) = pin.seal(&keys, &retention, 3, SALT);
     assert_eq!(name, BlobName::pin(decision_name().vm, SESSION, 3));
     assert_eq!(Pin::open(&keys, &name, &blob), Ok(pin));
+
+    let marker = ReplicaMarker { time: 9, source: "/backup".into() };
+    let (name, blob) = marker.seal(&keys, SALT);
+    assert_eq!(name.kind(), Some(BlobKind::ReplicaMarker));
+    assert_eq!(ReplicaMarker::open(&keys, &blob), Ok(marker));
+    let lineage = lineage(vec![decision_name()]);
+    let (name, blob) = lineage.seal(&keys, &retention, SALT);
+    assert_eq!(name.kind(), Some(BlobKind::Lineage(3)));
+    assert_eq!(Lineage::open(&keys, &name, &blob), Ok(lineage));
+    let barrier = barrier(BarrierFact::Confirmed { sessions: vec![(SESSION, writer())] });
+    let (name, blob) = barrier.seal(&keys, &retention, SALT);
+    assert_eq!(name, BlobName::barrier(&barrier.replica, 4));
+    assert_eq!(Barrier::open(&keys, &name, &blob), Ok(barrier));
 
     let condemned = Condemned { packs: vec![pack(PackKind::Data, 0)] };
     let (_, blob) = condemned.seal(&keys, &retention, 7, SALT);

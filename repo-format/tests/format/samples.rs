@@ -34,6 +34,15 @@ pub fn pack(kind: PackKind, number: u32) -> PackRef {
     PackRef { name: pack_name(kind, number), len: 1 << 20 }
 }
 
+pub fn barrier(fact: BarrierFact) -> Barrier {
+    Barrier { replica: ReplicaName::new("west").expect("a replica's name"), number: 4, time: 9, fact }
+}
+
+pub fn lineage(set_aside: Vec<DecisionName>) -> Lineage {
+    let (id, step) = (LineageId([7; 16]), LineageStep::Promoted);
+    Lineage { number: 3, id, time: 9, step, first_generation: 5, set_aside }
+}
+
 pub fn decision_name() -> DecisionName {
     DecisionName { vm: keys().vm_tag("db-1"), writer: writer(), seq: 3, session: SESSION }
 }

@@ -5,9 +5,10 @@ use crate::keys::{all_keys, config, key_slot, keys, retention_key, session_key};
 use crate::packs::{directory, pack, pack_header, payload};
 use crate::vector::Vector;
 use repo_format::{
-    Awaited, BlobKind, BlobName, ChunkerName, ChunkerParams, Condemned, Decision, DecisionName, FormatError,
-    GcResult, GenerationSeal, Geometry, Index, Intent, Keys, Node, Page, PageBounds, Pin, RepackRecord,
-    RetentionKey, SealedKind, Tombstone, child_count, child_span, open, root_level, seal,
+    Awaited, Barrier, BlobKind, BlobName, ChunkerName, ChunkerParams, Condemned, Decision, DecisionName,
+    FormatError, GcResult, GenerationSeal, Geometry, Index, Intent, Keys, Lineage, Node, Page, PageBounds,
+    Pin, RepackRecord, ReplicaMarker, RetentionKey, SealedKind, Tombstone, child_count, child_span, open,
+    root_level, seal,
 };
 
 /// Why nothing was decoded.
@@ -102,7 +103,35 @@ fn object(vector: &Vector) -> Result<Fields, FormatError> {
             };
             fields::decision(&whole(vector, Decision::parse, opened, Decision::encode, again)?)
         }
+        "replica-marker" | "lineage" | "barrier" => of_replicas(vector)?,
         _ => of_generation(vector)?,
+    })
+}
+
+/// An object of SPEC 10.7 or 10.8.
+fn of_replicas(vector: &Vector) -> Result<Fields, FormatError> {
+    Ok(match vector.object.as_str() {
+        "replica-marker" => {
+            let opened = |keys: &Keys, _: &BlobName, blob: &[u8]| ReplicaMarker::open(keys, blob);
+            let again = |value: &ReplicaMarker, seals: &Seals| value.seal(&seals.keys, seals.salt).1;
+            fields::replica_marker(&whole(
+                vector,
+                ReplicaMarker::parse,
+                opened,
+                ReplicaMarker::encode,
+                again,
+            )?)
+        }
+        "lineage" => {
+            let again =
+                |value: &Lineage, seals: &Seals| value.seal(&seals.keys, &seals.retention(), seals.salt).1;
+            fields::lineage(&whole(vector, Lineage::parse, Lineage::open, Lineage::encode, again)?)
+        }
+        _ => {
+            let again =
+                |value: &Barrier, seals: &Seals| value.seal(&seals.keys, &seals.retention(), seals.salt).1;
+            fields::barrier(&whole(vector, Barrier::parse, Barrier::open, Barrier::encode, again)?)
+        }
     })
 }
 
@@ -200,6 +229,9 @@ fn sealed(vector: &Vector) -> Result<Vec<u8>, FormatError> {
         "repack" => SealedKind::Repack,
         "directory" => SealedKind::PackDirectory,
         "pin" => SealedKind::Pin,
+        "replica-marker" => SealedKind::ReplicaMarker,
+        "lineage" => SealedKind::Lineage,
+        "barrier" => SealedKind::Barrier,
         other => panic!("{}: {other} is not sealed", vector.name),
     };
     let plaintext = open(&keys(vector), kind, &blob_name(vector), &vector.bytes)?;

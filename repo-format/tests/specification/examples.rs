@@ -51,6 +51,9 @@ fn objects_decode_and_are_encoded_to_the_same_bytes() {
     assert_eq!(value(&decoded("awaited", "awaited", ""), "writer.1"), "host-2");
     assert_eq!(value(&decoded("repack-record", "repack", ""), "lead.0"), "0 1");
     assert_eq!(value(&decoded("pin", "pin", ""), "pinned"), "1");
+    assert_eq!(value(&decoded("barrier", "barrier", ""), "writer.1"), "pruner");
+    assert_eq!(value(&decoded("lineage", "lineage", ""), "first-generation"), "3");
+    assert_eq!(value(&decoded("replica-marker", "replica-marker", ""), "source"), "azblob://backups/vms");
     let intent = decoded("intent", "intent", "");
     assert_eq!(value(&intent, "generation"), "16909060");
     let name = "name: s/host-1/02a1a2a3a4a5a6a7a8a9aaabacadaeaf\n";
@@ -67,10 +70,12 @@ fn objects_decode_and_are_encoded_to_the_same_bytes() {
 fn no_example_is_without_a_test() {
     let tested = [
         "awaited",
+        "barrier",
         "config-mac-body",
         "decision",
         "index",
         "intent",
+        "lineage",
         "node",
         "pack",
         "pack-directory",
@@ -78,6 +83,7 @@ fn no_example_is_without_a_test() {
         "page",
         "pin",
         "repack-record",
+        "replica-marker",
         "result",
         "sealed-object",
         "signature-message",

@@ -1,9 +1,10 @@
 //! Decoded values as the lines that vectors have for them.
 
 use repo_format::{
-    AbortBy, Awaited, BlobKind, BlobName, Child, Codec, Commit, Condemned, Config, Decision, Disk, Entry,
-    FrameEntry, GcResult, GenerationSeal, Index, Intent, Lead, Location, Node, PackHeader, PackRef, Page,
-    Pin, RepackRecord, Repacked, SlotInfo, Tombstone,
+    AbortBy, Awaited, Barrier, BarrierFact, BlobKind, BlobName, Child, Codec, Commit, Condemned, Config,
+    Decision, Disk, Entry, FrameEntry, GcResult, GenerationSeal, Index, Intent, Lead, Lineage, LineageStep,
+    Location, Node, PackHeader, PackRef, Page, Pin, RepackRecord, Repacked, ReplicaMarker, SessionId,
+    SlotInfo, Tombstone, WriterId,
 };
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -80,6 +81,11 @@ pub fn blob_kind(kind: &BlobKind) -> Fields {
         BlobKind::Repack(session) => fields! { "kind": "repack", "session": session },
         BlobKind::Pin { vm, session, number } => {
             fields! { "kind": "pin", "vm-tag": vm, "session": session, "number": number }
+        }
+        BlobKind::ReplicaMarker => fields! { "kind": "replica-marker" },
+        BlobKind::Lineage(number) => fields! { "kind": "lineage", "number": number },
+        BlobKind::Barrier { replica, number } => {
+            fields! { "kind": "barrier", "replica": replica, "number": number }
         }
         BlobKind::Canary => fields! { "kind": "canary" },
     }
@@ -190,10 +196,45 @@ pub fn pin(pin: &Pin) -> Fields {
 
 pub fn awaited(list: &Awaited) -> Fields {
     let mut fields = fields! { "condemned": hex(&list.condemned) };
-    for (n, (session, writer)) in list.sessions.iter().enumerate() {
-        fields.insert(format!("session.{n}"), session.to_string());
-        fields.insert(format!("writer.{n}"), writer.to_string());
-    }
+    owned(&mut fields, &list.sessions);
+    fields
+}
+
+fn owned(fields: &mut Fields, sessions: &[(SessionId, WriterId)]) {
+    list(fields, "session", sessions.iter().map(|(session, _)| session));
+    list(fields, "writer", sessions.iter().map(|(_, writer)| writer));
+}
+
+pub fn replica_marker(marker: &ReplicaMarker) -> Fields {
+    fields! { "time": marker.time, "source": marker.source }
+}
+
+pub fn lineage(lineage: &Lineage) -> Fields {
+    let mut fields = fields! {
+        "number": lineage.number, "id": lineage.id, "time": lineage.time,
+        "step": match lineage.step {
+            LineageStep::Promoted => "promoted", LineageStep::OtherSideGone => "other-side-gone",
+        },
+        "first-generation": lineage.first_generation,
+    };
+    list(&mut fields, "set-aside", &lineage.set_aside);
+    fields
+}
+
+pub fn barrier(barrier: &Barrier) -> Fields {
+    let mut fields = fields! { "replica": barrier.replica, "number": barrier.number, "time": barrier.time };
+    let what = match &barrier.fact {
+        BarrierFact::Registered { place } => {
+            fields.insert("place".to_owned(), place.clone());
+            "registered"
+        }
+        BarrierFact::Removed => "removed",
+        BarrierFact::Confirmed { sessions } => {
+            owned(&mut fields, sessions);
+            "confirmed"
+        }
+    };
+    fields.insert("what".to_owned(), what.to_owned());
     fields
 }
 

@@ -6,8 +6,9 @@ use crate::forge::{THIEF, World, thief};
 use crate::raw::Raw;
 use crate::verbs::Verb;
 use repo_format::{
-    BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, PackKind, PackName, PackRef, Pin,
-    Repacked, SealedKind, SessionId, Tombstone, open_signed,
+    Barrier, BarrierFact, BlobKind, BlobName, Condemned, Decision, DecisionName, GcResult, Lineage,
+    LineageId, LineageStep, PackKind, PackName, PackRef, Pin, Repacked, ReplicaName, SealedKind, SessionId,
+    Tombstone, open_signed,
 };
 use std::collections::BTreeSet;
 
@@ -15,7 +16,7 @@ const REFUSED: &str = "Damaged > BadTag";
 
 pub const CASES: &[Case] = &[
     Case {
-        name: "a tombstone, generations, a repack record and a pin by somebody without the retention key",
+        name: "a tombstone, generations, a repack record, a pin and lies about replicas by somebody without the retention key",
         build: || {
             let world = World::new();
             let (decision, packs) = (world.first.name.clone(), live_packs(&world));
@@ -38,6 +39,15 @@ pub const CASES: &[Case] = &[
                 Pin { session: decision.session, decision, time: 1, pinned: true, reason: String::new() };
             let name = BlobName::pin(pin.decision.vm, pin.session, 0);
             world.forge(SealedKind::Pin, &name, &pin.encode());
+            let replica = ReplicaName::new("west").unwrap();
+            let (sessions, name) = (vec![(pin.session, thief())], BlobName::barrier(&replica, 0));
+            let fact = BarrierFact::Confirmed { sessions };
+            let barrier = Barrier { replica, number: 0, time: 1, fact };
+            world.forge(SealedKind::Barrier, &name, &barrier.encode());
+            let (id, step) = (LineageId([1; 16]), LineageStep::OtherSideGone);
+            let lineage =
+                Lineage { number: 1, id, time: 1, step, first_generation: 9, set_aside: vec![pin.decision] };
+            world.forge(SealedKind::Lineage, &BlobName::lineage(1), &lineage.encode());
             world
         },
         // The snapshot is listed, restored and built on as ever.

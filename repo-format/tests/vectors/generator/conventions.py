@@ -12,6 +12,7 @@ from objects import (
     child,
     chunk,
     commit,
+    confirmed,
     directory,
     disk,
     entry,
@@ -20,6 +21,8 @@ from objects import (
     hole,
     index,
     intent,
+    lineage,
+    marker,
     node,
     pack,
     pack_name,
@@ -27,6 +30,7 @@ from objects import (
     page,
     payload_id,
     raw_decision_name,
+    registered,
     pin,
     repack,
     sealed,
@@ -150,6 +154,9 @@ def whole_objects():
         ("awaited", awaited([(session(1), WRITER)]), {}),
         ("repack", repack([], table(OLD, PACK_ONE), [(0, [1])]), {}),
         ("pin", pin(), {}),
+        ("replica-marker", marker(), {}),
+        ("lineage", lineage([raw_decision_name()]), {}),
+        ("barrier", registered(), {}),
         ("page", page(TABLE_ONE, chunk(1000), hole(3096)), PAGE_INPUTS),
         (
             "node",
@@ -173,6 +180,8 @@ def counts():
     truncated("via", "decision", commit(via_count=MANY))
     truncated("roster", "generation-seal", sessions([], count=MANY))
     truncated("awaited", "awaited", awaited([], count=MANY))
+    truncated("set-aside", "lineage", lineage([], count=MANY))
+    truncated("confirmed", "barrier", confirmed([], count=MANY))
     truncated("applies-to", "repack", repack([], table(), [], applies_count=MANY))
     truncated("leads", "repack", repack([], table(), [], lead_count=MANY))
     truncated("new-packs-of-a-lead", "repack", repack([], table(), [], lead_count=1).u32(0).u32(MANY))

@@ -10,6 +10,7 @@ from objects import (
     child,
     chunk,
     commit,
+    confirmed,
     config_body,
     config_values,
     directory,
@@ -19,6 +20,8 @@ from objects import (
     hole,
     index,
     intent,
+    lineage,
+    marker,
     node,
     pack,
     pack_name,
@@ -61,6 +64,9 @@ def examples():
         "awaited": awaited([(session(1), "host-1"), (session(2), "host-2")]),
         "repack-record": repack([session(5)], table(OLD, data), [(0, [1])]),
         "pin": pin(),
+        "replica-marker": marker(),
+        "lineage": lineage([raw_decision_name()]),
+        "barrier": confirmed([(session(1), "host-1"), (session(2), "pruner")]),
         "decision": commit(
             parent=raw_decision_name(session(1), seq=2), tags=["daily"], disks=[disk(change_id="52/7", codec=1)]
         ),

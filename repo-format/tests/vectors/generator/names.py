@@ -33,6 +33,9 @@ def names():
         ("generation-seal", "gc/0000000a/sealed", {"kind": "generation-seal", "generation": 10}),
         ("repack", f"k/{SID}", {"kind": "repack", "session": SID}),
         ("pin", f"p/{TAG}/{SID}-00000010", {"kind": "pin", "vm-tag": TAG, "session": SID, "number": 16}),
+        ("replica-marker", "lineage/replica", {"kind": "replica-marker"}),
+        ("lineage", "lineage/00000010", {"kind": "lineage", "number": 16}),
+        ("barrier", "b/west-1/00000010", {"kind": "barrier", "replica": "west-1", "number": 16}),
     ):
         vector("NAME-2", f"name-of-{what}", "name", "a name of section 2", text=text, fields=fields)
     for what, writer in (("one-character", "0"), ("63-characters", "x" * 63), ("dashes", "a--b-")):
@@ -56,6 +59,7 @@ def names():
     ignored("NAME-1", "writer-in-upper-case", f"s/Host/{SID}", "a writer's name with an upper-case letter")
     ignored("NAME-1", "writer-missing", f"s//{SID}", "a writer's name of no characters")
     ignored("NAME-1", "slot-with-dash-first", "keys/-ops", "a slot's name that begins with a dash")
+    ignored("NAME-1", "replica-with-dash-first", "b/-west/00000000", "a replica's name that begins with a dash")
     ignored("NAME-1", "slot-of-64-characters", f"keys/{'x' * 64}", "a slot's name that is too long")
     ignored("NAME-2", "session-in-upper-case", f"k/{SID.upper()}", "hexadecimal digits in upper case")
     ignored("NAME-2", "session-of-31-digits", f"k/{SID[1:]}", "a session id that is too short")
@@ -67,6 +71,8 @@ def names():
     ignored("NAME-2", "number-with-sign", f"d/host-1/{SID}-+0000001", "a number with a sign")
     ignored("NAME-2", "seq-missing", f"r/{TAG}/host-1/{SID}", "a decision without a seq")
     ignored("NAME-2", "vm-tag-of-31-digits", f"f/{TAG[1:]}/{SID}", "a VM tag that is too short")
+    ignored("NAME-2", "lineage-of-7-digits", "lineage/0000001", "a number that is too short")
+    ignored("NAME-2", "replica-without-a-number", "b/west", "an object about a replica without a number")
     ignored("NAME-2", "generation-in-upper-case", "gc/0000000A/result", "a generation in upper case")
     for what, vm in (("ascii", VM), ("beyond-ascii", "Größe"), ("longest", "v" * 255)):
         vector(
@@ -91,6 +97,8 @@ def names():
         ("below-a-pack", f"d/host-1/{SID}-00000001/more"),
         ("other-prefix", f"x/host-1/{SID}-00000001"),
         ("generation-alone", "gc/00000001"),
+        ("below-the-marker", "lineage/replica/more"),
+        ("other-in-lineage", "lineage/replicas"),
         ("other-in-generation", "gc/00000001/other"),
         ("empty-component", f"s/host-1//{SID}"),
         ("slash-first", "/config"),
@@ -118,6 +126,7 @@ def names():
         ("middle-of-pins", "p/7_"),
     ):
         vector("NAME-7", what, "name", "a canary", text=text, fields={"kind": "canary"})
+    ignored("NAME-7", "of-lineage", "lineage/~", "a prefix that has no canaries")
     ignored("NAME-7", "of-another-prefix", "keys/-", "a prefix that has no canaries")
     ignored("NAME-7", "middle-of-hexadecimal-names", "s/7_", "the middle of another kind of names")
     ignored("NAME-7", "deeper", "s/~/a", "more behind a canary's name")

@@ -204,6 +204,7 @@ def slot_aad(name, values):
 # --- Sealed objects (section 6) ---
 
 KINDS = "intent decision index tombstone condemned result generation-seal repack directory pin awaited".split()
+KINDS += "replica-marker lineage barrier".split()
 SALT = bytes(range(0x20, 0x40))
 
 
@@ -455,6 +456,42 @@ def awaited(waits, count=None):
 def pin(sid=session(2), name=None, time=TIME, pinned=1, reason="before the upgrade"):
     raw = Raw().put(sid, "session id").add(raw_decision_name() if name is None else name)
     return raw.u64(time, "time").u8(pinned, "pinned").str8(reason, "reason")
+
+
+PLACE = "azblob://backups/vms"
+
+
+def marker(time=TIME, source=PLACE):
+    return Raw().u64(time, "time").str16(source, "source")
+
+
+LINEAGE_ID = bytes(range(0xE0, 0xF0))
+
+
+def lineage(set_aside, number=2, step=1, first=3, count=None):
+    """`set_aside` are decision names as Raw."""
+    raw = Raw().u32(number, "number").put(LINEAGE_ID, "lineage id").u64(TIME, "time").u8(step, "what")
+    raw.u32(first, "first generation").u32(len(set_aside) if count is None else count, "set aside")
+    for name in set_aside:
+        raw.add(name)
+    return raw
+
+
+def barrier(what, replica="west", number=4, time=TIME):
+    """What all facts about a replica begin with."""
+    return Raw().str8(replica, "replica").u32(number, "number").u64(time, "time").u8(what, "what")
+
+
+def registered(place=PLACE, **begin):
+    return barrier(1, **begin).str16(place, "place")
+
+
+def confirmed(sessions, count=None, **begin):
+    """`sessions` are pairs of a session and a writer."""
+    raw = barrier(3, **begin).u32(len(sessions) if count is None else count, "count")
+    for sid, writer in sessions:
+        raw.put(sid, "session id").str8(writer, "  writer")
+    return raw
 
 
 def repacked(sid=session(2), time=TIME, program="keepstone 0.1.0"):

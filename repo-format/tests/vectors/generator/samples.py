@@ -50,6 +50,9 @@ NAMES = {
     "generation-seal": "gc/00000007/sealed",
     "repack": f"k/{SID}",
     "pin": f"p/{TAG}/{SID}-00000001",
+    "replica-marker": "lineage/replica",
+    "lineage": "lineage/00000002",
+    "barrier": "b/west/00000004",
     "directory": pack_name(),
 }
 

@@ -141,7 +141,7 @@ def sealed_objects():
     )
     fail("SEAL-4", "type-0", "a type that is not known", sealed("intent", INTENT, plain, type_number=0), kind(what, 0))
     fail(
-        "SEAL-4", "type-12", "a type that is not known", sealed("intent", INTENT, plain, type_number=12), kind(what, 12)
+        "SEAL-4", "type-15", "a type that is not known", sealed("intent", INTENT, plain, type_number=15), kind(what, 15)
     )
     vector(
         "SEAL-4",

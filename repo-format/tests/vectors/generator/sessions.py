@@ -1,17 +1,25 @@
-"""Section 10: intents, tombstones, generations, repack records, pins."""
+"""Section 10: intents, tombstones, generations, repack records, pins, replicas."""
 
 from objects import (
     TIME,
     WRITER,
     CONDEMNED_HASH,
     Raw,
+    PLACE,
     awaited,
+    barrier,
+    confirmed,
     decision_name,
     entry,
     gc_result,
     intent,
+    lineage,
+    LINEAGE_ID,
+    marker,
     pack_text,
     pin,
+    raw_decision_name,
+    registered,
     repack,
     sealed,
     session,
@@ -30,7 +38,7 @@ from samples import (
     TAG,
     UNLISTED,
 )
-from vectors import KEY_INPUTS, SIGNED_INPUTS, bad, name_error, numbered, vector
+from vectors import KEY_INPUTS, SIGNED_INPUTS, bad, kind, limit, name_error, numbered, order, vector
 
 
 def sessions_and_snapshots():
@@ -84,6 +92,9 @@ def sessions_and_snapshots():
     generations()
     repacks()
     pins()
+    barriers()
+    markers()
+    lineages()
 
 
 def generations():
@@ -260,4 +271,100 @@ def pins():
         signed("pin", NAMES["pin"], pin().bytes),
         **SIGNED_INPUTS,
         name=NAMES["pin"].replace("00000001", "00000002"),
+    )
+
+
+def barriers():
+    """BAR-1; what the facts of a replica come to is shown by tests."""
+    name = NAMES["barrier"]
+    fields = {"replica": "west", "number": 4, "time": TIME}
+    fact = lambda what, comment, content, error="ok", name=name, of=None: vector(
+        "BAR-1", what, "barrier", comment, error, signed("barrier", name, content.bytes), fields=of, **SIGNED_INPUTS, name=name
+    )
+    fact("registered", "a replica is waited for", registered(), of={**fields, "what": "registered", "place": PLACE})
+    fact("removed", "it is not any more", barrier(2), of={**fields, "what": "removed"})
+    sessions_there = [(session(1), "host-2"), (session(2), "host-1"), (session(2), "pruner")]
+    of = {**fields, "what": "confirmed"}
+    of |= {f"session.{n}": sessions_there[n][0] for n in range(3)} | {f"writer.{n}": sessions_there[n][1] for n in range(3)}
+    fact("confirmed", "sessions are whole there, two of one id", confirmed(sessions_there), of=of)
+    fact("nothing-confirmed", "none is", confirmed([]), of={**fields, "what": "confirmed"})
+    longest = "p" * 4096
+    fact("longest-place", "a place of 4096 bytes", registered(longest), of={**fields, "what": "registered", "place": longest})
+    misnamed = bad("the fact is not the one that its name calls for")
+    fact("another-replica", "an authentic fact that is not its name's", registered(), misnamed, "b/east/00000004")
+    fact("another-number", "an authentic fact that is not its name's", registered(), misnamed, "b/west/00000005")
+    vector("BAR-1", "what-0", "barrier", "a fact that is not known", kind("a fact about a replica", 0), barrier(0))
+    vector("BAR-1", "what-4", "barrier", "a fact that is not known", kind("a fact about a replica", 4), barrier(4))
+    over = limit("length of a place", 4097, 4096)
+    vector("BAR-1", "place-too-long", "barrier", "a place of 4097 bytes", over, registered(longest + "p"))
+    vector("BAR-1", "removed-with-a-place", "barrier", "more behind a removal", "trailing-bytes", barrier(2).str16(PLACE))
+    not_sorted = order("the confirmed sessions")
+    vector("GEN-6", "confirmed-descending", "barrier", "sessions in descending order", not_sorted, confirmed(sessions_there[::-1]))
+    twice = confirmed([sessions_there[0], sessions_there[0]])
+    vector("GEN-6", "confirmed-twice", "barrier", "a session twice", not_sorted, twice)
+    upper = name_error("the name of a replica", "1 to 63 characters of a-z, 0-9 and -, beginning with a letter or digit")
+    vector("BAR-1", "name-in-upper-case", "barrier", "a replica's name that is not allowed", upper, registered(replica="West"))
+    vector(
+        "BAR-1",
+        "unsigned",
+        "barrier",
+        "a fact that the retention did not sign",
+        "bad-signature",
+        sealed("barrier", name, registered().bytes),
+        **SIGNED_INPUTS,
+        name=name,
+    )
+
+
+def markers():
+    name = NAMES["replica-marker"]
+    whole = lambda what, comment, content, error="ok", of=None: vector(
+        "LIN-1", what, "replica-marker", comment, error, sealed("replica-marker", name, content.bytes), fields=of, **KEY_INPUTS, name=name
+    )
+    whole("marked", "a place that is filled from elsewhere", marker(), of={"time": TIME, "source": PLACE})
+    whole("source-unknown", "nobody told from where", marker(source=""), of={"time": TIME, "source": ""})
+    over = limit("length of a place", 4097, 4096)
+    whole("source-too-long", "a source of 4097 bytes", marker(source="s" * 4097), over)
+    whole("nothing", "a plaintext of nothing", Raw(), "truncated")
+    vector(
+        "LIN-1",
+        "another-name",
+        "replica-marker",
+        "a marker that was sealed under another name",
+        "bad-tag",
+        sealed("replica-marker", "lineage/00000001", marker().bytes),
+        **KEY_INPUTS,
+        name=name,
+    )
+
+
+def lineages():
+    name = NAMES["lineage"]
+    fields = {"number": 2, "id": LINEAGE_ID, "time": TIME, "first-generation": 3}
+    aside = [raw_decision_name(session(1), seq=2), raw_decision_name(session(2), seq=2), raw_decision_name()]
+    texts = [decision_name(session(1), seq=2), decision_name(session(2), seq=2), decision_name()]
+    whole = lambda what, comment, content, error="ok", name=name, of=None: vector(
+        "LIN-2", what, "lineage", comment, error, signed("lineage", name, content.bytes), fields=of, **SIGNED_INPUTS, name=name
+    )
+    promoted = {**fields, "step": "promoted"}
+    whole("promoted", "three snapshots are set aside", lineage(aside), of={**promoted, **numbered("set-aside", texts)})
+    whole("all-whole", "none is", lineage([]), of=promoted)
+    whole("other-side-gone", "nobody writes there any more", lineage([], step=2), of={**fields, "step": "other-side-gone"})
+    misnamed = bad("the lineage is not the one that its name calls for")
+    whole("another-number", "an authentic object that is not its name's", lineage([]), misnamed, "lineage/00000003")
+    whole("number-0", "they are numbered from 1", lineage([], number=0), bad("the numbers of lineages begin with 1"), "lineage/00000000")
+    vector("LIN-2", "what-0", "lineage", "a step that is not known", kind("a lineage's step", 0), lineage([], step=0))
+    vector("LIN-2", "what-3", "lineage", "a step that is not known", kind("a lineage's step", 3), lineage([], step=3))
+    not_sorted = order("the snapshots set aside")
+    vector("GEN-6", "set-aside-descending", "lineage", "names in descending order", not_sorted, lineage(aside[::-1]))
+    vector("GEN-6", "set-aside-twice", "lineage", "a name twice", not_sorted, lineage([aside[0], aside[0]]))
+    vector(
+        "LIN-2",
+        "unsigned",
+        "lineage",
+        "an object that the retention did not sign",
+        "bad-signature",
+        sealed("lineage", name, lineage([]).bytes),
+        **SIGNED_INPUTS,
+        name=name,
     )

@@ -1,0 +1,269 @@
+//! What a repository knows of its replicas: which ones a prune waits for, and what is confirmed to be whole there
+//! (PROTOCOL 8, SPEC 10.7).
+//!
+//! What was packed again is needed at a replica under its new names before the old packs may go there, and nobody can see
+//! from here what has arrived. So whoever can see it tells, signed by the retention. Facts are only added: of one replica
+//! they are numbered, and the highest number holds.
+
+use crate::entropy::Entropy;
+use crate::error::EngineError;
+use crate::forget::check_key;
+use crate::generations::Generations;
+use crate::lineage::check_is_written;
+use crate::prune::Owner;
+use crate::records::{Record, Records};
+use crate::repository::{Repository, get_sealed};
+use crate::session::put_twice;
+use crate::store::{BlobInfo, Put, StoreError};
+use crate::threads;
+use repo_format::{
+    Barrier, BarrierFact, BlobKind, BlobName, FormatError, PREFIX_BARRIER, PackKind, ReplicaName,
+    RetentionKey, barrier_prefix, packs_prefix,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Numbers that are tried for a new fact: others may have them, or somebody who may tell nothing has taken them.
+const NUMBERS_TRIED: usize = 64;
+/// Facts that are read at the same time: each is a round trip.
+const READ_THREADS: usize = 32;
+/// Sessions that one fact confirms at most, to be within the limit of a sealed object.
+const CONFIRMED_MAX: usize = 400_000;
+
+/// A replica that a prune waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredReplica {
+    /// Its name.
+    pub name: ReplicaName,
+    /// Where it is, for people.
+    pub place: String,
+    /// Since when it is waited for, milliseconds since 1970.
+    pub since: u64,
+    /// Sessions that are confirmed to be whole there since then, each with its writer.
+    pub confirmed: BTreeSet<Owner>,
+    /// The number of the fact that began this: another registration has another one.
+    registration: u32,
+}
+
+/// What is known of replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Those that a prune waits for, by their names.
+    pub registered: Vec<RegisteredReplica>,
+    /// Facts that the retention did not sign, or that cannot be read. They count for nothing.
+    pub ignored: Vec<BlobName>,
+}
+
+/// What [`register`] and [`remove`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is as was asked for now.
+    Made,
+    /// It was so before.
+    None,
+}
+
+/// Lists the replicas that a prune waits for, and what is confirmed there.
+///
+/// # Errors
+/// A failing store.
+pub fn list(repository: &Repository<'_>) -> Result<Replicas, EngineError> {
+    let listed = repository.list(PREFIX_BARRIER)?;
+    read(repository, listed)
+}
+
+/// As [`list`], from a listing of `b/`.
+pub(crate) fn read(repository: &Repository<'_>, listed: Vec<BlobInfo>) -> Result<Replicas, EngineError> {
+    let is_fact = |info: &BlobInfo| matches!(info.name.kind(), Some(BlobKind::Barrier { .. }));
+    let names: Vec<BlobName> = listed.into_iter().filter(is_fact).map(|info| info.name).collect();
+    let facts = threads::each(&names, READ_THREADS, |name| match get_sealed(repository.store(), name) {
+        Ok(bytes) => Ok(Barrier::open(repository.keys(), name, &bytes).ok()),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
+    });
+    let mut replicas = Replicas::default();
+    let mut by_name: BTreeMap<ReplicaName, Vec<Barrier>> = BTreeMap::new();
+    for (name, fact) in names.into_iter().zip(facts) {
+        match fact? {
+            Some(fact) => by_name.entry(fact.replica.clone()).or_default().push(fact),
+            None => replicas.ignored.push(name),
+        }
+    }
+    replicas.registered = by_name.into_values().filter_map(registered).collect();
+    Ok(replicas)
+}
+
+/// What the facts of one replica come to; nothing if it is not registered.
+fn registered(mut facts: Vec<Barrier>) -> Option<RegisteredReplica> {
+    facts.sort_by_key(|fact| fact.number);
+    let mut replica: Option<RegisteredReplica> = None;
+    for Barrier { replica: name, number, time, fact } in facts {
+        match (fact, &mut replica) {
+            (BarrierFact::Registered { place }, Some(replica)) => replica.place = place,
+            (BarrierFact::Registered { place }, none @ None) => {
+                let confirmed = BTreeSet::new();
+                *none = Some(RegisteredReplica { name, place, since: time, confirmed, registration: number });
+            }
+            (BarrierFact::Removed, replica) => *replica = None,
+            (BarrierFact::Confirmed { sessions }, Some(replica)) => replica.confirmed.extend(sessions),
+            // What was confirmed before it was registered says nothing of what is there now.
+            (BarrierFact::Confirmed { .. }, None) => {}
+        }
+    }
+    replica
+}
+
+/// Registers a replica: no prune that begins from now on deletes what was packed again before that is confirmed there.
+/// One that is registered already gets another place.
+///
+/// # Errors
+/// [`EngineError::IsAReplica`]; a place of more than 4096 bytes; a failing store.
+pub fn register(
+    repository: &Repository<'_>,
+    key: &RetentionKey,
+    (name, place): (&ReplicaName, &str),
+    time: u64,
+    entropy: &Entropy,
+) -> Result<Change, EngineError> {
+    if list(repository)?.registered.iter().any(|replica| replica.name == *name && replica.place == place) {
+        return Ok(Change::None);
+    }
+    let fact = BarrierFact::Registered { place: place.to_owned() };
+    tell(repository, key, Fact { name, time, fact, entropy })?;
+    Ok(Change::Made)
+}
+
+/// Removes a replica: no prune waits for it any more. What was confirmed there is of no use if it is registered again.
+///
+/// # Errors
+/// [`EngineError::NoSuchReplica`]; [`EngineError::IsAReplica`]; a failing store.
+pub fn remove(
+    repository: &Repository<'_>,
+    key: &RetentionKey,
+    name: &ReplicaName,
+    time: u64,
+    entropy: &Entropy,
+) -> Result<(), EngineError> {
+    find(repository, name)?;
+    tell(repository, key, Fact { name, time, fact: BarrierFact::Removed, entropy })
+}
+
+/// Confirms that sessions were found whole at a registered replica. Returns how many were not confirmed before.
+///
+/// # Errors
+/// [`EngineError::NoSuchReplica`], also if it was removed meanwhile; [`EngineError::IsAReplica`]; a failing store.
+pub fn confirm(
+    repository: &Repository<'_>,
+    key: &RetentionKey,
+    (name, sessions): (&ReplicaName, &BTreeSet<Owner>),
+    time: u64,
+    entropy: &Entropy,
+) -> Result<u64, EngineError> {
+    let before = find(repository, name)?;
+    let new: Vec<Owner> = sessions.difference(&before.confirmed).cloned().collect();
+    for (part, sessions) in (0..).zip(new.chunks(CONFIRMED_MAX)) {
+        // A replica that was emptied and registered anew since has not what was found.
+        if find(repository, name)?.registration != before.registration {
+            return Err(EngineError::NoSuchReplica { name: name.clone(), found: Vec::new() });
+        }
+        let fact = BarrierFact::Confirmed { sessions: sessions.to_vec() };
+        tell(repository, key, Fact { name, time, fact, entropy: &entropy.attempt(part) })?;
+    }
+    Ok(new.len() as u64)
+}
+
+/// The repack sessions of a repository that are whole at a replica of it: the record, its decision, and those of its new
+/// packs that nobody is to delete are there as they are here.
+///
+/// # Errors
+/// A failing store; a damaged record or generation.
+pub fn confirmable_repacks(
+    source: &Repository<'_>,
+    replica: &Repository<'_>,
+) -> Result<BTreeSet<Owner>, EngineError> {
+    let records = Records::load(source)?;
+    let deleted = Generations::list(source)?.deleted(source)?;
+    let mut whole = BTreeSet::new();
+    for record in records.all() {
+        let is_there = |name: &BlobName| {
+            let (here, there) = (source.blob_len(name)?, replica.blob_len(name)?);
+            Ok::<_, EngineError>(here.is_some() && here == there)
+        };
+        if !is_there(&BlobName::repack(record.session))? || !is_there(&record.decision.blob())? {
+            continue;
+        }
+        let arrived = packs_of(replica, record)?;
+        let mut needed = record.new_packs().filter(|pack| !deleted.contains(&pack.name));
+        if needed.all(|pack| arrived.get(&pack.name.blob()) == Some(&u64::from(pack.len))) {
+            whole.insert(record.owner());
+        }
+    }
+    Ok(whole)
+}
+
+/// The packs of a repack session that are listed in a place, with their lengths.
+fn packs_of(repository: &Repository<'_>, record: &Record) -> Result<BTreeMap<BlobName, u64>, EngineError> {
+    let mut packs = BTreeMap::new();
+    for kind in [PackKind::Data, PackKind::Map] {
+        let prefix = packs_prefix(kind, &record.decision.writer, record.session);
+        packs.extend(repository.list(&prefix)?.into_iter().map(|info| (info.name, info.len)));
+    }
+    Ok(packs)
+}
+
+fn find(repository: &Repository<'_>, name: &ReplicaName) -> Result<RegisteredReplica, EngineError> {
+    let mut registered = list(repository)?.registered;
+    match registered.iter().position(|replica| replica.name == *name) {
+        Some(position) => Ok(registered.swap_remove(position)),
+        None => {
+            let found = registered.into_iter().map(|replica| replica.name).collect();
+            Err(EngineError::NoSuchReplica { name: name.clone(), found })
+        }
+    }
+}
+
+/// What is to be told of a replica.
+struct Fact<'a> {
+    name: &'a ReplicaName,
+    time: u64,
+    fact: BarrierFact,
+    entropy: &'a Entropy,
+}
+
+/// Creates a fact under the first free number behind those that count.
+fn tell(repository: &Repository<'_>, key: &RetentionKey, told: Fact<'_>) -> Result<(), EngineError> {
+    check_key(repository, key)?;
+    let _standing = check_is_written(repository)?;
+    let Fact { name, time, fact, entropy } = told;
+    let mut next = next_number(repository, name)?;
+    let mut barrier = Barrier { replica: name.clone(), number: 0, time, fact };
+    if barrier.check().is_err() {
+        return Err(EngineError::BadJob("the place of a replica has more than 4096 bytes"));
+    }
+    for _ in 0..NUMBERS_TRIED {
+        let Some(number) = next else { break };
+        barrier.number = number;
+        let salt = entropy.draw("barrier salt", u64::from(number));
+        let (name, bytes) = barrier.seal(repository.keys(), key, salt);
+        match put_twice(repository.store(), &name, &bytes)? {
+            Put::Created | Put::Identical => return Ok(()),
+            Put::Different => next = number.checked_add(1),
+        }
+    }
+    Err(EngineError::Twin { name: BlobName::barrier(name, next.unwrap_or(u32::MAX)) })
+}
+
+/// The number behind the highest one of a fact that counts, or may: others' may be as high as they like.
+fn next_number(repository: &Repository<'_>, name: &ReplicaName) -> Result<Option<u32>, EngineError> {
+    for info in repository.list(&barrier_prefix(name))?.into_iter().rev() {
+        let Some(BlobKind::Barrier { number, .. }) = info.name.kind() else { continue };
+        let bytes = match get_sealed(repository.store(), &info.name) {
+            Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
+            Err(error) if error.is_damage() => return Ok(number.checked_add(1)),
+            other => other?,
+        };
+        if Barrier::open(repository.keys(), &info.name, &bytes) != Err(FormatError::BadSignature) {
+            return Ok(number.checked_add(1));
+        }
+    }
+    Ok(Some(0))
+}
