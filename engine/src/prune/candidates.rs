@@ -1,5 +1,6 @@
 //! Candidates: packs of decided sessions that no valid root needs (P1, P2).
 
+use super::barrier::Held;
 use super::listing::list;
 use super::roots::{self, Roots, mark};
 use super::sessions::{Owner, Sessions, Undecided, Verdict};
@@ -82,6 +83,8 @@ pub(super) struct Published<'a> {
     pub(super) roster: &'a BTreeSet<SessionId>,
     /// Whom the generation waits for that is open.
     pub(super) wait_list: WaitList,
+    /// What that condemned, or is about to delete.
+    pub(super) open: &'a PackSet,
 }
 
 /// See [`super::plan`].
@@ -92,7 +95,7 @@ pub(super) fn plan(
     plan: &mut PrunePlan,
     observer: &dyn Observer,
 ) -> Result<(), EngineError> {
-    let Published { roster, wait_list } = published;
+    let Published { roster, wait_list, open } = published;
     let candidates = Candidates::find(repository, roster, observer)?;
     for open in Sessions::list(repository, roster.iter().copied())?.undecided(repository)? {
         if let WaitList::Published(owners) = wait_list
@@ -104,6 +107,9 @@ pub(super) fn plan(
             plan.waiting.push(waiting);
         }
     }
+    let going = open.iter().chain(candidates.packs.iter().filter(|pack| !open.contains(&pack.name)));
+    let held = Held::find(repository, going)?;
+    plan.waiting.extend(held.waiting);
     plan.stored = Amount::of(&candidates.stored);
     plan.delete = Amount::of(&candidates.packs);
     match usage::plan(repository, job, &candidates, plan, observer) {
@@ -115,6 +121,7 @@ pub(super) fn plan(
     plan.indexes = names.iter().filter(is_index).count() as u64;
     plan.snapshots = candidates.roots.valid.len() as u64;
     plan.ignored = candidates.roots.ignored.iter().map(ToString::to_string).collect();
+    plan.ignored.extend(held.ignored.iter().map(ToString::to_string));
     plan.ignored.extend(candidates.records.unsigned.iter().map(ToString::to_string));
     Ok(())
 }

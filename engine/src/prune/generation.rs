@@ -172,7 +172,8 @@ impl Run<'_, '_, '_> {
         Ok(())
     }
 
-    /// P8: carries out a published result, and seals the generation. Returns that there may be more to do.
+    /// P8: carries out a published result, and seals the generation, unless replicas hold some of it up.
+    /// Returns whether there may be more to do.
     pub(super) fn carry_out(
         &mut self,
         n: u32,
@@ -192,7 +193,9 @@ impl Run<'_, '_, '_> {
         }
         let delete: PackSet = result.delete.iter().cloned().collect();
         self.compact(&delete)?;
-        self.delete_packs(&delete)?;
+        if !self.delete_unheld(&delete)? {
+            return Ok(false);
+        }
         let end = GenerationSeal { roster: self.tidy(roster)? };
         let salt = self.salt("generation seal salt", n);
         let (name, bytes) = end.seal(self.repository.keys(), self.key, n, salt);

@@ -14,6 +14,7 @@
 //! Names and lengths of all packs (some 16 bytes each), what marking takes (`mark`), the ids of all snapshots, and for
 //! packing again what `usage` takes.
 
+mod barrier;
 mod candidates;
 mod compact;
 mod generation;
@@ -126,7 +127,7 @@ pub struct PruneReport {
     pub snapshots: u64,
 }
 
-/// A session that a prune waits for.
+/// A session that a prune waits for, or that it waits to arrive elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
@@ -134,12 +135,16 @@ pub struct Waiting {
     pub session: String,
     /// Its writer.
     pub writer: String,
-    /// When it began, by the store's clock, milliseconds since 1970.
+    /// When it began, by the store's clock, milliseconds since 1970; of one that is waited for at a replica, when its record
+    /// was made.
     pub begun: u64,
     /// When it last stored something, likewise.
     pub newest: u64,
     /// What is waited for.
     pub why: WaitingFor,
+    /// The replica that is waited for, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica: Option<String>,
 }
 
 /// What a prune waits for.
@@ -150,6 +155,8 @@ pub enum WaitingFor {
     Decision,
     /// Its intent cannot be read, so what it would be aborted by is not known.
     UnreadableIntent,
+    /// That a session that packed again is confirmed at a replica, or that the replica is removed.
+    Replica,
 }
 
 /// What a prune would do.
@@ -177,7 +184,7 @@ pub struct PrunePlan {
     pub packs: Vec<PackUse>,
     /// Index blobs that there are.
     pub indexes: u64,
-    /// Sessions that the prune would wait for: those that have not ended, and of these, where a generation is open and has told
+    /// What the prune would wait for: replicas, and sessions, those that have not ended, and of these, where a generation is open and has told
     /// whom it waits for, those only.
     pub waiting: Vec<Waiting>,
     /// See [`PruneReport::ignored`].
@@ -258,19 +265,20 @@ pub fn plan(
     let mut generations = Generations::list(repository)?;
     let mut plan = PrunePlan::default();
     let mut wait_list = WaitList::Missing;
+    let mut open = PackSet::default();
     match generations.first_open(repository)? {
         Open::Free(_) => {}
         Open::Condemned(n, packs) => {
-            (plan.open_generation, plan.open) = (Some(n), Amount::of(&packs.packs));
             wait_list = generations.wait_list(repository, n, &packs)?;
+            (plan.open_generation, open) = (Some(n), packs.packs);
         }
         Open::Decided(n, result) => {
-            plan.open_generation = Some(n);
-            plan.open = Amount::of(&result.delete.into_iter().collect());
+            (plan.open_generation, open) = (Some(n), result.delete.into_iter().collect());
         }
     }
+    plan.open = Amount::of(&open);
     let roster: BTreeSet<SessionId> = generations.roster(repository)?.into_iter().collect();
-    let published = Published { roster: &roster, wait_list };
+    let published = Published { roster: &roster, wait_list, open: &open };
     candidates::plan(repository, job, &published, &mut plan, observer)?;
     plan.ignored.extend(generations.ignored.iter().map(ToString::to_string));
     Ok(plan)

@@ -295,8 +295,14 @@ impl Undecided {
         let Self { session, writer, begun, decision } = self;
         let Some(decision) = decision else {
             let why = WaitingFor::UnreadableIntent;
-            let waiting =
-                Waiting { session: session.to_string(), writer: writer.to_string(), begun, newest, why };
+            let waiting = Waiting {
+                session: session.to_string(),
+                writer: writer.to_string(),
+                begun,
+                newest,
+                why,
+                replica: None,
+            };
             return Ok(if is_named { Verdict::Discard } else { Verdict::Wait(waiting) });
         };
         let is_own = writer == *job.writer && decision.vm == repository.keys().vm_tag("");
@@ -314,6 +320,7 @@ impl Undecided {
             begun,
             newest,
             why,
+            replica: None,
         }))
     }
 

@@ -164,7 +164,7 @@ pub(super) fn warn_of(waiting: &[Waiting], ignored: &[String], job: &PruneJob<'_
 }
 
 fn waits_for(waiting: &Waiting, job: &PruneJob<'_>) -> String {
-    let Waiting { session, writer, begun, newest, why } = waiting;
+    let Waiting { session, writer, begun, newest, why, replica } = waiting;
     let quiet = duration(job.time.saturating_sub(*newest));
     let who = format!("session {session} of the writer {writer}, which began {}", times::local(*begun));
     match why {
@@ -173,6 +173,15 @@ fn waits_for(waiting: &Waiting, job: &PruneJob<'_>) -> String {
              host is gone, add --abort-session {session} (it is aborted without that when it was quiet for {})",
             duration(job.patience)
         ),
+        WaitingFor::Replica => {
+            let replica = replica.as_deref().unwrap_or_default();
+            format!(
+                "waiting for the replica {replica}: what session {session} packed again {} is not confirmed there, and until then the packs \
+                 that it was in stay; `keepstone replicate --confirm {replica}` or `keepstone replica status --confirm {replica}` \
+                 confirms it, and if that replica is given up, `keepstone replica remove {replica}`",
+                times::local(*begun)
+            )
+        }
         WaitingFor::UnreadableIntent => {
             format!("waiting for {who}: its intent cannot be read; put it back from a copy of the repository")
         }
