@@ -82,9 +82,14 @@ pub(crate) struct GlobalArguments {
     #[arg(long, global = true, value_name = "COMMAND", hide_short_help = true)]
     pub(crate) retention_password_command: Option<String>,
 
+    /// Take the repository for a replica, a copy that is filled from elsewhere, although it does not say so itself: only
+    /// what is whole is offered, and nothing is written to it
+    #[arg(long, global = true, env = "KEEPSTONE_REPLICA", hide_env_values = true, hide_short_help = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) replica: bool,
+
     /// Read settings from a TOML file; flags and the environment come before it
     ///
-    /// It may hold repository, password-file, password-command, retention-password-file, retention-password-command, writer, cache-dir, index-budget and compression; for
+    /// It may hold repository, password-file, password-command, retention-password-file, retention-password-command, writer, replica, cache-dir, index-budget and compression; for
     /// Azure auth, sas-token-file, key-file, connection-string-file, tenant-id, client-id, client-secret-file,
     /// client-certificate, federated-token-file, authority-host, tier, content-md5, limit-upload, limit-download and a
     /// table of prices; for vSphere vsphere-user, vsphere-password-file, vsphere-password-command, vsphere-ca,

@@ -143,7 +143,9 @@ mod tests {
     use keepstone_engine::store::StoreError;
     use keepstone_engine::store::azure::{Answer, PlaceError, ServiceError};
     use keepstone_engine::target::TargetError;
-    use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind, SlotName, check_tag};
+    use repo_format::{
+        BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind, SlotName, check_tag,
+    };
     use std::path::PathBuf;
     use std::time::Duration;
 

@@ -118,7 +118,7 @@ pub(crate) fn new_store(settings: &Settings) -> anyhow::Result<Store> {
 pub(crate) fn repository<'s>(settings: &Settings, store: &'s Store) -> anyhow::Result<Repository<'s>> {
     let repository = Repository::open(store, &password(settings)?)?;
     tracing::info!(repository = %repository.config().repository, "the repository is open");
-    Ok(repository)
+    Ok(if settings.is_replica { repository.as_replica() } else { repository })
 }
 
 /// As [`repository`], for what reads or writes what is inside disks.

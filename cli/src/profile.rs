@@ -34,6 +34,9 @@ pub(crate) struct Profile {
     pub(crate) retention_password_file: Option<PathBuf>,
     /// A command that prints the retention password.
     pub(crate) retention_password_command: Option<String>,
+    /// Whether the repository is a replica, although it does not say so itself.
+    #[serde(default)]
+    pub(crate) replica: bool,
     /// The writer.
     #[serde(default, deserialize_with = "writer")]
     pub(crate) writer: Option<WriterId>,

@@ -100,6 +100,8 @@ pub(crate) struct Settings {
     pub(crate) passwords: Passwords,
     /// What only a repository in Azure needs.
     pub(crate) azure: AzureOptions,
+    /// Whether the repository is a replica, although it does not say so itself.
+    pub(crate) is_replica: bool,
     repository: Option<String>,
     cache_dir: Option<PathBuf>,
     index_budget: Option<u64>,
@@ -149,6 +151,7 @@ impl Settings {
             retention_password,
             interrupt: Interrupt::default(),
             screen: Screen::default(),
+            is_replica: arguments.replica || profile.replica,
             repository: arguments.repository.or_else(|| profile.repository.clone()),
             cache_dir: arguments.cache_dir.or_else(|| profile.cache_dir.clone()),
             index_budget: profile.index_budget,

@@ -14,6 +14,7 @@ mod man;
 mod pin;
 mod prune;
 mod repair;
+mod replica;
 mod restore;
 mod serve;
 mod show;
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Pin(pin::Pin),
     /// Let policies decide about a snapshot again
     Unpin(pin::Unpin),
+    /// Look after replicas of the repository: copies in another place
+    Replica(replica::Arguments),
     /// Look at a VM in vSphere, and tell what stands against a backup of it
     Vsphere(vsphere::Arguments),
     /// Measure this machine, and predict how long the backups of a fleet take
@@ -131,6 +134,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Prune(arguments) => prune::run(settings, &arguments),
         Command::Pin(arguments) => pin::pin(settings, &arguments),
         Command::Unpin(arguments) => pin::unpin(settings, &arguments),
+        Command::Replica(arguments) => replica::run(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
         Command::Bench(arguments) => bench::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),
