@@ -6,6 +6,7 @@
 pub mod azure_cli;
 pub mod azurite;
 pub mod certificates;
+pub mod copying;
 pub mod entra;
 pub mod http;
 pub mod imds;

@@ -14,6 +14,7 @@
 //! `PARTS_QUEUED + 2` parts of `PART_LEN` for each create besides the caller's bytes, and the bytes of each read.
 
 mod certificate;
+mod copying;
 mod credential;
 mod failure;
 mod gate;
@@ -22,13 +23,16 @@ mod listing;
 mod place;
 mod rate;
 mod reading;
+mod replication;
 mod retry;
+mod sas;
 mod shared_key;
 mod transport;
 
 pub use credential::{Credential, CredentialError, Secret};
 pub use failure::{Answer, ServiceError};
 pub use place::{AzurePlace, PlaceError};
+pub use replication::ReplicationState;
 pub use retry::{Listener, RetryPolicy, Setback};
 
 use super::{BlobStore, Page, PerTier, Put, StoreError, Traffic};
@@ -38,7 +42,9 @@ use azure_core::http::headers::Headers;
 use azure_core::http::policies::Policy;
 use azure_core::http::{Body, ClientMethodOptions, ClientOptions, Context, RetryOptions, Transport};
 use azure_storage_blob::models::{AccessTier, BlobClientGetPropertiesOptions, BlockBlobClientUploadOptions};
-use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
+use azure_storage_blob::{
+    BlobClient, BlobContainerClient, BlobContainerClientOptions, BlobServiceClient, BlobServiceClientOptions,
+};
 use bytes::Bytes;
 use failure::{Failure, header};
 use futures::future::{Either, select};
@@ -137,11 +143,13 @@ const RANGE_END_MAX: u64 = 1 << 40;
 /// A container in Azure Blob Storage, or what is below a prefix in one.
 pub struct AzureStore {
     runtime: Handle,
+    service: BlobServiceClient,
     container: BlobContainerClient,
     settings: AzureSettings,
     authority: Arc<Authority>,
     meter: Arc<Meter>,
     gate: Gate,
+    proven: copying::Proven,
     drawn: AtomicU64,
     /// Whether the last request was given up after all its tries: then the next ones are not tried again until one
     /// succeeds, so that an operation that fails ends soon.
@@ -168,25 +176,33 @@ impl AzureStore {
         let client = |source| CredentialError::Client { source };
         let transport = Arc::new(transport::Transport::new(Arc::clone(&meter)).map_err(client)?);
         let url = settings.place.container_url();
-        let (authority, token) = Authority::new(&settings, &url, Arc::clone(&transport) as _)?;
+        let (authority, token) = Authority::new(&settings, Arc::clone(&transport) as _)?;
         let client_options = ClientOptions {
             per_try_policies: vec![Arc::clone(&authority) as Arc<dyn Policy>],
             retry: RetryOptions::none(),
             transport: Some(Transport::with_policy(transport)),
             ..ClientOptions::default()
         };
+        let of_library = |error| client(std::io::Error::other(error));
+        let options = BlobServiceClientOptions {
+            client_options: client_options.clone(),
+            ..BlobServiceClientOptions::default()
+        };
+        let service = BlobServiceClient::new(settings.place.service_url(), token.clone(), Some(options))
+            .map_err(of_library)?;
         let options = BlobContainerClientOptions { client_options, ..BlobContainerClientOptions::default() };
-        let container = BlobContainerClient::new(url, token, Some(options))
-            .map_err(|error| client(std::io::Error::other(error)))?;
+        let container = BlobContainerClient::new(url, token, Some(options)).map_err(of_library)?;
         let (gate, drawn) = (Gate::new(), AtomicU64::new(0));
         let [gave_up, reached] = [false; 2].map(AtomicBool::new);
         Ok(Self {
             runtime,
+            service,
             container,
             settings,
             authority,
             meter,
             gate,
+            proven: copying::Proven::none(),
             drawn,
             gave_up,
             reached,
@@ -344,6 +360,22 @@ impl AzureStore {
         }
     }
 
+    /// The error of a create that was refused although there is no such blob.
+    fn not_created(
+        &self,
+        action: &'static str,
+        name: &BlobName,
+        (failure, tries): (Failure, u32),
+    ) -> StoreError {
+        let mut error = self.failed(action, name.as_str(), (failure, tries));
+        if let StoreError::Service { source: source @ ServiceError::Refused { .. }, .. } = &mut error
+            && let Some(answer) = source.answer().filter(|answer| answer.may_tell_of_replication())
+        {
+            *source = ServiceError::ReplicationWrites { answer: answer.clone() };
+        }
+        error
+    }
+
     async fn create(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
         let digest = blake3::hash(bytes).to_hex().to_string();
         let tier = self.tier(name);
@@ -365,6 +397,7 @@ impl AzureStore {
             Err((failure, tries)) if matches!(failure.status(), Some(403 | 409 | 412)) => {
                 match self.compare(name, bytes, &digest).await {
                     Ok(Some(put)) => Ok(put),
+                    Ok(None) => Err(self.not_created("create", name, (failure, tries))),
                     _ => Err(self.failed("create", name.as_str(), (failure, tries))),
                 }
             }
@@ -454,6 +487,7 @@ impl AzureStore {
 
 impl BlobStore for AzureStore {
     fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.changeable("create", name)?;
         self.runtime.block_on(self.create(name, bytes))
     }
 
@@ -476,6 +510,7 @@ impl BlobStore for AzureStore {
     }
 
     fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
+        self.changeable("delete", name)?;
         let client = self.blob(name);
         let deleted = self.tried(
             |failed| self.deadline(failed, 0, None),

@@ -38,6 +38,11 @@ pub struct Traffic {
     pub written_bytes: PerTier,
     /// Bytes of blobs that were read, by the same tiers.
     pub read_bytes: PerTier,
+    /// Bytes of blobs that the service created by copying them from elsewhere, by the tier they are in: they came without
+    /// passing through this program.
+    pub copied_bytes: PerTier,
+    /// Bytes of blobs that were read by a service that copied them elsewhere, by the tiers of [`Traffic::reads`].
+    pub lent_bytes: PerTier,
     /// Bytes of request bodies that were sent, also of tries that failed.
     pub bytes_out: u64,
     /// Bytes of answers' bodies that were received, listings and errors included.

@@ -1,6 +1,7 @@
 //! The store in Azure Blob Storage, against Azurite.
 
 mod campaign;
+mod copying;
 mod faults;
 mod hostile;
 mod requests;

@@ -171,9 +171,10 @@ impl Credential {
             return Ok((credential, place));
         }
         let protocol = fields.get("defaultendpointsprotocol").unwrap_or(&"https");
-        let endpoint = match (fields.get("blobendpoint"), fields.get("endpointsuffix")) {
+        let named = if place.is_secondary() { "blobsecondaryendpoint" } else { "blobendpoint" };
+        let endpoint = match (fields.get(named), fields.get("endpointsuffix")) {
             (Some(endpoint), _) => (*endpoint).to_owned(),
-            (None, Some(suffix)) => format!("{protocol}://{}.blob.{suffix}", place.account()),
+            (None, Some(suffix)) => format!("{protocol}://{}.blob.{suffix}", place.endpoint_name()),
             (None, None) => return Ok((credential, place)),
         };
         let place = place.at_endpoint(&endpoint)?;
@@ -181,21 +182,23 @@ impl Credential {
     }
 }
 
-/// The name-value pairs of a SAS, still percent-encoded, from a token or a URL of this container or account.
-pub(super) fn sas_pairs(text: &str, container: &Url) -> Result<Zeroizing<String>, CredentialError> {
+/// The name-value pairs of a SAS, still percent-encoded, from a token or a URL of this container or account, which may have
+/// several URLs, at least one.
+pub(super) fn sas_pairs(text: &str, containers: &[Url]) -> Result<Zeroizing<String>, CredentialError> {
     let text = text.trim();
     let token = match text.split_once('?') {
         Some(("", token)) => token,
         // Anything else before a question mark may be a part of the signature, and is not told.
         Some((url, token)) if url.starts_with("https://") || url.starts_with("http://") => {
             let url = url.trim_end_matches('/');
-            let wanted = container.as_str();
-            let is_above =
-                wanted.strip_prefix(url).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            if !is_above {
+            let is_above = |container: &Url| {
+                let rest = container.as_str().strip_prefix(url);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
+            if !containers.iter().any(is_above) {
                 return Err(CredentialError::OtherContainer {
                     found: url.to_owned(),
-                    wanted: wanted.to_owned(),
+                    wanted: containers.first().map(Url::to_string).unwrap_or_default(),
                 });
             }
             token
@@ -260,8 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn a_secondary_endpoint_is_reached_with_what_is_for_its_account() {
+        let place = || AzurePlace::parse("azblob://account1-secondary/backups").unwrap().unwrap();
+        let connect = |text: &str| Credential::from_connection_string(&Secret::new(text.to_owned()), place());
+        let (_, found) = connect(
+            "AccountName=account1;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/account1;\
+             BlobSecondaryEndpoint=http://127.0.0.1:1/account1-secondary",
+        )
+        .unwrap();
+        assert_eq!(found.container_url().as_str(), "http://127.0.0.1:1/account1-secondary/backups");
+        let (_, found) = connect("AccountName=account1;AccountKey=a2V5;EndpointSuffix=core.example").unwrap();
+        assert_eq!(found.container_url().as_str(), "https://account1-secondary.blob.core.example/backups");
+        for endpoint in ["account1", "account1-secondary"] {
+            let text = format!("https://{endpoint}.blob.core.windows.net/backups?sv=1&sig=x");
+            assert_eq!(*sas_pairs(&text, &place().container_urls()).unwrap(), "sv=1&sig=x");
+        }
+    }
+
+    #[test]
     fn a_sas_is_a_token_or_a_url_of_the_container_or_the_account() {
-        let url = place().container_url();
+        let url = place().container_urls();
         for text in [
             "sv=1&sig=a%2Fb",
             "?sv=1&sig=a%2Fb\n",

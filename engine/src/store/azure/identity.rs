@@ -2,7 +2,9 @@
 
 use super::certificate::{Certificate, Claims};
 use super::credential::{Credential, CredentialError, Secret, account_key, sas_pairs};
-use super::{AzureSettings, shared_key};
+use super::failure::Failure;
+use super::sas::{self, Readable};
+use super::{AzurePlace, AzureSettings, shared_key};
 use crate::entropy::Entropy;
 use crate::frames::lock;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
@@ -10,7 +12,7 @@ use azure_core::credentials::TokenCredential;
 use azure_core::error::{Error, ErrorKind};
 use azure_core::http::policies::{Policy, PolicyResult};
 use azure_core::http::{
-    ClientMethodOptions, ClientOptions, Context, HttpClient, Request, RetryOptions, Transport, Url,
+    Body, ClientMethodOptions, ClientOptions, Context, HttpClient, Request, RetryOptions, Transport, Url,
 };
 use azure_core::time::{OffsetDateTime, to_rfc7231};
 use azure_identity::{
@@ -26,10 +28,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The public cloud's issuer of tokens.
 const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
+
+/// What tokens for a storage account are for.
+const STORAGE_SCOPE: &str = "https://storage.azure.com/.default";
+/// How long a signature lets another service read a blob: each try of a copy has its own, and the longest ones end
+/// before.
+const READABLE_FOR: Duration = Duration::from_hours(2);
 
 /// A request's digest, in its context.
 pub(super) struct ContentMd5(pub(super) Vec<u8>);
@@ -37,7 +46,8 @@ pub(super) struct ContentMd5(pub(super) Vec<u8>);
 /// Adds to each try of a request what authorizes it, unless that is a token, which the library adds.
 pub(super) struct Authority {
     account: String,
-    container: Url,
+    /// The container's URL, and that of the account's primary endpoint where it is another one.
+    containers: Vec<Url>,
     means: Means,
     /// Raised by each renewal.
     version: AtomicU64,
@@ -46,7 +56,15 @@ pub(super) struct Authority {
 enum Means {
     Sas { pairs: Mutex<Zeroizing<String>>, file: Option<PathBuf> },
     Key(Zeroizing<Vec<u8>>),
-    Token,
+    Token(Arc<dyn TokenCredential>),
+}
+
+/// What lets another service read a blob here.
+pub(super) enum Access {
+    /// What stands behind the blob's URL.
+    Query(Zeroizing<String>),
+    /// What stands in a header beside it.
+    Bearer(Zeroizing<String>),
 }
 
 impl fmt::Debug for Authority {
@@ -61,29 +79,54 @@ pub(super) type Token = Option<Arc<dyn TokenCredential>>;
 impl Authority {
     pub(super) fn new(
         settings: &AzureSettings,
-        container: &Url,
         transport: Arc<dyn HttpClient>,
     ) -> Result<(Arc<Self>, Token), CredentialError> {
+        let containers = settings.place.container_urls();
         let sas = |text: &str, file| -> Result<_, CredentialError> {
-            Ok((Means::Sas { pairs: Mutex::new(sas_pairs(text, container)?), file }, None))
+            Ok((Means::Sas { pairs: Mutex::new(sas_pairs(text, &containers)?), file }, None))
         };
         let (means, token) = match &settings.credential {
             Credential::Sas(text) => sas(text.reveal(), None)?,
             Credential::SasFile(path) => sas(&read(path)?, Some(path.clone()))?,
             Credential::AccountKey(key) => (Means::Key(account_key(key)?), None),
-            _ => (Means::Token, token(settings, transport)?),
+            _ => {
+                let token = token(settings, transport)?;
+                (Means::Token(Arc::clone(&token)), Some(token))
+            }
         };
         let account = settings.place.account().to_owned();
         let version = AtomicU64::new(0);
-        Ok((Arc::new(Self { account, container: container.clone(), means, version }), token))
+        Ok((Arc::new(Self { account, containers, means, version }), token))
     }
 
     /// When the SAS ends, as it says itself.
     pub(super) fn expiry(&self) -> Option<String> {
         let Means::Sas { pairs, .. } = &self.means else { return None };
-        let mut url = self.container.clone();
+        let mut url = self.containers.first()?.clone();
         url.set_query(Some(&lock(pairs)));
         url.query_pairs().find(|(name, _)| name == "se").map(|(_, at)| at.into_owned())
+    }
+
+    /// What lets another service read a blob of this account, for a while. `blob` is its whole name.
+    pub(super) async fn access(&self, place: &AzurePlace, blob: &str) -> Result<Access, Failure> {
+        match &self.means {
+            Means::Sas { pairs, .. } => Ok(Access::Query(lock(pairs).clone())),
+            Means::Key(key) => {
+                let only_https = place.service_url().scheme() == "https";
+                let (account, container) = (self.account.as_str(), place.container());
+                let readable = Readable { account, container, blob, only_https };
+                Ok(Access::Query(sas::to_read(&readable, OffsetDateTime::now_utc() + READABLE_FOR, key)))
+            }
+            Means::Token(token) => {
+                let token = token.get_token(&[STORAGE_SCOPE], None).await.map_err(Failure::of)?;
+                Ok(Access::Bearer(Zeroizing::new(format!("Bearer {}", token.token.secret()))))
+            }
+        }
+    }
+
+    /// Whether it is a token that lets another service read, which not all that copy take.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self.means, Means::Token(_))
     }
 
     /// A number that tells renewals apart.
@@ -99,7 +142,7 @@ impl Authority {
             return true;
         }
         // A file that cannot be read or used leaves things as they are: the refusal is what is told.
-        let Some(new) = read(path).ok().and_then(|text| sas_pairs(&text, &self.container).ok()) else {
+        let Some(new) = read(path).ok().and_then(|text| sas_pairs(&text, &self.containers).ok()) else {
             return false;
         };
         if *new == **pairs {
@@ -128,11 +171,18 @@ impl Policy for Authority {
                 url.set_query(Some(&query));
             }
             Means::Key(key) => {
+                // It is signed, and the library leaves it to the transport where it sends XML.
+                if let Body::Bytes(bytes) = request.body()
+                    && !bytes.is_empty()
+                {
+                    let len = bytes.len().to_string();
+                    request.insert_header("content-length", len);
+                }
                 request.insert_header("x-ms-date", to_rfc7231(&OffsetDateTime::now_utc()));
                 let authorization = shared_key::authorization(request, &self.account, key);
                 request.insert_header("authorization", authorization);
             }
-            Means::Token => {}
+            Means::Token(_) => {}
         }
         let (first, rest) = next.split_first().expect("the transport is the last policy");
         first.send(context, request, rest).await
@@ -144,7 +194,10 @@ fn read(path: &Path) -> Result<Zeroizing<String>, CredentialError> {
     std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
 }
 
-fn token(settings: &AzureSettings, transport: Arc<dyn HttpClient>) -> Result<Token, CredentialError> {
+fn token(
+    settings: &AzureSettings,
+    transport: Arc<dyn HttpClient>,
+) -> Result<Arc<dyn TokenCredential>, CredentialError> {
     let authority = settings.authority.as_deref().unwrap_or(PUBLIC_AUTHORITY);
     let mut cloud = CustomConfiguration::default();
     authority.clone_into(&mut cloud.authority_host);
@@ -186,10 +239,10 @@ fn token(settings: &AzureSettings, transport: Arc<dyn HttpClient>) -> Result<Tok
             AzureCliCredential::new(Some(options)).map(|it| it as _)
         }
         Credential::Sas(_) | Credential::SasFile(_) | Credential::AccountKey(_) => {
-            return Ok(None);
+            unreachable!("signatures and keys need no token")
         }
     };
-    made.map(Some).map_err(|error| CredentialError::Identity { source: io::Error::other(error) })
+    made.map_err(|error| CredentialError::Identity { source: io::Error::other(error) })
 }
 
 /// Makes assertions of a certificate.

@@ -7,14 +7,18 @@ use std::net::IpAddr;
 const SCHEME: &str = "azblob://";
 /// The host names of the public cloud end so.
 const PUBLIC_CLOUD: &str = "blob.core.windows.net";
+/// What stands behind an account's name where the other region's copy is read.
+pub(super) const SECONDARY: &str = "-secondary";
 
 /// A container, or what is below a prefix in one.
 ///
 /// Written as `azblob://ACCOUNT/CONTAINER[/PREFIX][?endpoint=URL]`, where the endpoint is the blob service's URL with
-/// everything that comes before the container: `http://127.0.0.1:10000/ACCOUNT` for an emulator.
+/// everything that comes before the container: `http://127.0.0.1:10000/ACCOUNT` for an emulator. `ACCOUNT-secondary` is the
+/// account's endpoint in the other region, which is only read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AzurePlace {
     account: String,
+    is_secondary: bool,
     container: String,
     /// Empty, or components with a slash behind each.
     prefix: String,
@@ -71,10 +75,16 @@ impl AzurePlace {
         text.strip_prefix(SCHEME).map(parse)
     }
 
-    /// The storage account's name.
+    /// The storage account's name, without what names its secondary endpoint.
     #[must_use]
     pub fn account(&self) -> &str {
         &self.account
+    }
+
+    /// Whether it is the account's copy in the other region.
+    #[must_use]
+    pub fn is_secondary(&self) -> bool {
+        self.is_secondary
     }
 
     /// The container's name.
@@ -114,12 +124,29 @@ impl AzurePlace {
         &self.prefix
     }
 
+    /// The URL of the service, in which containers are.
+    pub(super) fn service_url(&self) -> Url {
+        self.endpoint.clone().unwrap_or_else(|| {
+            Url::parse(&format!("https://{}.{PUBLIC_CLOUD}/", self.endpoint_name()))
+                .expect("the account's name was checked")
+        })
+    }
+
+    /// The account with what names its secondary endpoint, if it is that.
+    pub(super) fn endpoint_name(&self) -> String {
+        format!("{}{}", self.account, if self.is_secondary { SECONDARY } else { "" })
+    }
+
+    /// The URL of the container, and that of the account's primary endpoint where it is another one and known.
+    pub(super) fn container_urls(&self) -> Vec<Url> {
+        let primary = Self { is_secondary: false, ..self.clone() };
+        let of_primary = (self.is_secondary && !self.has_endpoint()).then(|| primary.container_url());
+        [self.container_url()].into_iter().chain(of_primary).collect()
+    }
+
     /// The URL of the container.
     pub(super) fn container_url(&self) -> Url {
-        let mut url = self.endpoint.clone().unwrap_or_else(|| {
-            Url::parse(&format!("https://{}.{PUBLIC_CLOUD}/", self.account))
-                .expect("the account's name was checked")
-        });
+        let mut url = self.service_url();
         url.path_segments_mut().expect("an http URL has a path").pop_if_empty().push(&self.container);
         url
     }
@@ -127,7 +154,7 @@ impl AzurePlace {
 
 impl fmt::Display for AzurePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}/{}", self.account, self.container)?;
+        write!(f, "{SCHEME}{}/{}", self.endpoint_name(), self.container)?;
         if !self.prefix.is_empty() {
             write!(f, "/{}", self.prefix.trim_end_matches('/'))?;
         }
@@ -140,6 +167,10 @@ fn parse(rest: &str) -> Result<AzurePlace, PlaceError> {
     let mut parts = path.trim_end_matches('/').split('/');
     let (Some(account), Some(container)) = (parts.next(), parts.next()) else {
         return Err(PlaceError::OtherForm);
+    };
+    let (account, is_secondary) = match account.strip_suffix(SECONDARY) {
+        Some(account) => (account, true),
+        None => (account, false),
     };
     if !is_account(account) {
         return Err(PlaceError::Account { name: account.to_owned() });
@@ -164,7 +195,8 @@ fn parse(rest: &str) -> Result<AzurePlace, PlaceError> {
             None => return Err(PlaceError::OtherForm),
         }
     }
-    Ok(AzurePlace { account: account.to_owned(), container: container.to_owned(), prefix, endpoint })
+    let [account, container] = [account, container].map(str::to_owned);
+    Ok(AzurePlace { account, is_secondary, container, prefix, endpoint })
 }
 
 fn is_account(name: &str) -> bool {
@@ -220,6 +252,25 @@ mod tests {
         let gov =
             place("azblob://account1/backups?endpoint=https://account1.blob.core.usgovcloudapi.net").unwrap();
         assert_eq!(gov.container_url().as_str(), "https://account1.blob.core.usgovcloudapi.net/backups");
+    }
+
+    #[test]
+    fn a_secondary_endpoint_is_told_apart_from_its_account() {
+        let there = place("azblob://account1-secondary/backups/p").unwrap();
+        assert!(there.is_secondary() && !place("azblob://account1/backups").unwrap().is_secondary());
+        assert_eq!((there.account(), there.prefix()), ("account1", "p/"));
+        assert_eq!(
+            there.container_url().as_str(),
+            "https://account1-secondary.blob.core.windows.net/backups"
+        );
+        assert_eq!(there.to_string(), "azblob://account1-secondary/backups/p");
+        let emulated =
+            place("azblob://account1-secondary/backups?endpoint=http://127.0.0.1:1/account1-secondary")
+                .unwrap();
+        assert_eq!(emulated.container_url().as_str(), "http://127.0.0.1:1/account1-secondary/backups");
+        for text in ["azblob://-secondary/backups", "azblob://account1-secondary-secondary/backups"] {
+            assert!(matches!(place(text), Err(PlaceError::Account { .. })), "{text}");
+        }
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! Source: Microsoft, "Authorize with Shared Key", Blob service, version 2015-02-21 and later.
 
 use super::failure::header;
+use super::place::SECONDARY;
 use aws_lc_rs::hmac;
 use azure_core::http::Request;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The headers that are signed by their place, in this order, between the method and those of Microsoft's own.
@@ -51,7 +53,8 @@ fn text(request: &Request, account: &str) -> String {
     for (name, value) in own {
         text.extend([name, ":", value, "\n"]);
     }
-    text.extend(["/", account, request.url().path()]);
+    text.extend(["/", account]);
+    text += &resource(request.url().path(), account);
     // As ordered by name; a name that comes several times has its values in one line.
     let mut parameters: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in request.url().query_pairs() {
@@ -64,10 +67,33 @@ fn text(request: &Request, account: &str) -> String {
     text
 }
 
+/// The path, in which an account's secondary endpoint is signed as its primary one.
+fn resource<'p>(path: &'p str, account: &str) -> Cow<'p, str> {
+    let secondary = path.strip_prefix('/').and_then(|path| path.strip_prefix(account));
+    match secondary.and_then(|path| path.strip_prefix(SECONDARY)) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("/{account}{rest}").into(),
+        _ => path.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use azure_core::http::{Method, Url};
+
+    #[test]
+    fn a_secondary_endpoint_is_signed_as_the_primary_one() {
+        for (path, expected) in [
+            ("/account1-secondary/backups/d", "/account1/backups/d"),
+            ("/account1-secondary", "/account1"),
+            ("/account1/backups", "/account1/backups"),
+            ("/account12-secondary/d", "/account12-secondary/d"),
+            ("/account1-secondary-2/d", "/account1-secondary-2/d"),
+            ("/backups/d", "/backups/d"),
+        ] {
+            assert_eq!(resource(path, "account1"), expected);
+        }
+    }
 
     #[test]
     fn what_is_signed_has_the_documented_form() {
