@@ -26,7 +26,8 @@ const AREAS_REMEMBERED: usize = 1 << 20;
 /// # Errors
 /// A map that cannot be read, more than ten million areas, or a failing store.
 pub fn diff(repository: &Repository<'_>, a: &Disk, b: &Disk) -> Result<Vec<Extent>, EngineError> {
-    compare_maps(&FrameReader::new(repository), a, b)
+    let frames = FrameReader::new(repository);
+    compare_maps([&frames, &frames], a, b)
 }
 
 /// As [`diff`], of disks of these snapshots.
@@ -39,12 +40,30 @@ pub fn diff_of_snapshots(
     a: &Disk,
     b: &Disk,
 ) -> Result<Vec<Extent>, EngineError> {
-    compare_maps(&FrameReader::watching(repository, snapshots.to_vec()), a, b)
+    let frames = FrameReader::watching(repository, snapshots.to_vec());
+    compare_maps([&frames, &frames], a, b)
 }
 
-fn compare_maps(frames: &FrameReader<'_, '_>, a: &Disk, b: &Disk) -> Result<Vec<Extent>, EngineError> {
-    let repository = frames.repository();
-    let geometry = &repository.config().geometry;
+/// As [`diff_of_snapshots`], of disks at two places of one repository: pages that name other packs for the same chunks are
+/// equal.
+///
+/// # Errors
+/// As [`diff_of_snapshots`].
+pub(crate) fn diff_of_places(
+    (place_a, snapshot_a, a): (&Repository<'_>, SessionId, &Disk),
+    (place_b, snapshot_b, b): (&Repository<'_>, SessionId, &Disk),
+) -> Result<Vec<Extent>, EngineError> {
+    let frames_a = FrameReader::watching(place_a, vec![snapshot_a]);
+    let frames_b = FrameReader::watching(place_b, vec![snapshot_b]);
+    compare_maps([&frames_a, &frames_b], a, b)
+}
+
+fn compare_maps<'r, 's>(
+    frames: [&FrameReader<'r, 's>; 2],
+    a: &Disk,
+    b: &Disk,
+) -> Result<Vec<Extent>, EngineError> {
+    let geometry = &frames[0].repository().config().geometry;
     let shapes = [Shape::new(geometry, a.size), Shape::new(geometry, b.size)];
     let shorter = a.size.min(b.size);
     let compared = HashMap::new();
@@ -94,7 +113,8 @@ impl Pair {
 }
 
 struct Walk<'f, 'r, 's> {
-    frames: &'f FrameReader<'r, 's>,
+    /// A reader for each side.
+    frames: [&'f FrameReader<'r, 's>; 2],
     shapes: [Shape; 2],
     shorter: u64,
     /// In ascending order.
@@ -167,7 +187,8 @@ impl Walk<'_, '_, '_> {
             |pair: &&Pair| matches!(&pair.sides[side], Side::Stored { level: own, .. } if *own == level);
         let here: Vec<&Pair> = pairs.iter().filter(is_here).collect();
         let locations: Vec<Location> = here.iter().filter_map(|pair| location(&pair.sides[side])).collect();
-        let mut payloads = self.frames.read_all(FrameKind::Node, &locations)?.into_iter().zip(&locations);
+        let mut payloads =
+            self.frames[side].read_all(FrameKind::Node, &locations)?.into_iter().zip(&locations);
         pairs
             .iter()
             .map(|pair| match &pair.sides[side] {
@@ -201,9 +222,10 @@ impl Walk<'_, '_, '_> {
     /// The pieces that start in each of the cells on one disk.
     fn pieces(&self, pairs: &[Pair], side: usize) -> Result<Vec<Vec<Piece>>, EngineError> {
         let locations: Vec<Location> = pairs.iter().filter_map(|pair| location(&pair.sides[side])).collect();
-        let mut payloads = self.frames.read_all(FrameKind::Page, &locations)?.into_iter().zip(&locations);
+        let mut payloads =
+            self.frames[side].read_all(FrameKind::Page, &locations)?.into_iter().zip(&locations);
         let shape = &self.shapes[side];
-        let geometry = &self.frames.repository().config().geometry;
+        let geometry = &self.frames[side].repository().config().geometry;
         pairs
             .iter()
             .map(|pair| {

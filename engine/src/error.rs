@@ -5,7 +5,7 @@ use crate::forget::ForgetError;
 use crate::index::IndexError;
 use crate::restore::JournalError;
 use crate::store::StoreError;
-use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind};
+use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind, WriterId};
 use std::io;
 use std::sync::Arc;
 
@@ -256,6 +256,20 @@ pub enum EngineError {
     Twin {
         /// The blob.
         name: BlobName,
+    },
+    /// Another writer is importing the same restore point, or has done so meanwhile.
+    #[error("{writer} has begun to import the same restore point as session {session}")]
+    Rival {
+        /// The session that both would have made.
+        session: SessionId,
+        /// The other writer.
+        writer: WriterId,
+    },
+    /// All ids that an import of a restore point can have are used up.
+    #[error("the import of {original} was begun so often that no id is left for it")]
+    TooManyImports {
+        /// The restore point, by its id in the place that it is imported from.
+        original: SessionId,
     },
     /// A session of the same writer and VM began, did not end, and stored something lately.
     #[error(

@@ -22,6 +22,7 @@ pub mod forget;
 mod frames;
 mod generations;
 pub mod guest;
+pub mod import;
 pub mod index;
 pub mod lineage;
 mod listing;

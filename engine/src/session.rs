@@ -10,8 +10,8 @@ use crate::repository::Repository;
 use crate::snapshots::{self, Newest, Snapshot};
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
 use repo_format::{
-    Abort, AbortBy, BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC, PackRef,
-    SessionId, WriterId, packs_prefix,
+    Abort, AbortBy, BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC,
+    PREFIX_INTENTS, PackRef, SessionId, WriterId, decisions_prefix, packs_prefix,
 };
 use std::collections::BTreeMap;
 
@@ -28,8 +28,37 @@ pub(crate) struct Session {
     pub(crate) later: Option<SessionId>,
     /// Somebody aborted it before it did anything.
     pub(crate) is_aborted: bool,
+    /// Another writer's session has the same id. Only of one whose id is not drawn at random.
+    pub(crate) rival: Option<WriterId>,
     /// Decisions and tombstones of the VM that could not be read.
     pub(crate) unreadable: Vec<(BlobName, EngineError)>,
+}
+
+/// Another writer that began a session with the id of this one, or ended one. Of two that both began theirs before they
+/// looked, each sees the other.
+fn rival(
+    repository: &Repository<'_>,
+    own: &DecisionName,
+    has_ended: bool,
+) -> Result<Option<WriterId>, EngineError> {
+    let is_rival = |writer: &WriterId, session| session == own.session && *writer != own.writer;
+    for info in repository.list(PREFIX_INTENTS)? {
+        if let Some(BlobKind::Intent { writer, session }) = info.name.kind()
+            && is_rival(&writer, session)
+        {
+            return Ok(Some(writer));
+        }
+    }
+    if has_ended {
+        for info in repository.list(&decisions_prefix(own.vm))? {
+            if let Some(BlobKind::Decision(name)) = info.name.kind()
+                && is_rival(&name.writer, name.session)
+            {
+                return Ok(Some(name.writer));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// What became of a commit.
@@ -51,6 +80,22 @@ pub(crate) struct Opening<'a> {
     pub(crate) seq: u32,
     /// What the place is.
     pub(crate) standing: &'a Standing,
+    /// What it is called and builds on.
+    pub(crate) as_what: As<'a>,
+}
+
+/// What a session is called, and what it builds on.
+#[derive(Clone, Copy)]
+pub(crate) enum As<'a> {
+    /// The VM's next snapshot: under a new id, on the newest one.
+    Next,
+    /// A restore point of another place (see [`crate::import`]).
+    Imported {
+        /// The id that it has, whoever imports it.
+        session: SessionId,
+        /// What it builds on, as long as that is a snapshot.
+        parent: Option<&'a DecisionName>,
+    },
 }
 
 impl Session {
@@ -62,7 +107,10 @@ impl Session {
         observer: &dyn Observer,
     ) -> Result<Self, EngineError> {
         let vm = repository.keys().vm_tag(opening.vm);
-        let id = SessionId(entropy.draw16("session id", 0));
+        let id = match opening.as_what {
+            As::Next => SessionId(entropy.draw16("session id", 0)),
+            As::Imported { session, .. } => session,
+        };
         let decision = DecisionName { vm, writer: opening.writer.clone(), seq: opening.seq, session: id };
         let intent = Intent {
             session: id,
@@ -74,17 +122,25 @@ impl Session {
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
         let condemned = Condemned::load(repository)?;
-        let Newest { snapshot: parent, unreadable, later, ended } =
-            snapshots::newest(repository, vm, opening.standing)?;
+        let (found, rival) = match opening.as_what {
+            As::Next => (snapshots::newest(repository, vm, opening.standing)?, None),
+            As::Imported { parent, .. } => {
+                let found = snapshots::given(repository, vm, parent)?;
+                let rival = rival(repository, &decision, found.ended.contains(&id))?;
+                (found, rival)
+            }
+        };
+        let Newest { snapshot: parent, unreadable, later, ended } = found;
         // Whatever has ended under this id, the parent may refer to its packs, which have the names of those that this
         // session is about to put.
         let is_aborted = ended.contains(&id)
+            && rival.is_none()
             && match snapshots::read(repository, &decision)? {
                 Some(Decision::Abort(_)) => true,
                 _ => return Err(EngineError::Twin { name: decision.blob() }),
             };
         let writer = opening.writer.clone();
-        Ok(Self { id, writer, decision, condemned, parent, later, is_aborted, unreadable })
+        Ok(Self { id, writer, decision, condemned, parent, later, is_aborted, rival, unreadable })
     }
 
     /// A disk as the parent has it.
@@ -178,6 +234,27 @@ pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
     });
     // Only a hint for finding the newest: staying at the end is harmless.
     numbers.max().map_or(0, |seq| seq.saturating_add(1))
+}
+
+/// As [`next_seq`], at a place. What was made since it was promoted has numbers that nothing made before has, here or where
+/// it was copied from: those of a lineage of its own. So it stays newer, whatever is imported later.
+pub(crate) fn next_seq_at(standing: &Standing, decisions: &[BlobInfo]) -> u32 {
+    let next = next_seq(decisions);
+    let Standing::Promoted(promoted) = standing else { return next };
+    let copied = decisions.iter().filter(|info| info.modified <= promoted.time);
+    let before = copied.filter_map(|info| match info.name.kind() {
+        Some(BlobKind::Decision(name)) => Some(name.seq),
+        _ => None,
+    });
+    next.max(before.max().map_or(0, |seq| first_of_lineage(seq).saturating_add(NUMBERS_OF_LINEAGE)))
+}
+
+/// How many numbers the decisions of a lineage have.
+const NUMBERS_OF_LINEAGE: u32 = 1 << 20;
+
+/// The first number of the lineage that a decision's number belongs to.
+pub(crate) fn first_of_lineage(seq: u32) -> u32 {
+    seq - seq % NUMBERS_OF_LINEAGE
 }
 
 /// The highest generation that there is, 0 if none.

@@ -342,17 +342,7 @@ pub(crate) fn newest(
     vm: VmTag,
     standing: &Standing,
 ) -> Result<Newest, EngineError> {
-    let mut names: Vec<DecisionName> = repository
-        .list(&decisions_prefix(vm))?
-        .iter()
-        .filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name),
-            _ => None,
-        })
-        .collect();
-    let mut unreadable = Vec::new();
-    let tombstones = repository.list(&tombstones_prefix(vm))?;
-    let forgotten = tombstoned(repository, &tombstones, &names, &mut unreadable)?;
+    let Decided { mut names, forgotten, ended, mut unreadable } = decided(repository, vm)?;
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
     // What was not whole when this place was promoted may lack what a new snapshot would inherit.
@@ -378,12 +368,57 @@ pub(crate) fn newest(
         let mut beside = names.iter().filter(|name| name.seq >= best.name.seq);
         beside.find(|name| name.session != best.session()).map(|name| name.session)
     });
+    Ok(Newest { snapshot: best, unreadable, later, ended })
+}
+
+/// The parent of an imported snapshot: that one, if it is a snapshot (still).
+pub(crate) fn given(
+    repository: &Repository<'_>,
+    vm: VmTag,
+    parent: Option<&DecisionName>,
+) -> Result<Newest, EngineError> {
+    let Decided { names, forgotten, ended, mut unreadable } = decided(repository, vm)?;
+    let there = parent.filter(|parent| names.contains(parent) && !forgotten.contains(parent));
+    let snapshot = match there.map(|name| (name, read(repository, name))) {
+        Some((name, Ok(Some(Decision::Commit(commit))))) => {
+            Some(Snapshot { name: name.clone(), commit: *commit })
+        }
+        Some((name, Err(error @ EngineError::Damaged { .. }))) => {
+            unreadable.push((name.blob(), error));
+            None
+        }
+        Some((_, Err(error))) => return Err(error),
+        Some((_, Ok(_))) | None => None,
+    };
+    Ok(Newest { snapshot, unreadable, later: None, ended })
+}
+
+/// Which sessions of a VM are decided.
+struct Decided {
+    names: Vec<DecisionName>,
+    forgotten: BTreeSet<DecisionName>,
+    ended: BTreeSet<SessionId>,
+    unreadable: Vec<UnreadableBlob>,
+}
+
+fn decided(repository: &Repository<'_>, vm: VmTag) -> Result<Decided, EngineError> {
+    let listed = repository.list(&decisions_prefix(vm))?;
+    let names: Vec<DecisionName> = listed
+        .iter()
+        .filter_map(|info| match info.name.kind() {
+            Some(BlobKind::Decision(name)) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let mut unreadable = Vec::new();
+    let tombstones = repository.list(&tombstones_prefix(vm))?;
+    let forgotten = tombstoned(repository, &tombstones, &names, &mut unreadable)?;
     let buried = tombstones.iter().filter_map(|info| match info.name.kind() {
         Some(BlobKind::Tombstone { session, .. }) => Some(session),
         _ => None,
     });
     let ended = names.iter().map(|name| name.session).chain(buried).collect();
-    Ok(Newest { snapshot: best, unreadable, later, ended })
+    Ok(Decided { names, forgotten, ended, unreadable })
 }
 
 /// Whether a snapshot is another one, or was built on it by way of snapshots that are all still there.

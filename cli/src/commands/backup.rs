@@ -167,7 +167,7 @@ struct Named {
     value: String,
 }
 
-fn vm_name(text: &str) -> Result<String, String> {
+pub(super) fn vm_name(text: &str) -> Result<String, String> {
     repo_format::check_vm_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 

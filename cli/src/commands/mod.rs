@@ -7,6 +7,7 @@ mod cp;
 mod diff;
 mod forget;
 mod guest;
+mod import;
 mod init;
 mod key;
 mod ls;
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Unpin(pin::Unpin),
     /// Look after replicas of the repository: copies in another place
     Replica(replica::Arguments),
+    /// Import restore points that another place of this repository has and this one has not
+    Import(import::Arguments),
     /// Look at a VM in vSphere, and tell what stands against a backup of it
     Vsphere(vsphere::Arguments),
     /// Measure this machine, and predict how long the backups of a fleet take
@@ -135,6 +138,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Pin(arguments) => pin::pin(settings, &arguments),
         Command::Unpin(arguments) => pin::unpin(settings, &arguments),
         Command::Replica(arguments) => replica::run(settings, &arguments),
+        Command::Import(arguments) => import::run(settings, &arguments),
         Command::Vsphere(arguments) => vsphere::run(settings, &arguments),
         Command::Bench(arguments) => bench::run(settings, &arguments),
         Command::Repair(arguments) => repair::run(settings, &arguments),

@@ -38,13 +38,14 @@ use crate::condemned;
 use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
+use crate::import::IMPORTED_FROM;
 use crate::index::LocalIndex;
-use crate::lineage::check_is_written;
+use crate::lineage::{Standing, check_is_written};
 use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::observer::{Notice, Observer, Phase, begin, notify};
 use crate::repository::Repository;
-use crate::session::{Committed, Opening, Session};
+use crate::session::{As, Committed, Opening, Session};
 use crate::snapshots::{self, Snapshot};
 use crate::source::{DiskSource, FullReason, Since};
 use audit::DiskAudit;
@@ -147,7 +148,32 @@ pub fn backup(
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
     let resources = Resources::alone(&repository.config().geometry);
-    back_up(repository, (IndexAccess::Own(index), &resources), job, observer)
+    back_up(repository, (IndexAccess::Own(index), &resources), (job, None), observer)
+}
+
+/// What a backup has from the restore point of another place that it stores (see [`crate::import`]).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Original<'a> {
+    /// The id of the new session.
+    pub(crate) session: SessionId,
+    /// The number of its decision.
+    pub(crate) seq: u32,
+    /// When the original was made.
+    pub(crate) time: u64,
+    /// What the new one builds on.
+    pub(crate) parent: Option<&'a DecisionName>,
+}
+
+/// As [`backup`], of a restore point of another place. It is not begun anew if somebody aborts it: its id is used up.
+pub(crate) fn back_up_original(
+    repository: &Repository<'_>,
+    index: &mut LocalIndex,
+    job: &BackupJob<'_>,
+    original: &Original<'_>,
+    observer: &dyn Observer,
+) -> Result<BackupReport, EngineError> {
+    let resources = Resources::alone(&repository.config().geometry);
+    back_up(repository, (IndexAccess::Own(index), &resources), (job, Some(original)), observer)
 }
 
 /// As [`backup`], while others back up other VMs with the same [`Together`], each in a thread of its own.
@@ -160,16 +186,19 @@ pub fn backup_together(
     job: &BackupJob<'_>,
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
-    back_up(repository, (together.index(), &together.resources), job, observer)
+    back_up(repository, (together.index(), &together.resources), (job, None), observer)
 }
 
 fn back_up(
     repository: &Repository<'_>,
     (mut index, resources): (IndexAccess<'_>, &Resources),
-    job: &BackupJob<'_>,
+    (job, original): (&BackupJob<'_>, Option<&Original<'_>>),
     observer: &dyn Observer,
 ) -> Result<BackupReport, EngineError> {
     check(job)?;
+    if original.is_none() {
+        check_properties(job)?;
+    }
     // Before anything is written: no session is begun that could only fail.
     repository.data_keys()?;
     let standing = check_is_written(repository)?;
@@ -177,8 +206,8 @@ fn back_up(
     loop {
         let entropy = job.entropy.attempt(attempts);
         attempts += 1;
-        let seq = unfinished::abort_unfinished(repository, job, &entropy, observer)?;
-        let opening = Opening { writer: job.writer, vm: job.vm, time: job.time, seq, standing: &standing };
+        let seq = unfinished::abort_unfinished(repository, (job, &standing), &entropy, observer)?;
+        let opening = opening(job, original, (seq, &standing));
         let mut session = Session::open(repository, opening, &entropy, observer)?;
         for (name, error) in &session.unreadable {
             notify(observer, Notice::Unreadable { name: name.to_string(), reason: chain(error) })?;
@@ -187,11 +216,16 @@ fn back_up(
         let result = if session.is_aborted {
             Ok(None)
         } else {
-            let planned = plan(repository, job, &session).and_then(|plans| {
+            let alone = session
+                .rival
+                .clone()
+                .map_or(Ok(()), |writer| Err(EngineError::Rival { session: id, writer }));
+            let planned = alone.and_then(|()| plan(repository, job, &session)).and_then(|plans| {
                 leave_out_what_is_lost(repository, &mut session, &plans, observer)?;
                 Ok(plans)
             });
-            let attempt = Attempt { repository, job, session: &session, entropy: &entropy, resources };
+            let time = original.map_or(job.time, |original| original.time);
+            let attempt = Attempt { repository, job, time, session: &session, entropy: &entropy, resources };
             planned.and_then(|plans| attempt.run(plans, index.reborrow(), observer))
         };
         match result {
@@ -202,11 +236,24 @@ fn back_up(
                 return Err(error);
             }
         }
-        if attempts == ATTEMPTS {
+        if attempts == ATTEMPTS || original.is_some() {
             return Err(EngineError::Aborted { session: id });
         }
         notify(observer, Notice::SessionAborted { session: id.to_string() })?;
     }
+}
+
+/// How a session of a job begins, whose number is `seq` if it is the VM's next one.
+fn opening<'a>(
+    job: &BackupJob<'a>,
+    original: Option<&Original<'a>>,
+    (seq, standing): (u32, &'a Standing),
+) -> Opening<'a> {
+    let (seq, as_what) = match original {
+        None => (seq, As::Next),
+        Some(&Original { session, seq, parent, .. }) => (seq, As::Imported { session, parent }),
+    };
+    Opening { writer: job.writer, vm: job.vm, time: job.time, seq, standing, as_what }
 }
 
 /// How many packs a backup on this machine puts at a time at most.
@@ -311,9 +358,6 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     if job.tags.len() > TAGS_MAX {
         return Err(EngineError::BadJob("a snapshot has at most 1024 tags"));
     }
-    if job.properties.iter().any(|(key, _)| key.starts_with(report::AUDIT_PROPERTIES)) {
-        return Err(EngineError::BadJob("properties that begin with `audit.` are given by audits"));
-    }
     if job.properties.len() + job.disks.len() > PROPERTIES_MAX {
         return Err(EngineError::BadJob(
             "a snapshot has at most 1024 properties, one for each disk included",
@@ -348,10 +392,22 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     Ok(())
 }
 
+fn check_properties(job: &BackupJob<'_>) -> Result<(), EngineError> {
+    if job.properties.iter().any(|(key, _)| key.starts_with(report::AUDIT_PROPERTIES)) {
+        return Err(EngineError::BadJob("properties that begin with `audit.` are given by audits"));
+    }
+    if job.properties.iter().any(|(key, _)| key == IMPORTED_FROM) {
+        return Err(EngineError::BadJob("the property `imported-from` is given by imports"));
+    }
+    Ok(())
+}
+
 /// One session's try at a backup.
 struct Attempt<'a, 'r, 's> {
     repository: &'r Repository<'s>,
     job: &'a BackupJob<'a>,
+    /// When what is stored was made.
+    time: u64,
     session: &'a Session,
     entropy: &'a Entropy,
     resources: &'a Resources,
@@ -465,7 +521,7 @@ impl Attempt<'_, '_, '_> {
         properties.sort();
         let commit = Commit {
             session: self.session.id,
-            time: self.job.time,
+            time: self.time,
             program: self.job.program.to_owned(),
             vm: self.job.vm.to_owned(),
             parent: self.session.parent.as_ref().map(|parent| parent.name.clone()),

@@ -6,6 +6,7 @@
 use super::BackupJob;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
+use crate::lineage::Standing;
 use crate::observer::{Notice, Observer, notify};
 use crate::repository::{Repository, get_sealed};
 use crate::session;
@@ -38,14 +39,14 @@ pub enum Unfinished<'a> {
 /// decision (W-1).
 pub(super) fn abort_unfinished(
     repository: &Repository<'_>,
-    job: &BackupJob<'_>,
+    (job, standing): (&BackupJob<'_>, &Standing),
     entropy: &Entropy,
     observer: &dyn Observer,
 ) -> Result<u32, EngineError> {
     // In this order: a session that ends meanwhile is seen to have ended.
     let begun = repository.list(&intents_prefix(job.writer))?;
     let decisions = repository.list(&decisions_prefix(repository.keys().vm_tag(job.vm)))?;
-    let mut seq = session::next_seq(&decisions);
+    let mut seq = session::next_seq_at(standing, &decisions);
     for (number, (intent, begun)) in (0..).zip(unfinished(repository, job, begun, &decisions)?) {
         let stored = stored_by(repository, &intent, begun)?;
         let known = match job.unfinished {

@@ -4,11 +4,13 @@ mod changes;
 mod memory;
 mod nbd;
 mod raw;
+mod snapshot;
 
 pub use changes::{ChangesError, ChangesFile, WithChanges};
 pub use memory::MemoryDisk;
 pub use nbd::NbdDisk;
 pub use raw::{ImageError, RawImage};
+pub use snapshot::SnapshotDisk;
 
 use crate::Extent;
 use crate::vsphere::changes::Doubt;

@@ -11,6 +11,7 @@ use super::report::FindingKind;
 use super::traces::{Traces, session_of};
 use crate::error::EngineError;
 use crate::repository::Repository;
+use crate::session::first_of_lineage;
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::BlobInfo;
 use repo_format::{BlobName, DecisionName, Intent, SessionId, VmTag};
@@ -288,8 +289,9 @@ impl Sessions<'_, '_, '_> {
         let all = sessions.values().flat_map(|traces| &traces.decisions).chain(undecided);
         let mut missing = BTreeMap::new();
         for name in all {
-            // The highest number is used again and again.
-            let Some(before) = name.seq.checked_sub(1).filter(|_| name.seq != u32::MAX) else { continue };
+            // The highest number is used again and again, and the first one of a lineage follows on no other.
+            let is_first = name.seq == u32::MAX || name.seq == first_of_lineage(name.seq);
+            let Some(before) = name.seq.checked_sub(1).filter(|_| !is_first) else { continue };
             let place = (name.vm, before);
             if !decided.contains(&place) && !told.contains(&place) {
                 missing.entry(place).or_insert(name.session);
