@@ -5,6 +5,7 @@ mod claims;
 mod costs;
 mod histories;
 mod interrupted;
+mod promoted;
 #[path = "../world/mod.rs"]
 mod world;
 
