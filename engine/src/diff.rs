@@ -58,11 +58,7 @@ pub(crate) fn diff_of_places(
     compare_maps([&frames_a, &frames_b], a, b)
 }
 
-fn compare_maps<'r, 's>(
-    frames: [&FrameReader<'r, 's>; 2],
-    a: &Disk,
-    b: &Disk,
-) -> Result<Vec<Extent>, EngineError> {
+fn compare_maps(frames: [&FrameReader<'_, '_>; 2], a: &Disk, b: &Disk) -> Result<Vec<Extent>, EngineError> {
     let geometry = &frames[0].repository().config().geometry;
     let shapes = [Shape::new(geometry, a.size), Shape::new(geometry, b.size)];
     let shorter = a.size.min(b.size);

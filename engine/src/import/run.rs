@@ -267,8 +267,8 @@ fn is_of_original(error: &EngineError) -> bool {
         EngineError::Source { source, .. } | EngineError::SourceAt { source, .. } => {
             inner(source).is_some_and(is_damage_there)
         }
-        EngineError::Rival { .. } | EngineError::TooManyImports { .. } => true,
-        EngineError::BadJob(_) | EngineError::BadName { .. } | EngineError::EmptyDisk { .. } => true,
+        // The job has what the original has: too many properties, say, for one more.
+        EngineError::Rival { .. } | EngineError::TooManyImports { .. } | EngineError::BadJob(_) => true,
         _ => false,
     }
 }
