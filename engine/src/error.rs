@@ -3,6 +3,7 @@
 use crate::amount::{share, size};
 use crate::forget::ForgetError;
 use crate::index::IndexError;
+use crate::replica::Missing;
 use crate::restore::JournalError;
 use crate::store::StoreError;
 use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind, WriterId};
@@ -230,6 +231,24 @@ pub enum EngineError {
     ForgottenMeanwhile {
         /// The snapshot.
         snapshot: SessionId,
+    },
+    /// Not all that a snapshot needs has arrived in this replica.
+    #[error("snapshot {snapshot} is not whole in this replica: {missing}")]
+    NotWhole {
+        /// The snapshot.
+        snapshot: SessionId,
+        /// What is not there.
+        missing: Box<Missing>,
+    },
+    /// Of none of the snapshots of a VM that were meant all that it needs has arrived in this replica.
+    #[error("no such snapshot of {vm} is whole in this replica; of the newest, {newest}: {missing}")]
+    NoneWhole {
+        /// The VM.
+        vm: String,
+        /// The newest snapshot that was meant.
+        newest: SessionId,
+        /// What is not there of it.
+        missing: Box<Missing>,
     },
     /// A snapshot has no such disk.
     #[error("the snapshot has no disk {wanted:?}; it has {}", found.join(", "))]

@@ -17,6 +17,7 @@
 //! above.
 
 use super::presence::Presence;
+use crate::amount::size;
 use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
 use crate::map::named::{NamedPacks, Notes, ROOTS_AT_ONCE};
@@ -26,6 +27,7 @@ use crate::snapshots::Snapshot;
 use crate::store::StoreError;
 use repo_format::{BlobName, Location, PackName, PackRef};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::rc::Rc;
 
 /// Missing blobs of a restore point that are told by name, unless it is asked for more.
@@ -72,6 +74,34 @@ pub struct Missing {
     pub names: Vec<MissingBlob>,
     /// Parts of the map that are there and damaged.
     pub damaged: Vec<DamagedNode>,
+}
+
+/// How many missing blobs a text names.
+const NAMES_IN_TEXT: usize = 3;
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { blobs, bytes, at_least, names, damaged } = self;
+        match (blobs, damaged.first()) {
+            (0, Some(_)) => {}
+            _ => {
+                let least = if *at_least { "at least " } else { "" };
+                let noun = if *blobs == 1 { "blob" } else { "blobs" };
+                write!(f, "{least}{blobs} {noun} with {} missing", size(*bytes))?;
+                let named: Vec<&str> =
+                    names.iter().take(NAMES_IN_TEXT).map(|blob| blob.name.as_str()).collect();
+                if !named.is_empty() {
+                    let more = if named.len() as u64 == *blobs { "" } else { " and others" };
+                    write!(f, " ({}{more})", named.join(", "))?;
+                }
+            }
+        }
+        if let Some(DamagedNode { blob, reason }) = damaged.first() {
+            let and = if *blobs == 0 { "" } else { ", and " };
+            write!(f, "{and}its map cannot be read in {blob}: {reason}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A pack that is not there as it should be.

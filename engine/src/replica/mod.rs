@@ -5,6 +5,8 @@
 //! what is needed. Nothing is written to find out.
 
 mod completeness;
+mod offer;
 mod presence;
 
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};
+pub use offer::{Doubt, Point, each, find};
