@@ -138,6 +138,7 @@ mod tests {
     use anyhow::Context as _;
     use keepstone_engine::guest::System;
     use keepstone_engine::index::IndexError;
+    use keepstone_engine::replica::{DamagedNode, Missing, MissingBlob};
     use keepstone_engine::restore::{JournalError, JournalHead};
     use keepstone_engine::source::{ChangesError, ImageError};
     use keepstone_engine::store::StoreError;
@@ -181,6 +182,11 @@ mod tests {
 
     fn replica(name: &str) -> ReplicaName {
         ReplicaName::new(name).unwrap()
+    }
+
+    fn missing() -> Missing {
+        let names = vec![MissingBlob { name: pack(), len: 5 << 20, found: None }];
+        Missing { blobs: 3, bytes: 12 << 20, at_least: true, names, damaged: Vec::new() }
     }
 
     fn damaged() -> EngineError {
@@ -257,6 +263,16 @@ mod tests {
             EngineError::CannotMark { source: Box::new(store_error("read", io::ErrorKind::TimedOut)) },
             EngineError::ListingLies { name: pack() },
             EngineError::SnapshotVanished { session: SessionId([7; 16]) },
+            EngineError::NotWhole { snapshot: SessionId([7; 16]), missing: Box::new(missing()) },
+            EngineError::NoneWhole {
+                vm: "web".to_owned(),
+                newest: SessionId([7; 16]),
+                missing: Box::new(Missing {
+                    damaged: vec![DamagedNode { blob: pack(), reason: "it does not open".to_owned() }],
+                    at_least: true,
+                    ..Missing::default()
+                }),
+            },
             EngineError::IsAReplica,
             EngineError::NotAReplica,
             EngineError::OtherSideMayBeThere,

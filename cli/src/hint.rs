@@ -122,14 +122,20 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::ForgottenMeanwhile { .. } => {
             "choose another one; `keepstone snapshots` lists those that there are"
         }
+        EngineError::NotWhole { .. } | EngineError::NoneWhole { .. } => {
+            "`keepstone replica status` tells what is whole here, and what the others lack"
+        }
         EngineError::AmbiguousSnapshot { .. } => "give more digits of the id",
         EngineError::NoSuchDisk { .. } | EngineError::DiskNotNamed { .. } => "name one of them with --disk",
         EngineError::Damaged { name, .. } | EngineError::Short { name, .. } => damaged(name),
         EngineError::MapUnreadable { source, .. } | EngineError::Unrestorable { source, .. } => {
             return match **source {
-                EngineError::Damaged { .. }
-                | EngineError::Short { .. }
-                | EngineError::Store(StoreError::NotFound { .. }) => Some(
+                EngineError::Store(StoreError::NotFound { .. }) => Some(
+                    "if this is a copy that is still being filled, `keepstone --replica replica status` tells what is whole in it; \
+                     else --keep-going restores everything else and lists what is lost, and `keepstone verify` tells which \
+                     snapshots are affected",
+                ),
+                EngineError::Damaged { .. } | EngineError::Short { .. } => Some(
                     "--keep-going restores everything else and lists what is lost; `keepstone verify --read-data` \
                      tells which snapshots are affected",
                 ),

@@ -27,6 +27,7 @@ mod retention_key;
 mod running;
 mod selector;
 mod settings;
+mod standing;
 mod times;
 mod unsupported;
 mod vsphere;

@@ -33,6 +33,16 @@ impl AnyStore {
             Self::Azure(remote) => &remote.store,
         }
     }
+
+    /// Whether the service that keeps it fills it from another place.
+    ///
+    /// # Errors
+    /// A service that fails.
+    pub(crate) fn is_replicated(&self) -> Result<bool, StoreError> {
+        match self {
+            Self::Directory(_) | Self::Azure(_) => Ok(false),
+        }
+    }
 }
 
 impl BlobStore for AnyStore {

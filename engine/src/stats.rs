@@ -5,9 +5,11 @@
 
 use crate::error::EngineError;
 use crate::listing::for_each_blob;
+use crate::observer::Quiet;
 use crate::pack_set::PackSet;
 use crate::prune::mark::Marker;
 use crate::records::Records;
+use crate::replica::{self, Doubt, Point};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Snapshot};
 use repo_format::{BlobKind, PackKind, PackName, SessionId};
@@ -27,6 +29,9 @@ pub struct StatsReport {
     pub snapshots: u64,
     /// Decisions and tombstones that could not be read, and are left out of all that follows.
     pub unreadable: u64,
+    /// Snapshots that are not whole in this replica, and are left out of all that follows.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub incomplete: u64,
     /// Snapshots that were forgotten while they were looked at, and are left out of all that follows.
     #[serde(serialize_with = "ids")]
     pub forgotten_meanwhile: BTreeSet<SessionId>,
@@ -100,7 +105,15 @@ impl Count {
 /// # Errors
 /// A map node that cannot be read, or a failing store.
 pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
-    counted(repository, None, |counting| {
+    stats_offered(repository, &Doubt::None)
+}
+
+/// As [`stats`]; snapshots in doubt that are not whole are left out.
+///
+/// # Errors
+/// As [`stats`].
+pub fn stats_offered(repository: &Repository<'_>, doubt: &Doubt) -> Result<StatsReport, EngineError> {
+    counted(repository, (None, doubt), |counting| {
         let mut blobs = BlobStats::default();
         let mut stored_bytes = 0;
         let mut packs: HashMap<PackName, u64> = HashMap::new();
@@ -126,6 +139,7 @@ pub fn stats(repository: &Repository<'_>) -> Result<StatsReport, EngineError> {
         let report = StatsReport {
             snapshots,
             unreadable: counting.unreadable,
+            incomplete: counting.incomplete,
             forgotten_meanwhile: counting.forgotten.clone(),
             vms: counting.vms.len() as u64,
             logical_bytes,
@@ -153,6 +167,9 @@ pub struct VmStatsReport {
     pub snapshots: u64,
     /// Decisions and tombstones that could not be read, and are left out of all that follows.
     pub unreadable: u64,
+    /// Snapshots that are not whole in this replica, and are left out of all that follows.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub incomplete: u64,
     /// Snapshots that were forgotten while they were looked at, and are left out of all that follows.
     #[serde(serialize_with = "ids")]
     pub forgotten_meanwhile: BTreeSet<SessionId>,
@@ -176,12 +193,25 @@ pub struct VmStatsReport {
 /// # Errors
 /// As [`stats`]; [`EngineError::NoSnapshotOf`] the VM, or [`EngineError::ForgottenMeanwhile`] if none is left.
 pub fn stats_of(repository: &Repository<'_>, vm: &str) -> Result<VmStatsReport, EngineError> {
-    let report = counted(repository, Some(vm), |counting| {
+    stats_of_offered(repository, vm, &Doubt::None)
+}
+
+/// As [`stats_of`]; snapshots in doubt that are not whole are left out.
+///
+/// # Errors
+/// As [`stats_of`].
+pub fn stats_of_offered(
+    repository: &Repository<'_>,
+    vm: &str,
+    doubt: &Doubt,
+) -> Result<VmStatsReport, EngineError> {
+    let report = counted(repository, (Some(vm), doubt), |counting| {
         let Sums { snapshots, logical_bytes, new_bytes, stored_bytes, data_bytes } = counting.sums;
         let report = VmStatsReport {
             vm: vm.to_owned(),
             snapshots,
             unreadable: counting.unreadable,
+            incomplete: counting.incomplete,
             forgotten_meanwhile: counting.forgotten.clone(),
             logical_bytes,
             referenced_packs: counting.needed.len() as u64,
@@ -193,10 +223,15 @@ pub fn stats_of(repository: &Repository<'_>, vm: &str) -> Result<VmStatsReport, 
         Ok((report, false))
     })?;
     match report.forgotten_meanwhile.first() {
-        _ if report.snapshots > 0 || report.unreadable > 0 => Ok(report),
+        _ if report.snapshots > 0 || report.unreadable > 0 || report.incomplete > 0 => Ok(report),
         Some(snapshot) => Err(EngineError::ForgottenMeanwhile { snapshot: *snapshot }),
         None => Err(no_snapshot_of(repository, vm)?),
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Says which VMs there are instead.
@@ -218,14 +253,14 @@ fn no_snapshot_of(repository: &Repository<'_>, vm: &str) -> Result<EngineError, 
 /// forgotten or repacked meanwhile.
 fn counted<R>(
     repository: &Repository<'_>,
-    vm: Option<&str>,
+    which: (Option<&str>, &Doubt),
     report: impl Fn(&Counting) -> Result<(R, bool), EngineError>,
 ) -> Result<R, EngineError> {
     let mut forgotten = BTreeSet::new();
     loop {
         let mut counting = Counting { forgotten, ..Counting::default() };
         let records = Records::load_readable(repository)?;
-        let counted = counting.count(repository, vm, &records);
+        let counted = counting.count(repository, which, &records);
         let outcome = counted.and_then(|()| report(&counting));
         match &outcome {
             Ok((_, true)) => {}
@@ -252,6 +287,8 @@ struct Counting {
     sessions: BTreeSet<SessionId>,
     vms: BTreeSet<String>,
     unreadable: u64,
+    /// Those that were left out, because they are not whole.
+    incomplete: u64,
     /// The packs that they need, through the records that apply to them.
     needed: PackSet,
 }
@@ -260,13 +297,17 @@ impl Counting {
     fn count(
         &mut self,
         repository: &Repository<'_>,
-        vm: Option<&str>,
+        (vm, doubt): (Option<&str>, &Doubt),
         records: &Records,
     ) -> Result<(), EngineError> {
         let mut marker = Marker::new(repository, records.repacked().cloned());
         let (mut batch, mut failed) = (Vec::new(), None);
         let query = Query { vm, ..Query::default() };
-        let found = snapshots::each(repository, &query, &mut |snapshot| {
+        let found = replica::each(repository, (doubt, &query), &Quiet, &mut |Point { snapshot, whole }| {
+            if !whole.is_whole() {
+                self.incomplete += 1;
+                return;
+            }
             self.sums.add(&snapshot);
             self.sessions.insert(snapshot.session());
             if !self.vms.contains(&snapshot.commit.vm) {

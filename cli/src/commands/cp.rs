@@ -11,11 +11,13 @@ use crate::open;
 use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use anyhow::{Context as _, bail};
 use keepstone_engine::guest::{
     CopyJob, CopyReport, Depth, Entry, Follow, Owners, Problem, Tree, copy, shown, write_file,
 };
-use keepstone_engine::snapshots::{Selector, Snapshot, find};
+use keepstone_engine::replica::{self, Doubt};
+use keepstone_engine::snapshots::{Selector, Snapshot};
 use keepstone_engine::target::Existing;
 use keepstone_engine::{EngineError, Repository};
 use repo_format::Disk;
@@ -86,7 +88,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository_with_data(settings, &store)?;
-    let (snapshot, disk) = source.find(&repository)?;
+    let (snapshot, disk) = source.find(&repository, &standing::doubt(&store, &repository)?)?;
     let progress = Progress::new(settings);
     let files = Files::new(&repository, snapshot.session(), &disk);
     let target = arguments.target.clone();
@@ -144,7 +146,7 @@ impl<'a> Source<'a> {
     }
 
     /// Finds the snapshot and its disk. Times have colons too, and keys of disks may.
-    fn find(&self, repository: &Repository<'_>) -> anyhow::Result<(Snapshot, Disk)> {
+    fn find(&self, repository: &Repository<'_>, doubt: &Doubt) -> anyhow::Result<(Snapshot, Disk)> {
         let mut failed = None;
         for (at, _) in self.object.match_indices(':') {
             let (snapshot, key) = (&self.object[..at], &self.object[at + 1..]);
@@ -155,7 +157,7 @@ impl<'a> Source<'a> {
                     continue;
                 }
             };
-            let found = find(repository, &selector).and_then(|snapshot| {
+            let found = replica::find(repository, doubt, &selector).and_then(|snapshot| {
                 let disk = snapshot.disk(Some(key).filter(|key| !key.is_empty()))?.clone();
                 Ok((snapshot, disk))
             });

@@ -7,10 +7,11 @@ use crate::numbers::{count, size};
 use crate::open;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use keepstone_engine::Extent;
 use keepstone_engine::diff::diff_of_snapshots;
 use keepstone_engine::extent::total_length;
-use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::snapshots::Selector;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -51,7 +52,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
-    let (from, to) = (find(&repository, &arguments.from)?, find(&repository, &arguments.to)?);
+    let find = |selector| standing::find((&store, &repository), selector);
+    let (from, to) = (find(&arguments.from)?, find(&arguments.to)?);
     let key = arguments.disk.as_deref();
     let (before, after) = (from.disk(key)?, to.disk(key)?);
     let areas = diff_of_snapshots(&repository, [from.session(), to.session()], before, after)?;

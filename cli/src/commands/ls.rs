@@ -9,11 +9,12 @@ use crate::numbers::size;
 use crate::open;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use crate::times;
 use keepstone_engine::guest::{
     Contents, Entry, Follow, Guest, GuestError, Kind, Metadata, Table, Time, Tree, Volumes,
 };
-use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::snapshots::Selector;
 use serde::Serialize;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -100,7 +101,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository_with_data(settings, &store)?;
-    let snapshot = find(&repository, &arguments.snapshot)?;
+    let snapshot = standing::find((&store, &repository), &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
     let files = Files::new(&repository, snapshot.session(), disk);
     let (session, key) = (snapshot.session().to_string(), disk.key.clone());

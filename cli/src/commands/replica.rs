@@ -1,6 +1,10 @@
 //! `keepstone replica`
 
 mod barrier;
+mod points;
+mod source;
+mod status;
+mod told;
 
 use crate::exit::Exit;
 use crate::settings::Settings;
@@ -15,6 +19,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Tell what is whole in a replica, which -r names, and what is missing
+    Status(status::Arguments),
     /// Register a replica of this repository: prune waits until what it packed again is confirmed there
     Add(barrier::Add),
     /// Remove a replica: prune waits for it no more
@@ -26,6 +32,7 @@ enum Action {
 /// Does what is to be done with a replica.
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     match &arguments.action {
+        Action::Status(arguments) => status::run(settings, arguments),
         Action::Add(arguments) => barrier::add(settings, arguments),
         Action::Remove(arguments) => barrier::remove(settings, arguments),
         Action::List => barrier::list(settings),

@@ -16,6 +16,7 @@ use crate::open;
 use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use crate::vsphere::VSphereArguments;
 use format::{Content, Format};
 use going_on::GoingOn;
@@ -24,7 +25,7 @@ use keepstone_engine::restore::{
     Differing, Journal, JournalError, LostRange, OnDamage, Onto, RestoreJob, RestoreReport, WINDOW_LEN,
     restore,
 };
-use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::snapshots::Selector;
 use keepstone_engine::target::ImageIdentity;
 use keepstone_engine::{DiskSource, DiskTarget, EngineError, Extent, Repository};
 use place::{Opened, Place};
@@ -122,7 +123,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository_with_data(settings, &store)?;
-    let snapshot = find(&repository, &arguments.snapshot)?;
+    let snapshot = standing::find((&store, &repository), &arguments.snapshot)?;
     let disk = snapshot.disk(arguments.disk.as_deref())?;
     let content = Content { disk_bytes: disk.size, identity: ImageIdentity::of(&snapshot, disk) };
     let session = snapshot.session();

@@ -4,13 +4,16 @@ use crate::clock::Stopwatch;
 use crate::console::{table, warn};
 use crate::exit::Exit;
 use crate::figures::Figures;
-use crate::numbers::size;
+use crate::numbers::{count, size};
 use crate::open;
+use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use crate::times;
 use keepstone_engine::pins::{self, Pins};
-use keepstone_engine::snapshots::{Query, Snapshot, each};
+use keepstone_engine::replica::{self, DamagedNode, Missing, Point, Whole};
+use keepstone_engine::snapshots::{Query, Snapshot};
 use repo_format::Disk;
 use serde::Serialize;
 
@@ -56,8 +59,52 @@ pub(super) struct Line {
     pub(super) tags: Vec<String>,
     /// Whether it is kept whatever the rules say.
     pub(super) pinned: bool,
+    /// Where it may not be: whether all that it needs is there, and what is not.
+    #[serde(flatten)]
+    pub(super) wholeness: Option<Wholeness>,
     #[serde(skip)]
-    time_millis: u64,
+    pub(super) time_millis: u64,
+}
+
+/// Whether all is there that a snapshot needs.
+#[derive(Serialize)]
+pub(super) struct Wholeness {
+    pub(super) complete: bool,
+    pub(super) missing: MissingLine,
+}
+
+/// What is not there.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct MissingLine {
+    /// Blobs, and their bytes.
+    pub(super) blobs: u64,
+    pub(super) bytes: u64,
+    /// There may be more.
+    pub(super) at_least: bool,
+    /// The first of them.
+    pub(super) names: Vec<String>,
+    /// Parts of the map that are there and damaged.
+    pub(super) damaged: Vec<DamagedLine>,
+}
+
+/// A part of a map that is damaged.
+#[derive(Serialize)]
+pub(super) struct DamagedLine {
+    pub(super) blob: String,
+    pub(super) reason: String,
+}
+
+impl Wholeness {
+    pub(super) fn new(whole: &Whole) -> Self {
+        let missing = whole.missing().cloned().unwrap_or_default();
+        let Missing { blobs, bytes, at_least, names, damaged } = missing;
+        let names = names.into_iter().map(|blob| blob.name.to_string()).collect();
+        let line = |DamagedNode { blob, reason }| DamagedLine { blob: blob.to_string(), reason };
+        let damaged = damaged.into_iter().map(line).collect();
+        let missing = MissingLine { blobs, bytes, at_least, names, damaged };
+        Self { complete: whole.is_whole(), missing }
+    }
 }
 
 /// A disk of a snapshot as lists show it.
@@ -85,8 +132,19 @@ impl Line {
             tags: commit.tags.clone(),
             // One that may be pinned is left alone like one that is.
             pinned: pins.pinned.contains_key(&session) || pins.unknown.contains(&session),
+            wholeness: None,
             time_millis: commit.time,
         }
+    }
+
+    /// As [`Line::new`], of a snapshot that may not be whole.
+    pub(super) fn in_doubt(point: &Point, pins: &Pins) -> Self {
+        Self { wholeness: Some(Wholeness::new(&point.whole)), ..Self::new(&point.snapshot, pins) }
+    }
+
+    /// Whether it is offered.
+    fn is_offered(&self) -> bool {
+        self.wholeness.as_ref().is_none_or(|wholeness| wholeness.complete)
     }
 }
 
@@ -109,12 +167,30 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     // No more is kept of each than is shown: there may be hundreds of thousands.
     let pins = pins::list(&repository, query.vm)?;
     let mut snapshots = Vec::new();
-    let found = each(&repository, &query, &mut |snapshot| snapshots.push(Line::new(&snapshot, &pins)))?;
+    let doubt = standing::doubt(&store, &repository)?;
+    let progress = Progress::new(settings);
+    let found = replica::each(&repository, (&doubt, &query), &progress, &mut |point| {
+        let is_settled = doubt.is_none();
+        snapshots.push(if is_settled {
+            Line::new(&point.snapshot, &pins)
+        } else {
+            Line::in_doubt(&point, &pins)
+        });
+    });
+    progress.finish();
+    let found = found?;
     snapshots.sort_by(|a, b| (a.time_millis, &a.snapshot).cmp(&(b.time_millis, &b.snapshot)));
     let report = Report { snapshots, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, text)?;
     if report.snapshots.is_empty() {
         settings.console.message("there are no snapshots");
+    }
+    if let lacking @ 1.. = report.snapshots.iter().filter(|line| !line.is_offered()).count() as u64 {
+        settings.console.message(&format!(
+            "{} more {} not whole in this replica; `keepstone replica status` tells what is missing",
+            count(lacking, "snapshot"),
+            if lacking == 1 { "is" } else { "are" }
+        ));
     }
     let unreadable: Vec<_> = found.unreadable.iter().chain(&pins.unreadable).collect();
     for (name, error) in &unreadable {
@@ -125,10 +201,11 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
 }
 
 fn text(report: &Report) -> String {
-    if report.snapshots.is_empty() {
+    let mut offered = report.snapshots.iter().filter(|line| line.is_offered()).peekable();
+    if offered.peek().is_none() {
         return String::new();
     }
-    let rows = report.snapshots.iter().map(|line| {
+    let rows = offered.map(|line| {
         let keys: Vec<&str> = line.disks.iter().map(|disk| disk.key.as_str()).collect();
         [
             line.snapshot.chars().take(SHORT_ID_LEN).collect(),

@@ -7,7 +7,10 @@ use crate::figures::Figures;
 use crate::numbers::{count, size};
 use crate::open;
 use crate::settings::Settings;
-use keepstone_engine::stats::{BlobStats, Count, StatsReport, VmStatsReport, stats, stats_of};
+use crate::standing;
+use keepstone_engine::stats::{
+    BlobStats, Count, StatsReport, VmStatsReport, stats_of_offered, stats_offered,
+};
 use serde::Serialize;
 
 /// The arguments of `stats`.
@@ -31,13 +34,14 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
+    let doubt = standing::doubt(&store, &repository)?;
     if let Some(vm) = &arguments.vm {
-        let stats = stats_of(&repository, vm)?;
+        let stats = stats_of_offered(&repository, vm, &doubt)?;
         let report = Report { stats, figures: Figures::take(stopwatch, &store) };
         settings.console.report(&report, |report| text_of(&report.stats))?;
         return Ok(exit(report.stats.unreadable > 0));
     }
-    let stats = stats(&repository)?;
+    let stats = stats_offered(&repository, &doubt)?;
     let report = Report { stats, figures: Figures::take(stopwatch, &store) };
     settings.console.report(&report, |report| text(&report.stats))?;
     Ok(exit(report.stats.missing_packs > 0 || report.stats.unreadable > 0))
@@ -64,13 +68,16 @@ fn text_of(stats: &VmStatsReport) -> String {
         ("deduplication", ratio(stats.deduplication_ratio)),
         ("compression", ratio(stats.compression_ratio)),
     ];
-    lines.extend(left_out(stats.unreadable, stats.forgotten_meanwhile.len()));
+    lines.extend(left_out(stats.unreadable, stats.incomplete, stats.forgotten_meanwhile.len()));
     facts(&lines)
 }
 
 /// What is in none of the numbers.
-fn left_out(unreadable: u64, forgotten: usize) -> Vec<(&'static str, String)> {
+fn left_out(unreadable: u64, incomplete: u64, forgotten: usize) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
+    if incomplete > 0 {
+        lines.push(("left out", format!("{}, not whole in this replica", count(incomplete, "snapshot"))));
+    }
     if unreadable > 0 {
         lines.push(("unreadable", format!("{unreadable} decisions and tombstones")));
     }
@@ -94,7 +101,7 @@ fn text(stats: &StatsReport) -> String {
     if stats.missing_packs > 0 {
         lines.push(("missing", count(stats.missing_packs, "pack")));
     }
-    lines.extend(left_out(stats.unreadable, stats.forgotten_meanwhile.len()));
+    lines.extend(left_out(stats.unreadable, stats.incomplete, stats.forgotten_meanwhile.len()));
     let rows = kinds(&stats.blobs).into_iter().filter(|(_, blobs)| blobs.count > 0);
     let rows = rows.map(|(kind, blobs)| [kind.to_owned(), blobs.count.to_string(), size(blobs.bytes)]);
     facts(&lines) + "\n" + &table(["blobs", "count", "size"], &[1, 2], rows)

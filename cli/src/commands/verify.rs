@@ -1,5 +1,6 @@
 //! `keepstone verify`
 
+use super::snapshots::Line;
 use crate::clock::{self, Stopwatch};
 use crate::console::{lines, warn};
 use crate::exit::Exit;
@@ -9,10 +10,13 @@ use crate::open;
 use crate::progress::Progress;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use crate::times::rfc3339;
 use keepstone_engine::Repository;
 use keepstone_engine::extent::total_length;
-use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::pins::Pins;
+use keepstone_engine::replica::{self, Doubt};
+use keepstone_engine::snapshots::{Query, Selector, Snapshot};
 use keepstone_engine::verify::{
     Affected, Finding, FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, verify_remembering,
 };
@@ -23,7 +27,7 @@ const RANGES_SHOWN: usize = 8;
 /// What the records of the memory are keyed for.
 const MEMORY_CONTEXT: &str = "keepstone v0 verify memory";
 const DAY_MILLIS: u64 = 86_400_000;
-const WHOLE: Ppm = Ppm(1_000_000);
+pub(super) const WHOLE: Ppm = Ppm(1_000_000);
 
 /// The arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +52,7 @@ pub(crate) struct Arguments {
 }
 
 /// Reads a part in per cent.
-fn parse_part(text: &str) -> Result<Ppm, String> {
+pub(super) fn parse_part(text: &str) -> Result<Ppm, String> {
     match parse_percent(text)? {
         Ppm(0) => Err("that reads nothing: write more than 0, or leave --read-data out".to_owned()),
         part => Ok(part),
@@ -59,6 +63,9 @@ fn parse_part(text: &str) -> Result<Ppm, String> {
 struct Report {
     #[serde(flatten)]
     verify: VerifyReport,
+    /// Snapshots that are not whole in this replica. They are not verified, and that is no damage.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<Line>,
     verified: VerifiedData,
     #[serde(flatten)]
     figures: Figures,
@@ -90,28 +97,31 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     settings.interrupt.install()?;
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
-    let snapshots = arguments
-        .snapshots
-        .iter()
-        .map(|selector| find(&repository, selector))
-        .collect::<Result<Vec<_>, _>>()?;
+    let doubt = standing::doubt(&store, &repository)?;
+    let (snapshots, incomplete) = chosen(settings, arguments, (&repository, &doubt))?;
     let read_data = match arguments.read_data {
         None => ReadData::Nothing,
         Some(WHOLE) => ReadData::Everything,
         Some(Ppm(ppm)) => ReadData::Part { ppm },
     };
     let mut memory = memory(settings, &repository)?;
-    let is_named = !snapshots.is_empty();
+    let is_named = !snapshots.is_empty() && doubt.is_none();
+    let is_nothing = snapshots.is_empty() && (doubt == Doubt::All || !incomplete.is_empty());
     let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
     let progress = Progress::new(settings);
-    let outcome = verify_remembering(&repository, &job, &mut memory, &progress);
+    let outcome = if is_nothing {
+        Ok(VerifyReport::default())
+    } else {
+        verify_remembering(&repository, &job, &mut memory, &progress)
+    };
     progress.finish();
     if let Some(failure) = memory.take_failure() {
         warn(&format!("what was read now is not remembered: {:#}", anyhow::Error::new(failure)));
     }
     let verify = outcome?;
     let verified = VerifiedData::new(&verify.verified);
-    let report = Report { verify, verified, figures: Figures::take(stopwatch, &store), time: job.time };
+    let figures = Figures::take(stopwatch, &store);
+    let report = Report { verify, incomplete, verified, figures, time: job.time };
     settings.console.report(&report, text)?;
     let is_gone = is_named && report.verify.has_forgotten();
     if is_gone {
@@ -124,8 +134,37 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     })
 }
 
+/// The snapshots that are verified; none means all. In a replica, all are those that are whole; the others are told of.
+fn chosen(
+    settings: &Settings,
+    arguments: &Arguments,
+    (repository, doubt): (&Repository<'_>, &Doubt),
+) -> anyhow::Result<(Vec<Snapshot>, Vec<Line>)> {
+    if !arguments.snapshots.is_empty() || doubt.is_none() {
+        let found = arguments.snapshots.iter().map(|selector| replica::find(repository, doubt, selector));
+        return Ok((found.collect::<Result<_, _>>()?, Vec::new()));
+    }
+    let (mut whole, mut incomplete, pins) = (Vec::new(), Vec::new(), Pins::default());
+    let progress = Progress::new(settings);
+    let found = replica::each(repository, (doubt, &Query::default()), &progress, &mut |point| {
+        if point.whole.is_whole() {
+            whole.push(point.snapshot);
+        } else {
+            incomplete.push(Line::in_doubt(&point, &pins));
+        }
+    });
+    progress.finish();
+    found?;
+    if incomplete.is_empty() && *doubt != Doubt::All {
+        // All that was not whole when the place was promoted is now.
+        return Ok((Vec::new(), incomplete));
+    }
+    whole.sort_by_key(|snapshot: &Snapshot| (snapshot.commit.time, snapshot.session()));
+    Ok((whole, incomplete))
+}
+
 /// Opens what is remembered of earlier runs. Without a usable directory it is nothing, and said.
-fn memory(settings: &Settings, repository: &Repository<'_>) -> anyhow::Result<Memory> {
+pub(super) fn memory(settings: &Settings, repository: &Repository<'_>) -> anyhow::Result<Memory> {
     let id = repository.config().repository;
     let reason = match settings.cache_dir() {
         None => "there is no cache directory; name one with --cache-dir".to_owned(),
@@ -174,6 +213,12 @@ fn text(report: &Report) -> String {
             size(*unneeded_bytes)
         ));
     }
+    if let incomplete @ 1.. = report.incomplete.len() {
+        text.push(format!(
+            "  {} not whole in this replica: not looked at; `keepstone replica status` tells what is missing",
+            counted(incomplete, "snapshot")
+        ));
+    }
     text.extend(verified_lines(verified, report.time));
     text.extend(findings.iter().flat_map(finding_lines));
     let damages = findings.iter().filter(|finding| finding.is_damage()).count();
@@ -205,7 +250,7 @@ fn verified_lines(verified: &Verified, time: u64) -> Vec<String> {
     text
 }
 
-fn finding_lines(finding: &Finding) -> Vec<String> {
+pub(super) fn finding_lines(finding: &Finding) -> Vec<String> {
     let word = match finding.kind {
         kind if kind.is_damage() => "DAMAGE",
         kind if kind.needs_attention() => "attention",

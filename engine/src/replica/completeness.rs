@@ -82,18 +82,14 @@ const NAMES_IN_TEXT: usize = 3;
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { blobs, bytes, at_least, names, damaged } = self;
-        match (blobs, damaged.first()) {
-            (0, Some(_)) => {}
-            _ => {
-                let least = if *at_least { "at least " } else { "" };
-                let noun = if *blobs == 1 { "blob" } else { "blobs" };
-                write!(f, "{least}{blobs} {noun} with {} missing", size(*bytes))?;
-                let named: Vec<&str> =
-                    names.iter().take(NAMES_IN_TEXT).map(|blob| blob.name.as_str()).collect();
-                if !named.is_empty() {
-                    let more = if named.len() as u64 == *blobs { "" } else { " and others" };
-                    write!(f, " ({}{more})", named.join(", "))?;
-                }
+        if *blobs > 0 || damaged.is_empty() {
+            let least = if *at_least { "at least " } else { "" };
+            let noun = if *blobs == 1 { "blob" } else { "blobs" };
+            write!(f, "{least}{blobs} {noun} with {} missing", size(*bytes))?;
+            let named: Vec<&str> = names.iter().take(NAMES_IN_TEXT).map(|blob| blob.name.as_str()).collect();
+            if !named.is_empty() {
+                let more = if named.len() as u64 == *blobs { "" } else { " and others" };
+                write!(f, " ({}{more})", named.join(", "))?;
             }
         }
         if let Some(DamagedNode { blob, reason }) = damaged.first() {

@@ -40,7 +40,7 @@ pub enum ReadData {
 }
 
 /// The result of a verification; sizes in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyReport {
     /// Snapshots that were looked at.

@@ -1,0 +1,111 @@
+//! What the source of a replica has that has not arrived.
+
+use super::points::Points;
+use crate::clock::{self, Stopwatch};
+use crate::settings::Settings;
+use crate::times;
+use keepstone_engine::snapshots::{Query, each};
+use keepstone_engine::{EngineError, Repository};
+use repo_format::SessionId;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long is waited before a replica is looked at again: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is at the source and not in the replica.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SourceReport {
+    /// Snapshots that the source has.
+    pub(super) snapshots: u64,
+    /// Those of which nothing has arrived that tells of them.
+    pub(super) not_arrived: Vec<Absent>,
+}
+
+/// A snapshot that has not arrived.
+#[derive(Serialize)]
+pub(super) struct Absent {
+    pub(super) snapshot: String,
+    pub(super) vm: String,
+    pub(super) time: Option<String>,
+}
+
+/// The snapshots of a source, with their VMs and times.
+pub(super) type AtSource = BTreeMap<SessionId, (String, u64)>;
+
+/// Lists what a source has of some VMs, or of all.
+pub(super) fn snapshots(source: &Repository<'_>, vms: &[String]) -> Result<AtSource, EngineError> {
+    let mut found = AtSource::new();
+    let of: Vec<Option<&str>> =
+        if vms.is_empty() { vec![None] } else { vms.iter().map(|vm| Some(vm.as_str())).collect() };
+    for vm in of {
+        each(source, &Query { vm, ..Query::default() }, &mut |snapshot| {
+            found.insert(snapshot.session(), (snapshot.commit.vm.clone(), snapshot.commit.time));
+        })?;
+    }
+    Ok(found)
+}
+
+/// Compares what a source has with what has arrived. VMs that only the source has are VMs without a restore point.
+pub(super) fn compare(at_source: &AtSource, points: &mut Points) -> SourceReport {
+    let mut not_arrived = Vec::new();
+    for (session, (vm, time)) in at_source {
+        if points.listed.contains(session) || points.forgotten.contains(session) {
+            continue;
+        }
+        points.vms.entry(vm.clone()).or_default().not_arrived += 1;
+        not_arrived.push((
+            *time,
+            Absent { snapshot: session.to_string(), vm: vm.clone(), time: times::rfc3339(*time) },
+        ));
+    }
+    not_arrived.sort_by(|(a, _), (b, _)| a.cmp(b));
+    SourceReport {
+        snapshots: at_source.len() as u64,
+        not_arrived: not_arrived.into_iter().map(|(_, absent)| absent).collect(),
+    }
+}
+
+/// Whether what was waited for has come.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Waited {
+    Arrived,
+    TimedOut,
+}
+
+/// Waits until all restore points that a source has now are whole in the replica, or forgotten. `look` looks at it.
+pub(super) fn wait(
+    settings: &Settings,
+    (source, vms): (&Repository<'_>, &[String]),
+    timeout: Option<Duration>,
+    look: &dyn Fn() -> anyhow::Result<Points>,
+) -> anyhow::Result<(Points, Waited)> {
+    let mut wanted = snapshots(source, vms)?;
+    let (waiting, mut pause) = (Stopwatch::start(), FIRST_PAUSE);
+    loop {
+        let points = look()?;
+        wanted.retain(|session, _| {
+            !points.forgotten.contains(session) && !points.whole.iter().any(|(whole, _)| whole == session)
+        });
+        if wanted.is_empty() {
+            return Ok((points, Waited::Arrived));
+        }
+        let left = timeout.map_or(LONGEST_PAUSE, |timeout| timeout.saturating_sub(waiting.elapsed()));
+        if left.is_zero() {
+            return Ok((points, Waited::TimedOut));
+        }
+        let others = wanted.len();
+        settings.console.message(&format!("waiting for {others} restore points of the source"));
+        if clock::pause(pause.min(left), &|| settings.interrupt.is_raised()).is_break() {
+            return Err(EngineError::Cancelled.into());
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        // What was forgotten meanwhile need not come.
+        let now = snapshots(source, vms)?;
+        wanted.retain(|session, _| now.contains_key(session));
+    }
+}
