@@ -5,6 +5,7 @@ use crate::location::Location;
 use crate::password::{Asking, Password, Question};
 use crate::settings::Settings;
 use anyhow::Context as _;
+use keepstone_engine::store::azure::AzureStore;
 use keepstone_engine::store::{BlobStore, LocalStore, Page, Put, RecordingStore, StoreError};
 use keepstone_engine::{Entropy, Repository};
 use repo_format::BlobName;
@@ -34,13 +35,24 @@ impl AnyStore {
         }
     }
 
-    /// Whether the service that keeps it fills it from another place.
+    /// Whether the service that keeps it fills it from another place: the secondary endpoint of an account, or a
+    /// destination of object replication.
     ///
     /// # Errors
     /// A service that fails.
     pub(crate) fn is_replicated(&self) -> Result<bool, StoreError> {
         match self {
-            Self::Directory(_) | Self::Azure(_) => Ok(false),
+            Self::Directory(_) => Ok(false),
+            Self::Azure(remote) if remote.store.is_secondary() => Ok(true),
+            Self::Azure(remote) => remote.store.is_replicated(&BlobName::config()),
+        }
+    }
+
+    /// The container, if it is one.
+    pub(crate) fn azure(&self) -> Option<&AzureStore> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Azure(remote) => Some(&remote.store),
         }
     }
 }

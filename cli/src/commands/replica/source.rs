@@ -5,15 +5,20 @@ use crate::clock::{self, Stopwatch};
 use crate::settings::Settings;
 use crate::times;
 use keepstone_engine::snapshots::{Query, each};
+use keepstone_engine::store::StoreError;
+use keepstone_engine::store::azure::{AzureStore, ReplicationState};
 use keepstone_engine::{EngineError, Repository};
-use repo_format::SessionId;
+use repo_format::{BlobName, SessionId};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long is waited before a replica is looked at again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Missing blobs that the source is asked about, each a request.
+const ASKED_MAX: usize = 1000;
 
 /// What is at the source and not in the replica.
 #[derive(Serialize)]
@@ -23,6 +28,27 @@ pub(super) struct SourceReport {
     pub(super) snapshots: u64,
     /// Those of which nothing has arrived that tells of them.
     pub(super) not_arrived: Vec<Absent>,
+    /// Before when all is there that was written to the account, where the replica is its secondary endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_sync_time: Option<String>,
+    /// What object replication says of blobs that are missing, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replication: Option<Replication>,
+}
+
+/// How far object replication is with blobs that are missing in the replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Replication {
+    /// Blobs that it was asked about.
+    pub(super) asked: u64,
+    pub(super) complete: u64,
+    pub(super) pending: u64,
+    pub(super) failed: u64,
+    /// No rule concerns them, or none has looked at them yet.
+    pub(super) unknown: u64,
+    /// They are not at the source either, by now.
+    pub(super) gone: u64,
 }
 
 /// A snapshot that has not arrived.
@@ -62,11 +88,33 @@ pub(super) fn compare(at_source: &AtSource, points: &mut Points) -> SourceReport
             Absent { snapshot: session.to_string(), vm: vm.clone(), time: times::rfc3339(*time) },
         ));
     }
-    not_arrived.sort_by(|(a, _), (b, _)| a.cmp(b));
+    not_arrived.sort_by_key(|(time, _)| *time);
     SourceReport {
         snapshots: at_source.len() as u64,
         not_arrived: not_arrived.into_iter().map(|(_, absent)| absent).collect(),
+        last_sync_time: None,
+        replication: None,
     }
+}
+
+/// Asks a source how far object replication is with some of the blobs that are missing.
+pub(super) fn replication(
+    source: &AzureStore,
+    missing: &BTreeSet<BlobName>,
+) -> Result<Replication, StoreError> {
+    let mut told = Replication::default();
+    for name in missing.iter().take(ASKED_MAX) {
+        told.asked += 1;
+        match source.replication_of(name) {
+            Ok(Some(ReplicationState::Complete)) => told.complete += 1,
+            Ok(Some(ReplicationState::Pending)) => told.pending += 1,
+            Ok(Some(ReplicationState::Failed)) => told.failed += 1,
+            Ok(None) => told.unknown += 1,
+            Err(StoreError::NotFound { .. }) => told.gone += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(told)
 }
 
 /// Whether what was waited for has come.

@@ -10,11 +10,12 @@ use crate::console::warn;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::numbers::{Ppm, parse_duration, parse_span};
-use crate::open;
+use crate::open::{self, Store};
 use crate::other::{Missing, Other, OtherArguments};
 use crate::progress::Progress;
 use crate::retention_key::retention_key;
 use crate::settings::Settings;
+use crate::times;
 use keepstone_engine::Repository;
 use keepstone_engine::barrier::{self, confirmable_repacks};
 use keepstone_engine::pins;
@@ -104,9 +105,12 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let at_source = other.as_ref().map(|other| other.store(Missing::Refused)).transpose()?;
     let source = at_source.as_ref().map(|store| repository.at(store)).transpose()?;
     let (mut points, waited) = found(settings, arguments, &repository, source.as_ref())?;
-    let told = match &source {
-        Some(source) => Some(source::compare(&source::snapshots(source, &arguments.vm)?, &mut points)),
-        None => None,
+    let told = match (&source, &at_source) {
+        (Some(source), Some(at_source)) => {
+            let compared = source::compare(&source::snapshots(source, &arguments.vm)?, &mut points);
+            Some(services(compared, (&store, at_source), &points)?)
+        }
+        _ => None,
     };
     let deep = match arguments.deep {
         Some(part) => Some(read_deep(settings, &repository, (points.newest(), part))?),
@@ -133,6 +137,23 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         warn(&format!("{error}{why}; what {name} says is left out"));
     }
     Ok(exit(&report))
+}
+
+/// Adds what the services know that keep the replica and its source.
+fn services(
+    mut report: SourceReport,
+    (replica, source): (&Store, &Store),
+    points: &Points,
+) -> anyhow::Result<SourceReport> {
+    if let Some(replica) = replica.inner().azure() {
+        report.last_sync_time = replica.last_sync_time()?.and_then(times::rfc3339);
+    }
+    if let Some(source) = source.inner().azure()
+        && !points.missing.is_empty()
+    {
+        report.replication = Some(source::replication(source, &points.missing)?);
+    }
+    Ok(report)
 }
 
 fn exit(report: &Report) -> Exit {

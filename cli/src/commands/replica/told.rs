@@ -1,6 +1,6 @@
 //! What `replica status` says in text.
 
-use super::source::Waited;
+use super::source::{Replication, Waited};
 use super::status::Report;
 use crate::commands::snapshots::{Line, MissingLine};
 use crate::commands::verify::finding_lines;
@@ -25,10 +25,11 @@ pub(super) fn text(report: &Report) -> String {
         [vm.vm.clone(), newest, time, age, vm.newer_incomplete.to_string(), absent, late.to_owned()]
     });
     let header = ["vm", "newest whole", "time", "age", "newer, in part", "not arrived", ""];
-    let mut text = table(header, &[3, 4, 5], rows);
-    if report.vms.is_empty() {
-        text = "there are no restore points\n".to_owned();
-    }
+    let text = if report.vms.is_empty() {
+        "there are no restore points\n".to_owned()
+    } else {
+        table(header, &[3, 4, 5], rows)
+    };
     text + &lines(incomplete(&report.snapshots).into_iter().chain(rest(report)))
 }
 
@@ -67,6 +68,15 @@ fn rest(report: &Report) -> Vec<String> {
     if let Some(source) = &report.source {
         let absent = count(source.not_arrived.len() as u64, "snapshot");
         text.push(format!("of the {} at the source, {absent} not arrived", source.snapshots));
+        if let Some(time) = &source.last_sync_time {
+            text.push(format!("all that was written before {time} is at this secondary endpoint"));
+        }
+        if let Some(Replication { asked, complete, pending, failed, unknown, gone }) = &source.replication {
+            text.push(format!(
+                "object replication, of {asked} missing blobs: {pending} pending, {failed} FAILED, {complete} complete, {unknown} \
+                 not known, {gone} gone from the source"
+            ));
+        }
     }
     if report.waited == Some(Waited::TimedOut) {
         text.push("waited no longer: not all that the source had is whole here".to_owned());
