@@ -139,6 +139,7 @@ mod tests {
     use keepstone_engine::guest::System;
     use keepstone_engine::index::IndexError;
     use keepstone_engine::replica::{DamagedNode, Missing, MissingBlob};
+    use keepstone_engine::replicate::ReplicateError;
     use keepstone_engine::restore::{JournalError, JournalHead};
     use keepstone_engine::source::{ChangesError, ImageError};
     use keepstone_engine::store::StoreError;
@@ -281,6 +282,12 @@ mod tests {
                 found: vec![replica("east"), replica("north")],
             },
             EngineError::TooMuchCondemned { condemned: 7_000_000, stored: 9_000_000, limit: 20 },
+            ReplicateError::NotAReplica.into(),
+            ReplicateError::Promoted.into(),
+            ReplicateError::WrittenTo { name: pack() }.into(),
+            ReplicateError::OtherLength { name: pack(), found: 6, expected: 7 }.into(),
+            ReplicateError::OtherBytes { name: pack() }.into(),
+            ReplicateError::NotListed { name: pack() }.into(),
             ForgetError::KeepsNothing.into(),
             ForgetError::LastOfVm { vm: text("web") }.into(),
             ForgetError::Pinned { session: SessionId([7; 16]), vm: text("web"), reason: text("the audit") }

@@ -13,6 +13,7 @@ use keepstone_engine::EngineError;
 use keepstone_engine::forget::ForgetError;
 use keepstone_engine::guest::GuestError;
 use keepstone_engine::index::IndexError;
+use keepstone_engine::replicate::ReplicateError;
 use keepstone_engine::restore::JournalError;
 use keepstone_engine::source::{ChangesError, ImageError};
 use keepstone_engine::store::StoreError;
@@ -182,6 +183,7 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         EngineError::TooMuchCondemned { .. } => {
             "nothing was deleted: `keepstone prune --dry-run` tells what would go; if it is to go, add --confirm-large"
         }
+        EngineError::Replicate(error) => return replicating(error),
         EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
             "name another directory with --cache-dir; the cache is safe to delete"
         }
@@ -202,6 +204,27 @@ fn forgetting(error: &ForgetError) -> Option<&'static str> {
         ForgetError::Stopped { source, .. } => {
             return Some(engine(source).unwrap_or("run the same command again: it goes on where it stopped"));
         }
+        _ => return None,
+    })
+}
+
+/// What to do about a place that nothing is copied to.
+fn replicating(error: &ReplicateError) -> Option<&'static str> {
+    Some(match error {
+        ReplicateError::NotAReplica => {
+            "name an empty place; if it is a copy that was made in another way, add --adopt, and nothing may be written \
+             to it any more"
+        }
+        ReplicateError::Promoted | ReplicateError::WrittenTo { .. } => {
+            "name another place; what it has and the source has not is taken over by `keepstone import`"
+        }
+        ReplicateError::OtherLength { .. } => {
+            "delete the blob at the destination, and run the same command again, with --check"
+        }
+        ReplicateError::OtherBytes { .. } => {
+            "`keepstone verify` of either place tells which one is damaged; delete it at the destination if it is that one"
+        }
+        ReplicateError::NotListed { .. } => "check the storage, and run the same command again",
         _ => return None,
     })
 }

@@ -79,16 +79,30 @@ impl<'a> Other<'a> {
         Ok(self.location()?.told())
     }
 
-    /// Opens its store.
+    /// Whether it is a directory in which there is nothing, or that is not there.
+    ///
+    /// # Errors
+    /// As [`Other::location`].
+    pub(crate) fn is_free_directory(&self) -> Result<bool, Usage> {
+        Ok(matches!(self.location()?, Location::Directory(path) if is_free(path)))
+    }
+
+    /// Opens its store. What is created there gets an MD5 digest, for a service to compare.
     ///
     /// # Errors
     /// It cannot be reached, or it is not there and is not to be made.
     pub(crate) fn store(&self, missing: Missing) -> anyhow::Result<Store> {
         match self.location()? {
-            Location::Directory(path) if missing == Missing::DirectoryMade && is_free(path) => {
+            // It may be empty, or what an interrupted run made; anything else is refused.
+            Location::Directory(path)
+                if missing == Missing::DirectoryMade && !path.join("config").exists() =>
+            {
                 Ok(RecordingStore::new(open::AnyStore::Directory(LocalStore::create(path)?)))
             }
-            location => open::store_at(self.settings, &self.azure, location, Uploads::default()),
+            location => {
+                let uploads = Uploads { content_md5: true, ..Uploads::default() };
+                open::store_at(self.settings, &self.azure, location, uploads)
+            }
         }
     }
 

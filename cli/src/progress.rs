@@ -164,6 +164,7 @@ fn new_bar(phase: &Phase, total: u64) -> ProgressBar {
         Phase::Mark => ("mark".to_owned(), ITEMS),
         Phase::MeasureUse => ("measure what is needed".to_owned(), ITEMS),
         Phase::Repack => ("pack again".to_owned(), BYTES),
+        Phase::Replicate => ("replicate".to_owned(), COPYING),
         Phase::Delete => ("delete".to_owned(), ITEMS),
         Phase::Forget => ("forget".to_owned(), ITEMS),
         Phase::Measure { what } => (format!("measure {what}"), ITEMS),

@@ -4,6 +4,7 @@ use crate::amount::{share, size};
 use crate::forget::ForgetError;
 use crate::index::IndexError;
 use crate::replica::Missing;
+use crate::replicate::ReplicateError;
 use crate::restore::JournalError;
 use crate::store::StoreError;
 use repo_format::{BlobName, FormatError, ReplicaName, RepositoryId, SessionId, SlotKind, WriterId};
@@ -267,6 +268,9 @@ pub enum EngineError {
     /// Snapshots were not forgotten, or not all.
     #[error(transparent)]
     Forget(#[from] ForgetError),
+    /// Restore points were not copied to another place.
+    #[error(transparent)]
+    Replicate(#[from] ReplicateError),
     /// Two disks differ in more areas than are listed.
     #[error("the disks differ in more than ten million areas")]
     TooManyAreas,
@@ -380,6 +384,7 @@ impl EngineError {
             | Self::CannotMark { source } => source.is_damage(),
             Self::Unreadable { source, .. } => source.is_damage(),
             Self::Store(error) => error.is_damage(),
+            Self::Replicate(error) => error.is_damage(),
             _ => false,
         }
     }

@@ -41,6 +41,7 @@ pub mod region;
 mod repack;
 pub mod repair;
 pub mod replica;
+pub mod replicate;
 pub mod repository;
 pub mod restore;
 mod session;

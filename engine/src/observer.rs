@@ -66,6 +66,9 @@ pub enum Phase {
     Repack,
     /// Index blobs are being put together; blobs.
     CompactIndex,
+    /// Restore points are being copied to another place; bytes of packs, of which the number is not known and the total
+    /// zero.
+    Replicate,
     /// Packs are being deleted; packs.
     Delete,
     /// Snapshots are being forgotten; snapshots.

@@ -103,6 +103,11 @@ impl Records {
         &self.all
     }
 
+    /// The decision of a repack session whose record counts.
+    pub(crate) fn decision(&self, session: SessionId) -> Option<&DecisionName> {
+        self.all.iter().find(|record| record.session == session).map(|record| &record.decision)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

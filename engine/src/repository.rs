@@ -135,6 +135,11 @@ impl<'s> Repository<'s> {
         Ok(Repository { store, config, keys: self.keys.clone(), declared_replica: false })
     }
 
+    /// The same repository at a place that may have no config yet.
+    pub(crate) fn same_at<'t>(&self, store: &'t dyn BlobStore) -> Repository<'t> {
+        Repository { store, config: self.config.clone(), keys: self.keys.clone(), declared_replica: false }
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> &'s dyn BlobStore {

@@ -485,7 +485,7 @@ pub(crate) fn tombstoned_sessions(
 ///
 /// It forgets the decision that it names, and no other with the same session id: ids are no secret, and whoever may create
 /// blobs may use one again.
-fn tombstoned(
+pub(crate) fn tombstoned(
     repository: &Repository<'_>,
     tombstones: &[BlobInfo],
     decided: &[DecisionName],

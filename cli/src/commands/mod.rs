@@ -16,6 +16,7 @@ mod pin;
 mod prune;
 mod repair;
 mod replica;
+mod replicate;
 mod restore;
 mod serve;
 mod show;
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Forget(forget::Arguments),
     /// Free what no snapshot needs any more
     Prune(prune::Arguments),
+    /// Copy restore points to another place, which is whole at every moment
+    Replicate(replicate::Arguments),
     /// Keep a snapshot whatever a policy says
     Pin(pin::Pin),
     /// Let policies decide about a snapshot again
@@ -135,6 +138,7 @@ fn dispatch(settings: &Settings, command: Command) -> anyhow::Result<Exit> {
         Command::Verify(arguments) => verify::run(settings, &arguments),
         Command::Forget(arguments) => forget::run(settings, &arguments),
         Command::Prune(arguments) => prune::run(settings, &arguments),
+        Command::Replicate(arguments) => replicate::run(settings, &arguments),
         Command::Pin(arguments) => pin::pin(settings, &arguments),
         Command::Unpin(arguments) => pin::unpin(settings, &arguments),
         Command::Replica(arguments) => replica::run(settings, &arguments),

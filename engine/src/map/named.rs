@@ -60,6 +60,16 @@ impl<'r, 's> NamedPacks<'r, 's> {
         Self { frames, seen: HashMap::new(), nothing: Arc::from([]) }
     }
 
+    /// Forgets the facts of all nodes but those that are still to be known.
+    pub(crate) fn retain(&mut self, is_wanted: &dyn Fn(u32) -> bool) {
+        for facts in self.seen.values_mut() {
+            if !facts.iter().all(|fact| is_wanted(*fact)) {
+                let wanted: Vec<u32> = facts.iter().copied().filter(|fact| is_wanted(*fact)).collect();
+                *facts = if wanted.is_empty() { Arc::clone(&self.nothing) } else { wanted.into() };
+            }
+        }
+    }
+
     /// For each root, the facts of all that it names, sorted. Several hundred roots should come at a time.
     ///
     /// # Errors

@@ -8,5 +8,7 @@ mod completeness;
 mod offer;
 mod presence;
 
+pub(crate) use presence::Presence;
+
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};
 pub use offer::{Doubt, Point, each, find};

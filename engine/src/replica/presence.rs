@@ -19,7 +19,7 @@ const LISTINGS_AT_ONCE: usize = 32;
 const SESSIONS_LISTED: usize = 64;
 
 /// The packs that are there.
-pub(super) struct Presence {
+pub(crate) struct Presence {
     /// Their lengths.
     packs: HashMap<Key, u32>,
     owners: HashMap<WriterId, Owner>,
@@ -52,20 +52,20 @@ enum Listed {
 
 impl Presence {
     /// Lists all packs.
-    pub(super) fn of_everything(repository: &Repository<'_>) -> Result<Self, EngineError> {
+    pub(crate) fn of_everything(repository: &Repository<'_>) -> Result<Self, EngineError> {
         let mut presence = Self { listed: Listed::Everything, ..Self::as_asked() };
         presence.list(repository, &[PREFIX_DATA.to_owned(), PREFIX_MAP.to_owned()])?;
         Ok(presence)
     }
 
     /// Lists the packs of sessions when these are asked for.
-    pub(super) fn as_asked() -> Self {
+    pub(crate) fn as_asked() -> Self {
         let listed = Listed::Asked { sessions: HashSet::new(), of_writer: HashMap::new() };
         Self { packs: HashMap::new(), owners: HashMap::new(), listed }
     }
 
     /// Sees to it that it is known of some packs whether they are there.
-    pub(super) fn look_for<'p>(
+    pub(crate) fn look_for<'p>(
         &mut self,
         repository: &Repository<'_>,
         packs: impl Iterator<Item = &'p PackRef>,
@@ -92,15 +92,22 @@ impl Presence {
     }
 
     /// Whether a pack is there with its length; [`Presence::look_for`] came before.
-    pub(super) fn has(&self, pack: &PackRef) -> bool {
+    pub(crate) fn has(&self, pack: &PackRef) -> bool {
         self.len(&pack.name) == Some(pack.len)
     }
 
     /// How long the pack of a name is; `u32::MAX` if it is longer than any pack can be.
-    pub(super) fn len(&self, name: &PackName) -> Option<u32> {
+    pub(crate) fn len(&self, name: &PackName) -> Option<u32> {
         let Owner(writer) = *self.owners.get(&name.writer)?;
         let key = Key { session: name.session, writer, number: name.number, kind: name.kind };
         self.packs.get(&key).copied()
+    }
+
+    /// Notes a pack that is there since.
+    pub(crate) fn insert(&mut self, pack: &PackRef) {
+        let PackName { kind, writer, session, number } = &pack.name;
+        let Owner(writer) = self.owner(writer);
+        self.packs.insert(Key { session: *session, writer, number: *number, kind: *kind }, pack.len);
     }
 
     fn list(&mut self, repository: &Repository<'_>, prefixes: &[String]) -> Result<(), EngineError> {

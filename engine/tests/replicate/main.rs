@@ -1,0 +1,14 @@
+//! Copying restore points to another place: what is there is whole, whatever happens.
+#![expect(clippy::unwrap_used, reason = "a test fails where a call fails")]
+
+mod copying;
+mod deleting;
+mod destinations;
+mod meanwhile;
+mod place;
+#[allow(dead_code, reason = "the tests of pruning use all of it")]
+#[path = "../prune/scene.rs"]
+mod scene;
+mod stops;
+#[path = "../world/mod.rs"]
+mod world;
