@@ -103,9 +103,14 @@ impl Records {
         &self.all
     }
 
+    /// The record of a session, if it counts.
+    pub(crate) fn of(&self, session: SessionId) -> impl Iterator<Item = &Record> {
+        self.all.iter().filter(move |record| record.session == session)
+    }
+
     /// The decision of a repack session whose record counts.
     pub(crate) fn decision(&self, session: SessionId) -> Option<&DecisionName> {
-        self.all.iter().find(|record| record.session == session).map(|record| &record.decision)
+        self.of(session).next().map(|record| &record.decision)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -8,7 +8,7 @@ use crate::repository::get_sealed;
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use crate::threads;
-use repo_format::{BlobName, Decision, DecisionName, PackRef, SessionId};
+use repo_format::{Decision, DecisionName, PackRef, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Packs that are copied before the restore points that need them: enough to keep all jobs busy, and few enough that
@@ -177,31 +177,5 @@ impl Run<'_> {
             }
         }
         Ok(failed)
-    }
-
-    /// Copies the records of repack sessions, each before its decision. Returns those that cannot be, and why.
-    pub(super) fn copy_records(
-        &mut self,
-        sessions: &BTreeSet<SessionId>,
-    ) -> Result<BTreeMap<SessionId, String>, EngineError> {
-        let mut missing = BTreeMap::new();
-        for session in sessions {
-            let Some(decision) = self.needs.records().decision(*session).cloned() else { continue };
-            let names = [BlobName::repack(*session), decision.blob()];
-            if names.iter().all(|name| self.objects.has(name)) {
-                continue;
-            }
-            // One after the other: a record without its decision does not count, and a decision must have its record.
-            for name in &names {
-                if self.copy_objects(std::slice::from_ref(name))? == 0 {
-                    missing.insert(*session, format!("{name} cannot be copied"));
-                    break;
-                }
-            }
-            if !missing.contains_key(session) {
-                self.report.repacks += 1;
-            }
-        }
-        Ok(missing)
     }
 }

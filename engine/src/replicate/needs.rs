@@ -114,6 +114,14 @@ impl<'r> Needs<'r> {
         Ok(missing)
     }
 
+    /// Those of some packs that are at the destination, with whatever length.
+    pub(super) fn there(&mut self, names: Vec<PackName>) -> Result<Vec<PackName>, EngineError> {
+        let packs: Vec<PackRef> = names.into_iter().map(|name| PackRef { name, len: 0 }).collect();
+        self.ledger.look_for(packs.iter())?;
+        let is_there = |pack: &PackRef| self.ledger.presence.len(&pack.name).is_some();
+        Ok(packs.into_iter().filter(is_there).map(|pack| pack.name).collect())
+    }
+
     /// Whether a pack is at the destination that was looked for.
     pub(super) fn is_there(&self, pack: &PackRef) -> bool {
         self.ledger.presence.has(pack)

@@ -11,7 +11,7 @@ use keepstone_engine::replicate::{
 use keepstone_engine::snapshots::{Snapshot, list};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
 use keepstone_engine::{BlobStore, EngineError, Entropy, Repository};
-use repo_format::{BlobName, SessionId};
+use repo_format::{BlobKind, BlobName, RepackRecord, SessionId};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -83,6 +83,22 @@ pub fn whole(store: &MemoryStore, holds: &BTreeMap<SessionId, Vec<u8>>) -> Vec<S
         assert!(bytes == holds[&snapshot.session()], "{} holds other bytes", snapshot.session());
     }
     listed.snapshots.iter().map(Snapshot::session).collect()
+}
+
+/// A place stays whole if all packs go from it that records moved, as after a prune of a copy that was promoted.
+pub fn whole_without_moved(store: &MemoryStore, holds: &BTreeMap<SessionId, Vec<u8>>) {
+    let copied = store.copied();
+    let Ok(repository) = Repository::open(&copied, PASSWORD) else { return };
+    for name in store.names().into_iter().filter(|name| matches!(name.kind(), Some(BlobKind::Repack(_)))) {
+        let record = RepackRecord::open(repository.keys(), &name, &store.get(&name, None).unwrap()).unwrap();
+        // It counts only with its decision.
+        if store.get(&record.decision.blob(), None).is_ok() {
+            for lead in &record.leads {
+                copied.delete(&record.packs[lead.old as usize].name.blob()).unwrap();
+            }
+        }
+    }
+    whole(&copied, holds);
 }
 
 /// The snapshots that are at a place.

@@ -1,13 +1,13 @@
 //! Runs that end anywhere, fail in any way, or run beside each other.
 
-use crate::place::{ALL, DELETING, all_of, copy, snapshots_at, three_days, whole};
+use crate::place::{ALL, DELETING, all_of, copy, snapshots_at, three_days, whole, whole_without_moved};
 use crate::scene::{Call, Scene, USUAL};
 use crate::world::{noise, open, undamaged};
 use keepstone_engine::BlobStore;
 use keepstone_engine::prune::Unused;
 use keepstone_engine::replicate::ReplicateJob;
 use keepstone_engine::store::{Fault, FaultStore, MemoryStore};
-use repo_format::BlobName;
+use repo_format::{BlobName, SessionId};
 use std::num::NonZeroUsize;
 
 /// A repository that was forgotten from, pruned and packed again, and backed up once more; and a copy from before that.
@@ -45,6 +45,7 @@ fn ends_anywhere(scene: &Scene, there: &MemoryStore, job: &ReplicateJob<'_>) -> 
             }
             ended += 1;
             whole(&copied, &holds);
+            whole_without_moved(&copied, &holds);
             if let Some(late) = store.take_late() {
                 late.apply(&copied).unwrap();
                 whole(&copied, &holds);
@@ -166,4 +167,58 @@ fn the_config_comes_last() {
             break;
         }
     }
+}
+
+/// A repository that was packed again twice, what was packed again the second time being what was the first time; and a
+/// copy from before that.
+fn packed_again_twice() -> (Scene, MemoryStore) {
+    let (mut scene, mut disk, sessions) = ten_days();
+    let there = MemoryStore::new();
+    copy(&scene.store, &there, &ALL).unwrap();
+    let call = Call { max_unused: Unused::Bytes(0), ..USUAL };
+    for forgotten in [&sessions[..5], &sessions[5..8]] {
+        for session in forgotten {
+            scene.forget(*session);
+        }
+        assert!(scene.prune_as(&call).unwrap().repacked.is_some());
+    }
+    disk[..9_000].copy_from_slice(&noise(7, 9_000));
+    scene.back_up("vm", &disk);
+    (scene, there)
+}
+
+#[test]
+fn a_record_is_there_only_with_all_that_it_leads_to_from_packs_that_are_there() {
+    let (scene, there) = packed_again_twice();
+    let vms = ["vm".to_owned()];
+    for job in [ALL, ReplicateJob { vms: &vms, ..ALL }, ReplicateJob { last: Some(1), ..ALL }] {
+        let mut holds = scene.holds.clone();
+        holds.extend(ten_days().0.holds);
+        for call in (0..).step_by(2) {
+            let copied = there.copied();
+            let store = FaultStore::new(copied.clone(), call, Fault::CrashAfter);
+            let ended = copy(&scene.store, &store, &job).is_err();
+            whole(&copied, &holds);
+            whole_without_moved(&copied, &holds);
+            if !ended && store.calls() <= call {
+                break;
+            }
+        }
+    }
+}
+
+/// Two VMs, and ten days of many small changes of the first one's disk; its snapshots.
+fn ten_days() -> (Scene, Vec<u8>, Vec<SessionId>) {
+    let mut scene = Scene::new();
+    let mut disk = noise(1, 400_000);
+    let mut sessions = Vec::new();
+    for day in 0..10usize {
+        for place in 0..5 {
+            let at = (place * 77_000 + day * 6_000) % 390_000;
+            disk[at..at + 6_000].copy_from_slice(&noise((day * 10 + place) as u64 + 1000, 6_000));
+        }
+        sessions.push(scene.back_up("vm", &disk));
+        scene.back_up("other", &disk[..200_000]);
+    }
+    (scene, disk, sessions)
 }
