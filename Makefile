@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-restore bench-scale bench-serve fuzz crash shuttle simulate miri campaign faults model azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-replicate bench-restore bench-scale bench-serve fuzz crash shuttle simulate miri campaign faults model azure-test
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -145,6 +145,9 @@ bench-serve: ## measure a served disk beside a restore (IMAGE=a raw disk image)
 bench-nbd: ## measure reading and writing over NBD beside nbdcopy (IMAGE=a raw disk image)
 	cli/demo/need.sh setpriv:util-linux qemu-nbd:qemu-utils nbdkit:nbdkit nbdcopy:libnbd-bin
 	cargo run $(LOCKED) --release -p keepstone-benches --bin nbd -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
+
+bench-replicate: azurite ## measure copies between two accounts in Azurite, by the service and through the host (IMAGE=a raw disk image)
+	cargo run $(LOCKED) --release -p keepstone-benches --bin replicate -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"
 
 bench-restore: ## measure restores of an image and of the last of 200 incremental backups of it (IMAGE=a raw disk image)
 	cargo run $(LOCKED) --release -p keepstone-benches --bin restore -- "$(or $(IMAGE),$(error say IMAGE=a raw disk image))"

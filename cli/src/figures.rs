@@ -14,6 +14,9 @@ pub(crate) struct Figures {
     requests: RequestFigures,
     bytes_out: u64,
     bytes_in: u64,
+    /// What the service copied from elsewhere by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Cost>,
     elapsed_ms: u64,
@@ -34,22 +37,24 @@ struct RequestFigures {
 impl Figures {
     /// Takes the figures of what began with `stopwatch` and went through `store`.
     pub(crate) fn take(stopwatch: Stopwatch, store: &Store) -> Self {
-        let (requests, bytes_out, bytes_in, cost) = match store.inner() {
+        let (requests, [bytes_out, bytes_in, copied], cost) = match store.inner() {
             AnyStore::Directory(_) => {
                 let Requests { put, get, list, delete, put_bytes, get_bytes } = store.requests();
                 let requests = RequestFigures { put, get, list, delete, retries: 0, throttled: 0 };
-                (requests, put_bytes, get_bytes, None)
+                (requests, [put_bytes, get_bytes, 0], None)
             }
             AnyStore::Azure(remote) => {
                 let traffic = remote.store.traffic();
                 let cost = remote.prices.estimate(&traffic);
-                (RequestFigures::of(&traffic), traffic.bytes_out, traffic.bytes_in, Some(cost))
+                let bytes = [traffic.bytes_out, traffic.bytes_in, traffic.copied_bytes.total()];
+                (RequestFigures::of(&traffic), bytes, Some(cost))
             }
         };
         Self {
             requests,
             bytes_out,
             bytes_in,
+            copied_bytes: Some(copied).filter(|copied| *copied > 0),
             cost,
             elapsed_ms: stopwatch.elapsed_millis(),
             peak_rss_bytes: peak_rss_bytes(),

@@ -324,6 +324,19 @@ fn service(error: &ServiceError) -> Option<&'static str> {
             "the account has a hierarchical namespace; use one with a flat namespace"
         }
         ServiceError::Nonsense(_) => "check that the endpoint is that of a blob service",
+        ServiceError::CopySource { .. } => {
+            "the destination's service reads the source itself: the source's credential must allow to read, also from there \
+             (no addresses in a SAS, no network rule in between)"
+        }
+        ServiceError::Copy(_) => {
+            "copy again; if it stays so, delete that blob at the destination and copy it once more"
+        }
+        ServiceError::Secondary => {
+            "name the account without -secondary, or another place that can be written"
+        }
+        ServiceError::ReplicationWrites { .. } => {
+            "write to the source of the replication, or end the replication policy first"
+        }
         _ => return None,
     })
 }

@@ -84,15 +84,17 @@ const REQUESTS_PRICED: f64 = 10_000.0;
 const BYTES_PRICED: f64 = 1_073_741_824.0;
 
 impl Prices {
-    /// Estimates what traffic costs. Deletes are free.
+    /// Estimates what traffic costs. Deletes are free. A copy that the service makes is a write where it is made and a read
+    /// of its source; what leaves a region is not in it, like all charges of networks.
     pub(crate) fn estimate(&self, traffic: &Traffic) -> Cost {
         let free = Price(0.0);
         let requests = of_tiers(traffic.writes, [self.write_hot, self.write_cool, self.write_cold])
             + of_tiers(traffic.reads, [self.read_hot, self.read_cool, self.read_cold])
             + number(traffic.lists) * self.list.0;
-        let retrieval = of_tiers(traffic.read_bytes, [free, self.retrieval_cool, self.retrieval_cold]);
-        let stored =
-            of_tiers(traffic.written_bytes, [self.storage_hot, self.storage_cool, self.storage_cold]);
+        let retrieving = [free, self.retrieval_cool, self.retrieval_cold];
+        let retrieval = of_tiers(traffic.read_bytes, retrieving) + of_tiers(traffic.lent_bytes, retrieving);
+        let keeping = [self.storage_hot, self.storage_cool, self.storage_cold];
+        let stored = of_tiers(traffic.written_bytes, keeping) + of_tiers(traffic.copied_bytes, keeping);
         Cost {
             currency: self.currency.clone(),
             requests: rounded(requests / REQUESTS_PRICED),
@@ -303,6 +305,16 @@ mod tests {
         let cost = Prices::default().estimate(&traffic);
         assert_eq!(cost, expected);
         assert_eq!(cost.in_words(), "about 24.85 USD and about 57.30 a month");
+    }
+
+    #[test]
+    fn what_the_service_copies_is_retrieved_there_and_kept_here() {
+        const GIB: u64 = 1 << 30;
+        let cool = |cool| PerTier { cool, ..PerTier::default() };
+        let here = Traffic { writes: cool(10_000), copied_bytes: cool(100 * GIB), ..Traffic::default() };
+        assert_eq!(Prices::default().estimate(&here).in_words(), "about 0.1000 USD and about 1.15 a month");
+        let there = Traffic { reads: cool(10_000), lent_bytes: cool(100 * GIB), ..Traffic::default() };
+        assert_eq!(Prices::default().estimate(&there).in_words(), "about 1.01 USD");
     }
 
     #[test]

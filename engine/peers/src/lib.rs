@@ -3,6 +3,7 @@
 //! There is a module for each peer, and [`proxy`] for what may stand before one. All of it is synchronous, and panics
 //! with a message that says what to do: a test whose peer cannot be started has failed, and is never skipped.
 
+pub mod annotated;
 pub mod azure_cli;
 pub mod azurite;
 pub mod certificates;

@@ -4,6 +4,7 @@ mod campaign;
 mod copying;
 mod faults;
 mod hostile;
+mod replication;
 mod requests;
 mod rights;
 mod service;

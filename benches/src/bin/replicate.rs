@@ -1,0 +1,244 @@
+//! Measures copies between two accounts of an Azurite on this machine: by the service as the engine asks for them, beside the same
+//! requests of a client that does nothing else, and through the host.
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use keepstone_benches::files::{say, temporary_directory};
+use keepstone_engine::source::RawImage;
+use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Credential, Secret};
+use keepstone_engine::store::{BlobStore, Put, Traffic};
+use keepstone_engine::{DiskSource, Entropy};
+use keepstone_peers::azurite::{Account, Azurite, PRIMARY, REPLICA};
+use keepstone_peers::http;
+use repo_format::BlobName;
+use std::io::{self, Write as _};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::runtime::Runtime;
+
+/// As long as packs are.
+const BLOB_LEN: usize = 32 << 20;
+/// The container that the blobs are copied from.
+const SOURCE: &str = "source";
+/// The block of the bare client's blobs, and its Base64.
+const BLOCK: &str = "MDAwMDAwMDA%3D";
+const BLOCK_LIST: &str =
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList><Latest>MDAwMDAwMDA=</Latest></BlockList>";
+
+/// Measures copies between two accounts by the service and through the host.
+#[derive(Parser)]
+struct Arguments {
+    /// A raw disk image, which is only read: its parts of 32 MiB are the blobs
+    image: PathBuf,
+
+    /// Where everything that is written goes for the time of the run [default: beside the image]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+
+    /// How often everything is measured; the medians are printed
+    #[arg(long, value_name = "N", default_value = "3")]
+    rounds: NonZero<usize>,
+
+    /// Copies at one time
+    #[arg(long, value_name = "N", default_value = "8")]
+    jobs: NonZero<usize>,
+}
+
+/// How blobs get from one account to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    BareBlocks,
+    BareCopy,
+    ByService,
+    ThroughHost,
+}
+
+const WAYS: [(Way, &str); 4] = [
+    (Way::BareBlocks, "bare client, Put Block From URL and Put Block List"),
+    (Way::BareCopy, "bare client, Copy Blob"),
+    (Way::ByService, "the engine, by the service"),
+    (Way::ThroughHost, "the engine, through the host"),
+];
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    took: Duration,
+    /// Bytes of bodies that the engine sent and received.
+    host_bytes: u64,
+    requests: u64,
+}
+
+struct Bench<'a> {
+    azurite: &'a Azurite,
+    runtime: &'a Runtime,
+    names: Vec<BlobName>,
+    lens: Vec<u64>,
+    jobs: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let image = RawImage::open(&arguments.image)?;
+    let directory =
+        temporary_directory("keepstone-replicate-", arguments.scratch.as_deref(), Some(&arguments.image))?;
+    let azurite = Azurite::start_in(directory.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    azurite.create_container(&PRIMARY, SOURCE);
+    let (mut names, mut lens) = (Vec::new(), Vec::new());
+    let mut bench = Bench {
+        azurite: &azurite,
+        runtime: &runtime,
+        names: vec![],
+        lens: vec![],
+        jobs: arguments.jobs.get(),
+    };
+    let source = bench.store(&PRIMARY, SOURCE)?;
+    for start in (0..image.size()).step_by(BLOB_LEN) {
+        let len = image.size().saturating_sub(start).min(BLOB_LEN as u64);
+        let mut bytes = vec![0; usize::try_from(len)?];
+        image.read_at(start, &mut bytes)?;
+        let name = format!("d/bench/{:032x}-{:08x}", 1, names.len());
+        let name = BlobName::parse(&name).context("it is a name of a pack")?;
+        ensure!(source.put_new(&name, &bytes)? == Put::Created, "{name} is there already");
+        names.push(name);
+        lens.push(len);
+    }
+    let bytes: u64 = lens.iter().sum();
+    say(&format!("{} blobs, {} MiB, {} copies at one time", names.len(), bytes >> 20, arguments.jobs))?;
+    (bench.names, bench.lens) = (names, lens);
+    let mut measured = vec![Vec::new(); WAYS.len()];
+    for round in 0..arguments.rounds.get() {
+        for (number, (way, what)) in WAYS.into_iter().enumerate() {
+            say(&format!("round {}: {what}", round + 1))?;
+            let container = format!("to-{number}-{round}");
+            azurite.create_container(&REPLICA, &container);
+            measured[number].push(bench.measure(way, &container)?);
+        }
+    }
+    report(bytes, &mut measured)?;
+    Ok(())
+}
+
+impl Bench<'_> {
+    fn store(&self, account: &Account, container: &str) -> anyhow::Result<AzureStore> {
+        let endpoint = self.azurite.endpoint(account);
+        let place = format!("azblob://{}/{container}?endpoint={endpoint}", account.name);
+        let place = AzurePlace::parse(&place).context("it is no place in Azure")??;
+        let credential = Credential::AccountKey(Secret::new(account.key.to_owned()));
+        let settings = AzureSettings::new(place, credential, Entropy::new([1; 32]));
+        Ok(AzureStore::new(self.runtime.handle().clone(), settings)?)
+    }
+
+    fn measure(&self, way: Way, container: &str) -> anyhow::Result<Measured> {
+        let (source, destination) = (self.store(&PRIMARY, SOURCE)?, self.store(&REPLICA, container)?);
+        let began = Instant::now();
+        self.each(|number| {
+            let (name, len) = (&self.names[number], self.lens[number]);
+            match way {
+                Way::BareBlocks => self.bare_blocks(container, name),
+                Way::BareCopy => self.bare_copy(container, name),
+                Way::ByService => created(destination.copy_from(&source, name, len)?),
+                Way::ThroughHost => created(destination.put_new(name, &source.get(name, None)?)?),
+            }
+        })?;
+        let took = began.elapsed();
+        let traffic = [source.traffic(), destination.traffic()];
+        let sum = |of: fn(&Traffic) -> u64| traffic.iter().map(of).sum();
+        let listed = destination.list("", None, 5000)?.blobs;
+        let found: Vec<_> = listed.iter().map(|blob| blob.len).collect();
+        ensure!(found == self.lens, "{container} has other blobs than were copied");
+        let host_bytes = sum(|traffic| traffic.bytes_out + traffic.bytes_in);
+        Ok(Measured {
+            took,
+            host_bytes,
+            requests: sum(|traffic| traffic.writes.total() + traffic.reads.total()),
+        })
+    }
+
+    /// Does something with each blob, several at one time.
+    fn each(&self, act: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+        let next = AtomicUsize::new(0);
+        let work = || -> anyhow::Result<()> {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= self.names.len() {
+                    return Ok(());
+                }
+                act(number)?;
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.jobs).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("copying does not panic"))
+        })
+    }
+
+    fn url(&self, account: &Account, container: &str, name: &BlobName) -> String {
+        format!("{}/{container}/{name}", self.azurite.endpoint(account))
+    }
+
+    fn urls(&self, container: &str, name: &BlobName) -> (String, String, String) {
+        let valid = SystemTime::now() + Duration::from_hours(1);
+        let source = self.url(&PRIMARY, SOURCE, name);
+        let source = format!("{source}?{}", PRIMARY.container_sas(SOURCE, "r", valid));
+        let signed = REPLICA.container_sas(container, "rcw", valid);
+        (source, self.url(&REPLICA, container, name), signed)
+    }
+
+    fn bare_blocks(&self, container: &str, name: &BlobName) -> anyhow::Result<()> {
+        let (source, blob, sas) = self.urls(container, name);
+        let headers = [("x-ms-version", VERSION), ("x-ms-copy-source", source.as_str())];
+        let staged = http::send("PUT", &format!("{blob}?comp=block&blockid={BLOCK}&{sas}"), &headers, &[]);
+        ensure!(staged.status == 201, "a block was answered with {}", staged.status);
+        let headers =
+            [("x-ms-version", VERSION), ("if-none-match", "*"), ("content-type", "application/xml")];
+        let url = format!("{blob}?comp=blocklist&{sas}");
+        let listed = http::send("PUT", &url, &headers, BLOCK_LIST.as_bytes());
+        ensure!(listed.status == 201, "a block list was answered with {}", listed.status);
+        Ok(())
+    }
+
+    fn bare_copy(&self, container: &str, name: &BlobName) -> anyhow::Result<()> {
+        let (source, blob, sas) = self.urls(container, name);
+        let headers =
+            [("x-ms-version", VERSION), ("if-none-match", "*"), ("x-ms-copy-source", source.as_str())];
+        let copied = http::send("PUT", &format!("{blob}?{sas}"), &headers, &[]);
+        ensure!(copied.status == 202, "a copy was answered with {}", copied.status);
+        Ok(())
+    }
+}
+
+/// The version of the service's interface that the bare client speaks.
+const VERSION: &str = "2025-01-05";
+
+fn created(put: Put) -> anyhow::Result<()> {
+    ensure!(put == Put::Created, "a blob was there already");
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are printed with one digit behind the point")]
+fn report(bytes: u64, measured: &mut [Vec<Measured>]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let mib = bytes as f64 / f64::from(1 << 20);
+    let mut bare = None;
+    for (runs, (way, what)) in measured.iter_mut().zip(WAYS) {
+        runs.sort_unstable_by_key(|run| run.took);
+        let median = runs[runs.len() / 2];
+        let rate = mib / median.took.as_secs_f64();
+        let reference = *bare.get_or_insert(rate);
+        let (host, requests) = (median.host_bytes, median.requests);
+        let counted = match way {
+            Way::BareBlocks | Way::BareCopy => String::new(),
+            Way::ByService | Way::ThroughHost => {
+                format!(", {host} bytes through the host, {requests} requests")
+            }
+        };
+        let ratio = rate / reference;
+        writeln!(out, "{what}: {rate:.1} MiB/s, {ratio:.2} of the first{counted}")?;
+    }
+    Ok(())
+}
