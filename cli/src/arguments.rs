@@ -48,6 +48,7 @@ pub(crate) struct Arguments {
 /// The options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct GlobalArguments {
     /// The repository: a directory, or `azblob://ACCOUNT/CONTAINER/PREFIX` in Azure, perhaps with `?endpoint=URL`
     #[arg(

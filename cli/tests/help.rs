@@ -26,6 +26,7 @@ fn every_command_explains_itself() {
         &["replica", "add"],
         &["replica", "remove"],
         &["replica", "list"],
+        &["replica", "promote"],
         &["key"],
         &["key", "list"],
         &["key", "add"],

@@ -9,16 +9,16 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::forget::check_key;
 use crate::generations::Generations;
-use crate::lineage::check_is_written;
+use crate::lineage::{check_is_written, standing};
 use crate::prune::Owner;
 use crate::records::{Record, Records};
 use crate::repository::{Repository, get_sealed};
 use crate::session::put_twice;
-use crate::store::{BlobInfo, Put, StoreError};
+use crate::store::{BlobInfo, Put};
 use crate::threads;
 use repo_format::{
-    Barrier, BarrierFact, BlobKind, BlobName, FormatError, PREFIX_BARRIER, PackKind, ReplicaName,
-    RetentionKey, barrier_prefix, packs_prefix,
+    Barrier, BarrierFact, BlobKind, BlobName, PREFIX_BARRIER, PackKind, ReplicaName, RetentionKey,
+    barrier_prefix, packs_prefix,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,7 +128,7 @@ pub fn register(
         return Ok(Change::None);
     }
     let fact = BarrierFact::Registered { place: place.to_owned() };
-    tell(repository, key, Fact { name, time, fact, entropy })?;
+    tell(repository, key, Telling { name, time, fact, entropy })?;
     Ok(Change::Made)
 }
 
@@ -144,7 +144,7 @@ pub fn remove(
     entropy: &Entropy,
 ) -> Result<(), EngineError> {
     find(repository, name)?;
-    tell(repository, key, Fact { name, time, fact: BarrierFact::Removed, entropy })
+    tell(repository, key, Telling { name, time, fact: BarrierFact::Removed, entropy })
 }
 
 /// Confirms that sessions were found whole at a registered replica. Returns how many were not confirmed before.
@@ -166,7 +166,7 @@ pub fn confirm(
             return Err(EngineError::NoSuchReplica { name: name.clone(), found: Vec::new() });
         }
         let fact = BarrierFact::Confirmed { sessions: sessions.to_vec() };
-        tell(repository, key, Fact { name, time, fact, entropy: &entropy.attempt(part) })?;
+        tell(repository, key, Telling { name, time, fact, entropy: &entropy.attempt(part) })?;
     }
     Ok(new.len() as u64)
 }
@@ -181,7 +181,7 @@ pub fn confirmable_repacks(
     replica: &Repository<'_>,
 ) -> Result<BTreeSet<Owner>, EngineError> {
     let records = Records::load(source)?;
-    let deleted = Generations::list(source)?.deleted(source)?;
+    let deleted = Generations::own(source, &standing(source)?)?.deleted_here(source)?;
     let mut whole = BTreeSet::new();
     for record in records.all() {
         let is_there = |name: &BlobName| {
@@ -212,17 +212,15 @@ fn packs_of(repository: &Repository<'_>, record: &Record) -> Result<BTreeMap<Blo
 
 fn find(repository: &Repository<'_>, name: &ReplicaName) -> Result<RegisteredReplica, EngineError> {
     let mut registered = list(repository)?.registered;
-    match registered.iter().position(|replica| replica.name == *name) {
-        Some(position) => Ok(registered.swap_remove(position)),
-        None => {
-            let found = registered.into_iter().map(|replica| replica.name).collect();
-            Err(EngineError::NoSuchReplica { name: name.clone(), found })
-        }
+    if let Some(position) = registered.iter().position(|replica| replica.name == *name) {
+        return Ok(registered.swap_remove(position));
     }
+    let found = registered.into_iter().map(|replica| replica.name).collect();
+    Err(EngineError::NoSuchReplica { name: name.clone(), found })
 }
 
 /// What is to be told of a replica.
-struct Fact<'a> {
+struct Telling<'a> {
     name: &'a ReplicaName,
     time: u64,
     fact: BarrierFact,
@@ -230,10 +228,10 @@ struct Fact<'a> {
 }
 
 /// Creates a fact under the first free number behind those that count.
-fn tell(repository: &Repository<'_>, key: &RetentionKey, told: Fact<'_>) -> Result<(), EngineError> {
+fn tell(repository: &Repository<'_>, key: &RetentionKey, told: Telling<'_>) -> Result<(), EngineError> {
     check_key(repository, key)?;
     let _standing = check_is_written(repository)?;
-    let Fact { name, time, fact, entropy } = told;
+    let Telling { name, time, fact, entropy } = told;
     let mut next = next_number(repository, name)?;
     let mut barrier = Barrier { replica: name.clone(), number: 0, time, fact };
     if barrier.check().is_err() {
@@ -252,16 +250,15 @@ fn tell(repository: &Repository<'_>, key: &RetentionKey, told: Fact<'_>) -> Resu
     Err(EngineError::Twin { name: BlobName::barrier(name, next.unwrap_or(u32::MAX)) })
 }
 
-/// The number behind the highest one of a fact that counts, or may: others' may be as high as they like.
+/// The number behind the highest one of a fact that counts. Others' may be as high as they like.
 fn next_number(repository: &Repository<'_>, name: &ReplicaName) -> Result<Option<u32>, EngineError> {
     for info in repository.list(&barrier_prefix(name))?.into_iter().rev() {
         let Some(BlobKind::Barrier { number, .. }) = info.name.kind() else { continue };
         let bytes = match get_sealed(repository.store(), &info.name) {
-            Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
-            Err(error) if error.is_damage() => return Ok(number.checked_add(1)),
+            Err(error) if error.is_damage() => continue,
             other => other?,
         };
-        if Barrier::open(repository.keys(), &info.name, &bytes) != Err(FormatError::BadSignature) {
+        if Barrier::open(repository.keys(), &info.name, &bytes).is_ok() {
             return Ok(number.checked_add(1));
         }
     }

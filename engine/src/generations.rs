@@ -5,6 +5,7 @@
 //! results, some twice the logarithm of their number, say all.
 
 use crate::error::EngineError;
+use crate::lineage::Standing;
 use crate::pack_set::PackSet;
 use crate::prune::Owner;
 use crate::repository::{Repository, get_sealed};
@@ -21,6 +22,8 @@ pub(crate) struct Generations {
     listed: BTreeMap<u32, Listed>,
     /// Generations that have listed whom they wait for.
     awaited: BTreeSet<u32>,
+    /// The first one that is this place's own: those before it arrived from the place that it was copied from.
+    first: u32,
     /// Objects without the retention role's signature, and lists of whom to wait for that are of no use: they count as if
     /// they were not there.
     pub(crate) ignored: Vec<BlobName>,
@@ -106,7 +109,17 @@ impl Generations {
                 _ => {}
             }
         }
-        Ok(Self { listed, awaited, ignored: Vec::new() })
+        Ok(Self { listed, awaited, first: 0, ignored: Vec::new() })
+    }
+
+    /// Lists `gc/`, to go on with this place's own generations. What arrived from elsewhere was decided by what was there.
+    pub(crate) fn own(repository: &Repository<'_>, standing: &Standing) -> Result<Self, EngineError> {
+        Ok(Self { first: standing.first_generation(), ..Self::list(repository)? })
+    }
+
+    /// How many generations a result of generation `n` speaks of, of this place's own.
+    pub(crate) fn covered_by(&self, n: u32) -> u32 {
+        covered_by(n).min((n - self.first).saturating_add(1))
     }
 
     /// The condemned set C (PROTOCOL 2): of each generation `result.delete` if it has a result, else `condemned` unless
@@ -139,6 +152,11 @@ impl Generations {
         self.deleted_in(repository, 0..=u32::MAX)
     }
 
+    /// All that this place's own generations delete or have deleted.
+    pub(crate) fn deleted_here(&mut self, repository: &Repository<'_>) -> Result<PackSet, EngineError> {
+        self.deleted_in(repository, self.first..=u32::MAX)
+    }
+
     /// All that generations of a range delete or have deleted, and maybe more that earlier ones have.
     pub(crate) fn deleted_in(
         &mut self,
@@ -165,7 +183,7 @@ impl Generations {
     /// One of which a blob is unsigned cannot be used, whatever else there is of it: that name is taken for ever. What it
     /// condemned with a signature stays condemned.
     pub(crate) fn first_open(&mut self, repository: &Repository<'_>) -> Result<Open, EngineError> {
-        for n in 0..u32::MAX {
+        for n in self.first..u32::MAX {
             let Some(&listed) = self.listed.get(&n) else { return Ok(Open::Free(n)) };
             // Signed or not: nothing is done under a number whose seal's name is taken.
             if listed.seal {
@@ -199,10 +217,37 @@ impl Generations {
         }
     }
 
-    /// The valid roots at the end of the last generation that ended.
+    /// The number behind the last generation that anybody published something of who may.
+    pub(crate) fn after_all(&mut self, repository: &Repository<'_>) -> Result<u32, EngineError> {
+        let numbers: Vec<u32> = self.listed.keys().rev().copied().collect();
+        for n in numbers {
+            let is_signed = match (self.seal(repository, n), self.result(repository, n)) {
+                (Ok(Read::Signed(_)), _) | (_, Ok(Read::Signed(_))) => true,
+                (Err(error), _) | (_, Err(error)) if !error.is_damage() => return Err(error),
+                (Err(_), _) | (_, Err(_)) => true,
+                _ => match self.read_condemned(repository, n) {
+                    Err(error) if !error.is_damage() => return Err(error),
+                    Ok(Read::Unsigned | Read::Missing) => false,
+                    Ok(Read::Signed(_)) | Err(_) => true,
+                },
+            };
+            if is_signed {
+                let none_left = EngineError::BadJob("there are as many generations as there can be");
+                return n.checked_add(1).ok_or(none_left);
+            }
+        }
+        Ok(0)
+    }
+
+    /// The valid roots at the end of the last generation of this place's own that ended.
     pub(crate) fn roster(&mut self, repository: &Repository<'_>) -> Result<Vec<SessionId>, EngineError> {
-        let sealed: Vec<u32> =
-            self.listed.iter().rev().filter(|(_, listed)| listed.seal).map(|(n, _)| *n).collect();
+        let sealed: Vec<u32> = self
+            .listed
+            .range(self.first..)
+            .rev()
+            .filter(|(_, listed)| listed.seal)
+            .map(|(n, _)| *n)
+            .collect();
         for n in sealed {
             if let Read::Signed(seal) = self.seal(repository, n)? {
                 return Ok(seal.roster);
@@ -290,7 +335,7 @@ impl Generations {
 
 /// How many generations a result of generation `n` speaks of: itself and those before it (SPEC 10.4). As in a binary
 /// counter, so that every list is written again some log2(n) times and a reader skips from result to result.
-pub(crate) fn covered_by(n: u32) -> u32 {
+fn covered_by(n: u32) -> u32 {
     let ordinal = u64::from(n) + 1;
     let lowest = 1u64 << ordinal.trailing_zeros();
     u32::try_from(lowest).unwrap_or(u32::MAX)

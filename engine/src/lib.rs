@@ -34,6 +34,7 @@ pub mod overlay;
 mod pack;
 mod pack_set;
 pub mod pins;
+pub mod promotion;
 pub mod prune;
 pub mod rechunk;
 mod records;

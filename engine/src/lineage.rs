@@ -12,7 +12,7 @@ use repo_format::{
     BlobKind, BlobName, DecisionName, FormatError, Lineage, LineageId, LineageStep, PREFIX_LINEAGE,
     ReplicaMarker,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a place is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,12 +69,13 @@ impl Standing {
         promoted.into_iter().flat_map(|promoted| &promoted.set_aside)
     }
 
-    /// The first generation that is this place's own.
+    /// The first generation that is this place's own; the highest number where none is.
     #[must_use]
     pub fn first_generation(&self) -> u32 {
         match self {
             Self::Promoted(promoted) => promoted.first_generation,
-            Self::Written | Self::Replica => 0,
+            Self::Written => 0,
+            Self::Replica => u32::MAX,
         }
     }
 }
@@ -84,10 +85,14 @@ impl Standing {
 pub struct Place {
     /// What the place is.
     pub standing: Standing,
+    /// What the newest lineage tells, whatever was declared.
+    pub lineage: Option<Promoted>,
     /// The highest number of an object that is there, of use or not.
     pub highest: Option<u32>,
     /// Whether the mark of a replica is there.
     pub is_marked: bool,
+    /// When it was promoted, by the store's clock. What was there before has arrived from elsewhere.
+    pub promoted: Option<u64>,
     /// Objects that the retention did not sign. They count for nothing.
     pub unsigned: Vec<BlobName>,
 }
@@ -100,6 +105,14 @@ pub fn standing(repository: &Repository<'_>) -> Result<Standing, EngineError> {
     Ok(place(repository)?.standing)
 }
 
+/// As [`standing`], for a verification, which tells of what cannot be read by itself.
+pub(crate) fn standing_as_far_as_known(repository: &Repository<'_>) -> Result<Standing, EngineError> {
+    match standing(repository) {
+        Err(error) if error.is_damage() => Ok(Standing::Written),
+        standing => standing,
+    }
+}
+
 /// Finds out what the place of an open repository is, and what else is under `lineage/`.
 ///
 /// A place that the caller declared to be a replica ([`Repository::as_replica`]) is one whatever is there.
@@ -107,30 +120,42 @@ pub fn standing(repository: &Repository<'_>) -> Result<Standing, EngineError> {
 /// # Errors
 /// [`EngineError::Damaged`] if an object that may decide cannot be read: nobody knows then; a failing store.
 pub fn place(repository: &Repository<'_>) -> Result<Place, EngineError> {
-    let (numbers, is_marked) = listed(repository.store())?;
-    let highest = numbers.last().copied();
-    let mut unsigned = Vec::new();
-    if repository.is_declared_replica() {
-        return Ok(Place { standing: Standing::Replica, highest, is_marked, unsigned });
-    }
-    for number in numbers.iter().rev() {
-        let name = BlobName::lineage(*number);
+    let (listed, is_marked) = listed(repository.store())?;
+    let highest = listed.last_key_value().map(|(number, _)| *number);
+    let standing = if is_marked { Standing::Replica } else { Standing::Written };
+    let mut place =
+        Place { standing, lineage: None, highest, is_marked, promoted: None, unsigned: Vec::new() };
+    for (number, date) in listed.into_iter().rev() {
+        let name = BlobName::lineage(number);
         let bytes = match get_sealed(repository.store(), &name) {
             Ok(bytes) => bytes,
             Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
             Err(error) => return Err(error),
         };
-        match Lineage::open(repository.keys(), &name, &bytes) {
-            Ok(lineage) => {
-                let standing = Standing::Promoted(lineage.into());
-                return Ok(Place { standing, highest, is_marked, unsigned });
+        let lineage = match Lineage::open(repository.keys(), &name, &bytes) {
+            Ok(lineage) => lineage,
+            Err(FormatError::BadSignature) => {
+                place.unsigned.push(name);
+                continue;
             }
-            Err(FormatError::BadSignature) => unsigned.push(name),
+            // Nobody knows what it would have told, unless a later one holds.
+            Err(_) if place.lineage.is_some() => continue,
+            Err(_) if repository.is_declared_replica() => continue,
             Err(source) => return Err(EngineError::Damaged { name, source }),
+        };
+        let is_promotion = lineage.step == LineageStep::Promoted;
+        place.lineage.get_or_insert_with(|| lineage.into());
+        if is_promotion {
+            place.promoted = Some(date);
+            break;
         }
     }
-    let standing = if is_marked { Standing::Replica } else { Standing::Written };
-    Ok(Place { standing, highest, is_marked, unsigned })
+    if repository.is_declared_replica() {
+        place.standing = Standing::Replica;
+    } else if let Some(promoted) = &place.lineage {
+        place.standing = Standing::Promoted(promoted.clone());
+    }
+    Ok(place)
 }
 
 /// Refuses a replica, for what would be written there and nobody would know of where the repository is written to.
@@ -199,16 +224,15 @@ pub fn mark(
     }
 }
 
-/// The numbers of lineages, in their order, and whether there is a mark.
-fn listed(store: &dyn BlobStore) -> Result<(Vec<u32>, bool), EngineError> {
-    let (mut numbers, mut is_marked) = (Vec::new(), false);
+/// The numbers of lineages, and when they were created; and whether there is a mark.
+fn listed(store: &dyn BlobStore) -> Result<(BTreeMap<u32, u64>, bool), EngineError> {
+    let (mut numbers, mut is_marked) = (BTreeMap::new(), false);
     for info in list(store, PREFIX_LINEAGE)? {
         match info.name.kind() {
-            Some(BlobKind::Lineage(number)) => numbers.push(number),
+            Some(BlobKind::Lineage(number)) => drop(numbers.insert(number, info.modified)),
             Some(BlobKind::ReplicaMarker) => is_marked = true,
             _ => {}
         }
     }
-    numbers.sort_unstable();
     Ok((numbers, is_marked))
 }

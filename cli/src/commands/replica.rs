@@ -2,6 +2,7 @@
 
 mod barrier;
 mod points;
+mod promote;
 mod source;
 mod status;
 mod told;
@@ -27,6 +28,10 @@ enum Action {
     Remove(barrier::Remove),
     /// List the replicas that prune waits for
     List,
+    /// Make this replica a repository that is written to: the one that it is copied from is lost
+    ///
+    /// What is not whole here is set aside, and nothing is deleted before --other-side-gone. Takes the retention password.
+    Promote(promote::Arguments),
 }
 
 /// Does what is to be done with a replica.
@@ -36,5 +41,6 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         Action::Add(arguments) => barrier::add(settings, arguments),
         Action::Remove(arguments) => barrier::remove(settings, arguments),
         Action::List => barrier::list(settings),
+        Action::Promote(arguments) => promote::run(settings, arguments),
     }
 }

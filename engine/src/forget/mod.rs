@@ -13,7 +13,7 @@ pub mod policy;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::generations::Generations;
-use crate::lineage::check_is_written;
+use crate::lineage::{self, check_is_written, standing};
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pins::{self, Pins};
 use crate::repository::{Repository, get_sealed};
@@ -281,6 +281,7 @@ fn by_policy(
         snapshots::matching(repository, &Query { vm, ..Query::default() })?;
     let Pins { pinned, unknown, unreadable: unreadable_pins, unsigned } = pins::list(repository, vm)?;
     let dates = dates(repository, vm)?;
+    let promoted = lineage::place(repository)?.promoted;
     let mut held: BTreeMap<VmTag, Vec<DecisionName>> = BTreeMap::new();
     for (name, _) in &unreadable {
         if let Some(BlobKind::Decision(name)) = name.kind() {
@@ -303,7 +304,7 @@ fn by_policy(
             time: snapshot.commit.time,
             seq: snapshot.name.seq,
             is_pinned: pinned.contains_key(&snapshot.session()) || unknown.contains(&snapshot.session()),
-            is_doubtful: is_doubtful(snapshot, job, dates.get(&snapshot.name.blob())),
+            is_doubtful: is_doubtful(snapshot, job, (dates.get(&snapshot.name.blob()), promoted)),
         };
         let points: Vec<Point> = snapshots.iter().map(point).collect();
         let judged = snapshots.into_iter().zip(policy::reasons(policy, &points));
@@ -331,9 +332,16 @@ fn dates(repository: &Repository<'_>, vm: Option<&str>) -> Result<BTreeMap<BlobN
     Ok(listed.map(|BlobInfo { name, modified, .. }| (name, modified)).collect())
 }
 
-fn is_doubtful(snapshot: &Snapshot, job: &ForgetJob<'_>, date: Option<&u64>) -> bool {
+/// Whether a snapshot's time is not to be relied on. What was there before the place was promoted has arrived from elsewhere:
+/// when it was created here says nothing.
+fn is_doubtful(
+    snapshot: &Snapshot,
+    job: &ForgetJob<'_>,
+    (date, promoted): (Option<&u64>, Option<u64>),
+) -> bool {
     let time = snapshot.commit.time;
     let is_off = match job.times {
+        Times::Checked if date.zip(promoted).is_some_and(|(date, promoted)| *date < promoted) => false,
         Times::Checked => date.is_none_or(|date| date.abs_diff(time) > TIMES_APART),
         Times::Trusted => false,
     };
@@ -455,7 +463,7 @@ fn unreadable(repository: &Repository<'_>, wanted: &[String]) -> Result<ForgetRe
 /// The decision of a snapshot that was there when the last prune ended, and is gone: its intent still tells its name. A
 /// session that no prune has seen as a snapshot may be running.
 fn vanished(repository: &Repository<'_>, wanted: &str) -> Result<Option<DecisionName>, EngineError> {
-    let roster = Generations::list(repository)?.roster(repository)?;
+    let roster = Generations::own(repository, &standing(repository)?)?.roster(repository)?;
     let seen: BTreeSet<SessionId> =
         roster.into_iter().filter(|session| session.to_string().starts_with(wanted)).collect();
     if seen.is_empty() {

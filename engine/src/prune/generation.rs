@@ -4,7 +4,7 @@ use super::roots::{self, mark};
 use super::sessions::{Looked, Owner, Sessions, Undecided, Verdict};
 use super::{Amount, Run, Waiting};
 use crate::error::EngineError;
-use crate::generations::{CondemnedPacks, Generations, WaitList, covered_by};
+use crate::generations::{CondemnedPacks, Generations, WaitList};
 use crate::pack_set::PackSet;
 use crate::repository::exists;
 use crate::store::Put;
@@ -156,7 +156,7 @@ impl Run<'_, '_, '_> {
         rescued: Vec<PackRef>,
         generations: &mut Generations,
     ) -> Result<(), EngineError> {
-        let mut covers = covered_by(n);
+        let mut covers = generations.covered_by(n);
         let mut earlier = match covers {
             1 => PackSet::default(),
             _ => generations.deleted_in(self.repository, n + 1 - covers..=n - 1)?,

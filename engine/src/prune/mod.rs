@@ -26,14 +26,14 @@ mod sweep;
 mod usage;
 
 pub use crate::repack::RepackReport;
-pub(crate) use sessions::Owner;
+pub(crate) use sessions::{Owner, Sessions, Undecided};
 pub use usage::{PackUse, RepackPolicy, Unused};
 
 use crate::backup::Unfinished;
 use crate::entropy::Entropy;
 use crate::error::{EngineError, chain};
 use crate::generations::{Generations, Open, WaitList};
-use crate::lineage::check_may_delete;
+use crate::lineage::{check_is_written, check_may_delete};
 use crate::observer::Observer;
 use crate::pack_set::PackSet;
 use crate::repack::{RepackJob, repack};
@@ -223,13 +223,13 @@ pub fn prune(
     if key.public() != repository.config().retention_public_key {
         return Err(EngineError::BadJob("the retention key is another repository's"));
     }
-    let _standing = check_may_delete(repository)?;
+    let standing = check_may_delete(repository)?;
     listing::make_canaries(repository)?;
     let mut run = Run { repository, key, job, observer, report: PruneReport::default(), drawn: 0 };
     let mut opened = false;
     let mut before = None;
     loop {
-        let mut generations = Generations::list(repository)?;
+        let mut generations = Generations::own(repository, &standing)?;
         let open = generations.first_open(repository)?;
         // Each step publishes something that the next listing shows.
         if before.replace(open.step()) == Some(open.step()) {
@@ -242,7 +242,7 @@ pub fn prune(
             Open::Free(_) if opened || job.end == PruneEnd::OpenGeneration => false,
             Open::Free(n) => {
                 opened = true;
-                let deleted = generations.deleted(repository)?;
+                let deleted = generations.deleted_here(repository)?;
                 run.open(n, &roster, &deleted)?
             }
         };
@@ -253,7 +253,7 @@ pub fn prune(
     }
 }
 
-/// Tells what a prune would do; writes nothing.
+/// Tells what a prune would do; writes nothing. In a place that was promoted it tells it before [`prune`] may do it.
 ///
 /// # Errors
 /// As [`prune`].
@@ -262,7 +262,7 @@ pub fn plan(
     job: &PruneJob<'_>,
     observer: &dyn Observer,
 ) -> Result<PrunePlan, EngineError> {
-    let mut generations = Generations::list(repository)?;
+    let mut generations = Generations::own(repository, &check_is_written(repository)?)?;
     let mut plan = PrunePlan::default();
     let mut wait_list = WaitList::Missing;
     let mut open = PackSet::default();

@@ -30,7 +30,7 @@ const READ_THREADS: usize = 32;
 pub(crate) type Owner = (SessionId, WriterId);
 
 /// All sessions, as one listing of intents and then one of decisions and tombstones show them.
-pub(super) struct Sessions {
+pub(crate) struct Sessions {
     /// When intents were created, by the store's clock.
     intents: BTreeMap<Owner, u64>,
     decisions: BTreeMap<SessionId, Vec<DecisionName>>,
@@ -51,17 +51,18 @@ pub(super) struct Looked {
 
 /// A session that has not ended.
 #[derive(Clone, Debug)]
-pub(super) struct Undecided {
-    pub(super) session: SessionId,
-    pub(super) writer: WriterId,
-    pub(super) begun: u64,
+pub(crate) struct Undecided {
+    pub(crate) session: SessionId,
+    pub(crate) writer: WriterId,
+    /// When its intent was created, by the store's clock.
+    pub(crate) begun: u64,
     /// The name of its decision; nothing if its intent cannot be read.
-    pub(super) decision: Option<DecisionName>,
+    pub(crate) decision: Option<DecisionName>,
 }
 
 impl Sessions {
     /// Lists intents, then decisions and tombstones: in this order, a session that ends meanwhile is seen to have ended.
-    pub(super) fn list(
+    pub(crate) fn list(
         repository: &Repository<'_>,
         roster: impl IntoIterator<Item = SessionId>,
     ) -> Result<Self, EngineError> {
@@ -92,7 +93,7 @@ impl Sessions {
     }
 
     /// The sessions that have begun and are not decided.
-    pub(super) fn undecided(&self, repository: &Repository<'_>) -> Result<Vec<Undecided>, EngineError> {
+    pub(crate) fn undecided(&self, repository: &Repository<'_>) -> Result<Vec<Undecided>, EngineError> {
         Ok(self.look(repository)?.undecided)
     }
 

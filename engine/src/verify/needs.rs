@@ -17,6 +17,7 @@ use super::walk::{Inspector, Walker};
 use crate::error::EngineError;
 use crate::extent::Extent;
 use crate::generations::Generations;
+use crate::lineage::{Standing, standing_as_far_as_known};
 use crate::pack_set::PackSet;
 use crate::prune::mark::Marker;
 use crate::records::{Records, follow};
@@ -29,6 +30,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub(super) struct Published {
     /// Packs that generations delete or have deleted.
     pub(super) deleted: PackSet,
+    /// Those of them that this place's own generations do. What is deleted elsewhere explains why something is not here, and
+    /// is no reason why something that is here would go.
+    pub(super) going: PackSet,
     pub(super) records: Records,
 }
 
@@ -36,12 +40,18 @@ impl Published {
     /// Lists and reads `gc/`, then `k/`: so no delete list is known without the records that explain it. Of what cannot be
     /// read nothing is known; that is told of by itself.
     pub(super) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
-        let deleted = Generations::list(repository)?.deleted(repository);
-        let deleted = match deleted {
-            Err(error) if error.is_damage() => PackSet::default(),
-            deleted => deleted?,
+        let standing = standing_as_far_as_known(repository)?;
+        let mut generations = Generations::own(repository, &standing)?;
+        let known = |packs: Result<PackSet, EngineError>| match packs {
+            Err(error) if error.is_damage() => Ok(PackSet::default()),
+            packs => packs,
         };
-        Ok(Self { deleted, records: Records::load_readable(repository)? })
+        let deleted = known(generations.deleted(repository))?;
+        let going = match standing {
+            Standing::Written => deleted.clone(),
+            Standing::Replica | Standing::Promoted(_) => known(generations.deleted_here(repository))?,
+        };
+        Ok(Self { deleted, going, records: Records::load_readable(repository)? })
     }
 }
 
@@ -53,7 +63,7 @@ pub(super) fn check(
     scope: &Scope<'_, '_, '_>,
     published: &Published,
 ) -> Result<BTreeMap<PackName, PackState>, EngineError> {
-    let Published { deleted, records } = published;
+    let Published { deleted, going, records } = published;
     let mut needed = scope.inventory.named();
     let watched: BTreeSet<PackName> =
         needed.keys().filter(|pack| records.is_repacked(pack) || deleted.contains(pack)).cloned().collect();
@@ -95,7 +105,7 @@ pub(super) fn check(
         }
         let mut troubled = Troubled::new();
         for (name, end, state) in ends {
-            if let Some(finding) = problem(scope, &end, state, deleted, root)? {
+            if let Some(finding) = problem(scope, (&end, state), (deleted, going), root)? {
                 troubled.insert(name.clone(), finding);
             }
             needed.insert(end, state);
@@ -108,9 +118,8 @@ pub(super) fn check(
 /// What is wrong with a pack that a snapshot needs.
 fn problem(
     scope: &Scope<'_, '_, '_>,
-    pack: &PackName,
-    state: PackState,
-    deleted: &PackSet,
+    (pack, state): (&PackName, PackState),
+    (deleted, going): (&PackSet, &PackSet),
     root: &Snapshot,
 ) -> Result<Option<FindingId>, EngineError> {
     let (findings, blob) = (scope.findings, pack.blob());
@@ -136,7 +145,7 @@ fn problem(
             let finding = findings.note(FindingKind::MissingPack, &blob, detail);
             Some(if is_deleted { generation(finding, "has deleted it")? } else { finding })
         }
-        PackState::Fine | PackState::OtherLength { .. } if is_deleted => {
+        PackState::Fine | PackState::OtherLength { .. } if going.contains(pack) => {
             let detail = || "a snapshot needs it, and a prune is about to delete it".to_owned();
             Some(generation(findings.note(FindingKind::CondemnedPack, &blob, detail), "is to delete it")?)
         }

@@ -9,6 +9,7 @@ use super::report::FindingKind;
 use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
+use crate::lineage::standing_as_far_as_known;
 use crate::pack_set::PackSet;
 use crate::repository::{Repository, get_sealed, untried_slots};
 use crate::snapshots::{Snapshot, Snapshots};
@@ -111,7 +112,7 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
     indexing::check(findings, blobs, snapshots, &told);
-    generations(findings, &told);
+    generations(findings, &told, standing_as_far_as_known(repository)?.first_generation());
     copied_slots(findings, &told);
     for blob in untried_slots(repository)? {
         findings.note(FindingKind::UntriedKeySlot, &blob, || {
@@ -121,11 +122,12 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     Ok(told)
 }
 
-/// Generations are numbered one after the other, and what is under `gc/` stays.
-fn generations(findings: &Findings, told: &Told) {
+/// Generations are numbered one after the other, and what is under `gc/` stays. Of those that arrive from elsewhere, any may
+/// be missing.
+fn generations(findings: &Findings, told: &Told, first: u32) {
     let Some(newest) = told.generations.last() else { return };
     // A number that is a lie does not make this long: what is told ends with the first gap.
-    let gap = (0..*newest).find(|n| !told.generations.contains(n));
+    let gap = (first..*newest).find(|n| !told.generations.contains(n));
     if let Some(n) = gap {
         let detail =
             || format!("all of its generation is missing, but there is the later generation {newest}");

@@ -4,8 +4,10 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod barrier;
 mod compaction;
 mod interlocks;
+mod promotion;
 mod readers;
 mod refused;
 mod repacking;

@@ -31,7 +31,7 @@ pub(super) struct Remove {
 }
 
 #[derive(Serialize)]
-struct Changed {
+struct Told {
     replica: String,
     registered: bool,
     /// Whether it was not so before.
@@ -82,7 +82,7 @@ pub(super) fn add(settings: &Settings, Add { name, place }: &Add) -> anyhow::Res
     let change = barrier::register(&repository, &key, told, clock::now_millis(), &open::entropy()?)?;
     let changed = change == Change::Made;
     let figures = Figures::take(stopwatch, &store);
-    tell(settings, &Changed { replica: name.to_string(), registered: true, changed, figures })
+    tell(settings, &Told { replica: name.to_string(), registered: true, changed, figures })
 }
 
 /// Removes a replica.
@@ -93,11 +93,11 @@ pub(super) fn remove(settings: &Settings, Remove { name }: &Remove) -> anyhow::R
     let key = retention_key(settings, &repository)?;
     barrier::remove(&repository, &key, name, clock::now_millis(), &open::entropy()?)?;
     let figures = Figures::take(stopwatch, &store);
-    tell(settings, &Changed { replica: name.to_string(), registered: false, changed: true, figures })
+    tell(settings, &Told { replica: name.to_string(), registered: false, changed: true, figures })
 }
 
-fn tell(settings: &Settings, report: &Changed) -> anyhow::Result<Exit> {
-    settings.console.report(report, |Changed { replica, registered, changed, .. }| {
+fn tell(settings: &Settings, report: &Told) -> anyhow::Result<Exit> {
+    settings.console.report(report, |Told { replica, registered, changed, .. }| {
         let already = if *changed { "" } else { ", as it was" };
         if *registered {
             format!("replica {replica} is registered{already}: prune waits for it\n")

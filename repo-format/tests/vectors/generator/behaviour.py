@@ -21,6 +21,11 @@ STEPS, WAITING, INTERLOCKS, STOLEN, REPACKING = (
     ENGINE + "prune/repacking.rs::",
 )
 
+BARRIER, PROMOTION = (
+    ENGINE + "prune/barrier.rs::",
+    ENGINE + "prune/promotion.rs::",
+)
+
 FORGET, COMPACTION, REFUSED = (
     ENGINE + "forget.rs::",
     ENGINE + "prune/compaction.rs::",
@@ -422,6 +427,25 @@ def pruning():
             STEPS + "nothing_is_deleted_and_no_generation_begins_while_all_is_needed",
             "listings that agree are believed",
         ),
+        ("REP-1", "nothing-leads", BARRIER + "what_nothing_leads_from_is_deleted_at_once", "what was not packed again"),
+        (
+            "REP-2",
+            "promoted",
+            PROMOTION + "what_is_whole_at_a_promotion_stays_so_whatever_is_done_there_afterwards",
+            "backups in a promoted replica",
+        ),
+        (
+            "REP-3",
+            "ended-anywhere",
+            PROMOTION + "a_promotion_that_ends_anywhere_goes_on_and_sets_aside_what_it_did_before",
+            "whoever comes next goes on",
+        ),
+        (
+            "REP-4",
+            "own-generations",
+            PROMOTION + "what_is_whole_at_a_promotion_stays_so_whatever_is_done_there_afterwards",
+            "a prune in a promoted replica, once the other side is gone",
+        ),
         ("P-10", "repack", REPACKING + "what_is_needed_moves_and_what_is_not_goes", "a pack that is mostly not needed"),
     ):
         scenario(rule, what, test, comment)
@@ -467,6 +491,42 @@ def pruning():
             "roster",
             INTERLOCKS + "a_snapshot_of_the_last_roster_that_is_not_listed_stops_it",
             "a survivor that no listing shows",
+        ),
+        (
+            "REP-1",
+            "unconfirmed",
+            BARRIER + "what_was_packed_again_stays_until_it_is_confirmed_at_every_registered_replica",
+            "what was packed again and is not confirmed",
+        ),
+        (
+            "REP-1",
+            "on-the-way",
+            BARRIER + "a_pack_waits_for_all_repacks_on_the_way_from_it",
+            "a repack of a repack that is not confirmed",
+        ),
+        (
+            "REP-1",
+            "planted",
+            BARRIER + "what_the_retention_did_not_sign_registers_and_confirms_and_removes_nothing",
+            "facts of a thief",
+        ),
+        (
+            "REP-2",
+            "written-to",
+            PROMOTION + "a_replica_is_written_to_only_after_it_was_promoted",
+            "a backup and a prune in a replica",
+        ),
+        (
+            "REP-3",
+            "written-here",
+            PROMOTION + "where_the_repository_is_written_to_nothing_is_promoted",
+            "a place that the repository is written to",
+        ),
+        (
+            "REP-4",
+            "arrived-result",
+            PROMOTION + "a_result_that_arrived_is_not_carried_out",
+            "a result of the place that the replica was copied from",
         ),
         ("P-10", "unsigned-record", STOLEN + "a_planted_record_moves_nothing", "a record that is not signed"),
     ):
