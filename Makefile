@@ -28,7 +28,7 @@ PART ?= 0/1
 FAULTS ?= 10000
 SCRIPTS := .ci/run $(wildcard cli/demo/*.sh benches/compare/*.sh)
 
-.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-replicate bench-restore bench-scale bench-serve fuzz crash shuttle simulate miri campaign faults model azure-test
+.PHONY: help demo build test unit smoke azurite vcsim check go fmt lint docs scripts deny audit bench bench-azure bench-chunkers bench-compare bench-index bench-nbd bench-prune bench-replicate bench-restore bench-scale bench-serve fuzz crash shuttle simulate miri campaign faults model azure-test bench-replica
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -129,6 +129,9 @@ bench-prune: ## measure pruning ten million chunks, backups beside it, and resto
 	for what in large beside restores; do \
 	  $(CARGO_TARGET_DIR)/release/prune $$what --repository "$(or $(SCRATCH),$(error say SCRATCH=a directory with 16 GB))"; \
 	done
+
+bench-replica: ## measure telling what is whole in a replica of 100,000 restore points and a million packs (SCRATCH=a directory with 8 GB and 1.2 million inodes)
+	cargo run $(LOCKED) --release -p keepstone-benches --bin scale -- replica $(if $(SCRATCH),--repository "$(SCRATCH)")
 
 # kopia is in no Debian package: it is measured too if it is in PATH, or KOPIA says where it is.
 bench-compare: build ## back up and restore with restic and borg too (IMAGE=a raw disk image, IMAGE2=another one)

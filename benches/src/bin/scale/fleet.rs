@@ -110,9 +110,40 @@ struct Answer {
 }
 
 /// A store that counts the pages that Azure would give.
-struct Paged<S> {
+pub(crate) struct Paged<S> {
     inner: S,
     pages: AtomicU64,
+}
+
+impl<S> Paged<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, pages: AtomicU64::new(0) }
+    }
+}
+
+/// What was asked of a store, and the pages that Azure would give its listings in.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Asked {
+    pub(crate) get: u64,
+    pub(crate) list: u64,
+    pub(crate) azure_pages: u64,
+}
+
+impl Asked {
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            get: self.get - before.get,
+            list: self.list - before.list,
+            azure_pages: self.azure_pages - before.azure_pages,
+        }
+    }
+}
+
+pub(crate) fn asked(store: &RecordingStore<Paged<LocalStore>>) -> Asked {
+    let requests = store.requests();
+    let azure_pages = store.inner().pages.load(Ordering::Relaxed);
+    Asked { get: requests.get, list: requests.list, azure_pages }
 }
 
 impl<S: BlobStore> BlobStore for Paged<S> {
@@ -267,7 +298,7 @@ fn make_vm(
 }
 
 /// Writes a blob as a local store keeps it; not through the store, which would wait for the disk each time.
-fn put(path: &Path, name: &BlobName, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn put(path: &Path, name: &BlobName, bytes: &[u8]) -> anyhow::Result<()> {
     let path = path.join(name.as_str());
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -276,7 +307,7 @@ fn put(path: &Path, name: &BlobName, bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 fn ask(arguments: &Arguments, question: Question, directory: &Path) -> anyhow::Result<Answer> {
-    let paged = Paged { inner: LocalStore::open(&directory.join("repository"))?, pages: AtomicU64::new(0) };
+    let paged = Paged::new(LocalStore::open(&directory.join("repository"))?);
     let store = RecordingStore::new(paged);
     let repository = open(&store)?;
     let wanted = arguments.vms / 2;

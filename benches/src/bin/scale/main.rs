@@ -4,6 +4,7 @@
 mod disk;
 mod fleet;
 mod huge;
+mod replica;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -23,12 +24,15 @@ enum What {
     Disk(disk::Arguments),
     /// Ask a repository with a snapshot of every VM and day, made without data
     Fleet(fleet::Arguments),
+    /// Tell which restore points of a replica with very many of them are whole
+    Replica(replica::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     let text = match Arguments::parse().what {
         What::Disk(arguments) => disk::run(&arguments)?,
         What::Fleet(arguments) => fleet::run(&arguments)?,
+        What::Replica(arguments) => replica::run(&arguments)?,
     };
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
