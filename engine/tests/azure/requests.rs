@@ -102,11 +102,12 @@ fn a_backup_of_nothing_new_lists_what_the_protocol_needs_and_no_more() {
             prefix.unwrap_or_default().replace("%2F", "/").replace(&vm.to_string(), "VM")
         })
         .collect();
-    // Sessions that did not end, and what is next (W-9, W-1), the generation that the intent names; after the intent what
-    // is condemned and moved, and the VM's snapshots (W-2, W-3). No packs were stored, so none are listed at the end.
-    let protocol = ["s/host-a/", "r/VM/", "gc/", "gc/", "k/", "r/VM/", "f/VM/"];
+    // Whether the place is a replica; sessions that did not end, and what is next (W-9, W-1), the generation that the
+    // intent names; after the intent what is condemned and moved, and the VM's snapshots (W-2, W-3). No packs were
+    // stored, so none are listed at the end.
+    let protocol = ["lineage/", "s/host-a/", "r/VM/", "gc/", "gc/", "k/", "r/VM/", "f/VM/"];
     assert!(
-        listed == protocol || listed == [&protocol[..2], &["f/VM/"], &protocol[2..]].concat(),
+        listed == protocol || listed == [&protocol[..3], &["f/VM/"], &protocol[3..]].concat(),
         "{listed:?}"
     );
 }
