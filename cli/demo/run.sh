@@ -1,7 +1,8 @@
 #!/bin/bash
 # The demo: a machine's disk is backed up on three days, a second machine beside it, and every day is restored and
 # compared byte for byte; then two days and the second machine are forgotten and pruned, and the last day is restored and
-# compared again. Any difference is a failure. `make demo` builds the binaries and runs it.
+# compared again. What is left is copied to another place, and restored from there alone. Any difference is a failure.
+# `make demo` builds the binaries and runs it.
 #
 #   BIN=DIR        directory of the programs keepstone and examples/changed_areas (default: target/release)
 #   DEMO_MIB=N     size of the files on each disk in MiB (default: 560, for disks of 1 GiB)
@@ -43,21 +44,24 @@ free_mib=$(df -m --output=avail "$work" | tail -n 1)
 
 # Runs keepstone and shows the command as a user would type it.
 keepstone() {
-  printf '\n$ keepstone -r repo %s\n' "$*"
+  printf '\n$ keepstone -r %s %s\n' "$repository" "$*"
   run_keepstone "$@"
 }
+
+# The repository that commands go to.
+repository=repo
 
 # Runs keepstone with its report going to reports/NAME.json.
 reported() {
   local report=reports/$1.json
   shift
-  printf '\n$ keepstone -r repo --json %s > %s\n' "$*" "$report"
+  printf '\n$ keepstone -r %s --json %s > %s\n' "$repository" "$*" "$report"
   run_keepstone --json "$@" >"$report"
 }
 
 run_keepstone() {
   local status=0
-  "$bin/keepstone" -r repo --password-file password --retention-password-file retention "$@" || status=$?
+  "$bin/keepstone" -r "$repository" --password-file password --retention-password-file retention "$@" || status=$?
   [ "$status" -eq 0 ] || fail "keepstone ended with exit code $status"
 }
 
@@ -186,6 +190,13 @@ reported prune prune --max-unused 1% --confirm-large
 [ "$(number prune unusedBytesLeft)" -lt $((repository_bytes / 50)) ] || fail "the prune left more than it was allowed to"
 keepstone snapshots
 restore day2 web-day2.img after
+keepstone verify --read-data
+
+# The other place has the same keys, and needs nothing else to restore from.
+keepstone replicate --to copy
+repository=copy
+keepstone replica status
+restore day2 web-day2.img copy
 keepstone verify --read-data
 
 echo
