@@ -23,7 +23,7 @@ pub enum Taking {
 /// What [`prepare`] found or made.
 pub enum Place<'t> {
     /// The destination is ready.
-    Ready(Repository<'t>),
+    Ready(Box<Repository<'t>>),
     /// It would be made from an empty place.
     Empty,
 }
@@ -64,7 +64,7 @@ pub fn prepare<'t>(
         check(source, destination, taking)?;
     }
     let Preparing::Made { told, time } = preparing else {
-        return Ok(found.map_or(Place::Empty, Place::Ready));
+        return Ok(found.map_or(Place::Empty, |found| Place::Ready(Box::new(found))));
     };
     // What is not there yet has the same keys.
     let destination = found.unwrap_or_else(|| source.same_at(store));
@@ -74,7 +74,7 @@ pub fn prepare<'t>(
     let name = BlobName::config();
     let config = get_limited(source.store(), &name, CONFIG_LEN_MAX)?;
     put(store, &name, &config)?;
-    Ok(Place::Ready(source.at(store)?))
+    Ok(Place::Ready(Box::new(source.at(store)?)))
 }
 
 /// Refuses a place that is written to.

@@ -113,7 +113,7 @@ impl Run<'_> {
         for names in names.chunks(OBJECTS_AT_ONCE) {
             self.moved(0)?;
             let (source, copier) = (self.source, &self.copier);
-            let copied = copier.each(names, |name| {
+            let results = copier.each(names, |name| {
                 let bytes = match get_sealed(source.store(), name) {
                     Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(Copied::Gone),
                     Err(error) if error.is_damage() => return Ok(Copied::Useless),
@@ -124,8 +124,8 @@ impl Run<'_> {
                 }
                 copier.object(name, &bytes).map(|()| Copied::Done)
             })?;
-            for (name, copied) in names.iter().zip(copied) {
-                match copied? {
+            for (name, result) in names.iter().zip(results) {
+                match result? {
                     Copied::Done => {
                         done += 1;
                         self.objects.note(name);

@@ -76,8 +76,8 @@ fn of_newest(
 ) -> Result<Candidates, EngineError> {
     let mut found = Candidates::default();
     let all = [None];
-    let named: Vec<Option<&str>> = job.vms.iter().map(|vm| Some(vm.as_str())).collect();
-    for vm in if named.is_empty() { &all[..] } else { &named } {
+    let of_vms: Vec<Option<&str>> = job.vms.iter().map(|vm| Some(vm.as_str())).collect();
+    for vm in if of_vms.is_empty() { &all[..] } else { &of_vms } {
         let query = Query { vm: *vm, newest: Some(newest), since: None };
         let mut names = Vec::new();
         let listed = snapshots::each(source, &query, &mut |snapshot| names.push(snapshot.name))?;

@@ -7,6 +7,7 @@
 
 use super::{NotCopied, Run};
 use crate::error::EngineError;
+use crate::records::Record;
 use crate::replica::Presence;
 use repo_format::{BlobName, PackName, PackRef, SessionId};
 use std::cmp::Reverse;
@@ -66,7 +67,7 @@ impl Run<'_> {
     /// All packs that packs of the destination lead to, if the record of a session is there.
     fn led_to_from_there(&mut self, session: SessionId) -> Result<BTreeSet<PackRef>, EngineError> {
         let moved: Vec<PackName> =
-            self.needs.records().of(session).flat_map(|record| record.moved()).cloned().collect();
+            self.needs.records().of(session).flat_map(Record::moved).cloned().collect();
         let mut names = self.needs.there(moved)?;
         let mut led_to = BTreeSet::new();
         while let Some(name) = names.pop() {
