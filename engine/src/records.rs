@@ -240,3 +240,31 @@ pub(crate) fn follow(pack: &PackName, records: &[&Record]) -> (BTreeSet<PackName
     }
     (ends, passed)
 }
+
+/// The packs that a root needs for a name: those that it leads to. If one of them is not there, all on the way are needed
+/// too: in a copy that a record reached before the packs that it leads to, the old pack is what there is.
+pub(crate) fn needed_for(
+    pack: &PackName,
+    records: &[&Record],
+    is_there: &dyn Fn(&PackRef) -> bool,
+) -> BTreeSet<PackName> {
+    let mut ends = BTreeSet::new();
+    let mut on_the_way = BTreeSet::from([pack]);
+    let mut is_whole = true;
+    // The first one is named by a map, which knows its length; nothing is asked about it.
+    let mut packs: Vec<(&PackName, Option<&PackRef>)> = vec![(pack, None)];
+    while let Some((name, new)) = packs.pop() {
+        let mut leads = records.iter().flat_map(|record| record.leads_from(name)).peekable();
+        if leads.peek().is_none() {
+            is_whole &= new.is_none_or(is_there);
+            ends.insert(name);
+        }
+        for new in leads {
+            if on_the_way.insert(&new.name) {
+                packs.push((&new.name, Some(new)));
+            }
+        }
+    }
+    let needed = if is_whole { ends } else { on_the_way };
+    needed.into_iter().cloned().collect()
+}

@@ -8,7 +8,8 @@ use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::map::named::{NamedPacks, Notes, ROOTS_AT_ONCE};
 use crate::pack_set::PackSet;
-use crate::records::{Records, follow};
+use crate::records::{Records, needed_for};
+use crate::replica::Presence;
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
 use repo_format::{Location, PackName, PackRef};
@@ -16,8 +17,11 @@ use std::collections::{BTreeSet, HashMap};
 
 /// What roots need, of those that were marked so far.
 pub(crate) struct Marker<'r, 's> {
+    repository: &'r Repository<'s>,
     named: NamedPacks<'r, 's>,
     watched: Watched,
+    /// Which packs are there that records lead to, if something was marked.
+    presence: Option<Presence>,
 }
 
 /// Packs of which it matters which root names them; the others are needed if any root names them.
@@ -35,21 +39,32 @@ impl<'r, 's> Marker<'r, 's> {
         let packs: Vec<PackName> = watched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
         let numbers = (0u32..).zip(&packs).map(|(number, pack)| (pack.clone(), number)).collect();
         let named = NamedPacks::new(FrameReader::new(repository));
-        Self { named, watched: Watched { packs, numbers, needed: PackSet::default() } }
+        let watched = Watched { packs, numbers, needed: PackSet::default() };
+        Self { repository, named, watched, presence: None }
     }
 
-    /// Marks what valid roots need through the records that apply to each; all packs that any of those records moves
-    /// must be watched.
+    /// Marks what valid roots need through the records that apply to each, the same in all calls; all packs that any of
+    /// those records moves must be watched. What was moved is needed where it was, too, until all that records lead to is
+    /// there: a promoted replica may have a record without the packs (PROTOCOL 8).
     ///
     /// # Errors
     /// A failing store, or a damaged node: what it names is not known, so nothing may be deleted.
     pub(crate) fn mark(&mut self, roots: &[Snapshot], records: &Records) -> Result<(), EngineError> {
+        let presence = if let Some(presence) = self.presence.take() {
+            presence
+        } else {
+            let mut presence = Presence::as_asked();
+            presence.look_for(self.repository, records.leads().map(|(_, _, new)| new))?;
+            presence
+        };
+        let presence = &*self.presence.insert(presence);
         for roots in roots.chunks(ROOTS_AT_ONCE) {
-            for (root, named) in roots.iter().zip(self.named(roots)?) {
+            for (root, named) in roots.iter().zip(self.named.facts(roots, &mut self.watched)?) {
                 let applying = records.applying_to(root);
                 for number in named {
-                    for end in follow(&self.watched.packs[number as usize], &applying).0 {
-                        self.watched.needed.insert_name(&end, 0);
+                    let name = &self.watched.packs[number as usize];
+                    for pack in needed_for(name, &applying, &|new| presence.has(new)) {
+                        self.watched.needed.insert_name(&pack, 0);
                     }
                 }
             }

@@ -140,6 +140,32 @@ fn what_is_whole_at_a_promotion_stays_so_whatever_is_done_there_afterwards() {
 }
 
 #[test]
+fn what_a_record_moved_stays_where_it_was_if_it_did_not_arrive_where_it_is_now() {
+    let mut before = scattered();
+    before.back_up("vm", &noise(1, 500_000));
+    let after = before.copied();
+    after.prune_as(&ALL_UNUSED).unwrap();
+    let merged = before.copied();
+    for name in after.store.names() {
+        if matches!(name.kind(), Some(BlobKind::Repack(_) | BlobKind::Decision(_) | BlobKind::Intent { .. }))
+        {
+            merged.store.put_new(&name, &after.store.get(&name, None).unwrap()).unwrap();
+        }
+    }
+    let mut scene = merged.arrived(|_| true);
+    assert!(scene.store.names().iter().any(|name| matches!(name.kind(), Some(BlobKind::Repack(_)))));
+    assert_eq!(scene.promote().set_aside.len(), 0);
+    assert!(scene.declare().unwrap());
+    scene.later(PATIENCE);
+    for _ in 0..3 {
+        scene.prune_as(&ALL_UNUSED).unwrap();
+        scene.assert_holds();
+        scene.back_up("vm", &noise(1, 500_000));
+    }
+    scene.assert_holds();
+}
+
+#[test]
 fn a_replica_is_written_to_only_after_it_was_promoted() {
     let source = source(60);
     let mut scene = source.arrived_in_part(5, 0);
