@@ -249,12 +249,12 @@ pub(crate) fn untried_slots(repository: &Repository<'_>) -> Result<Vec<BlobName>
     Ok(load_slots(repository.store, repository.config.repository)?.untried_names())
 }
 
-/// Removes a key slot, or what is in its place, but not the last root slot nor the last retention slot.
+/// Removes a key slot, or what is in its place, but not the last root slot nor the last retention slot. Also in a replica:
+/// whoever may create blobs can make the mark of one, and must not keep a stolen password from being revoked.
 ///
 /// # Errors
 /// [`EngineError::LastSlot`], a slot that does not exist, or a failing store.
 pub fn remove_slot(store: &dyn BlobStore, name: &SlotName) -> Result<(), EngineError> {
-    check_store_is_written(store)?;
     let blob = BlobName::key_slot(name);
     if exists(store, &blob)?.is_none() {
         return Err(StoreError::NotFound { name: blob }.into());

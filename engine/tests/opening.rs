@@ -195,6 +195,16 @@ fn the_last_root_slot_and_the_last_retention_slot_stay() {
 }
 
 #[test]
+fn a_planted_mark_of_a_replica_keeps_no_slot_from_being_removed() {
+    let store = MemoryStore::new();
+    create(&store, small_geometry());
+    add(&store, SlotKind::Root, "stolen", b"stolen");
+    store.put_new(&BlobName::replica_marker(), b"planted").unwrap();
+    remove_slot(&store, &SlotName::new("stolen").unwrap()).unwrap();
+    assert!(matches!(Repository::open(&store, b"stolen"), Err(EngineError::WrongPassword { .. })));
+}
+
+#[test]
 fn a_retention_slot_of_another_key_opens_nothing_and_locks_out_no_other() {
     let store = MemoryStore::new();
     let repository = create(&store, small_geometry()).config().repository;
