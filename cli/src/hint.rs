@@ -169,7 +169,8 @@ fn engine(error: &EngineError) -> Option<&'static str> {
              `keepstone forget --unreadable` with its id settles it"
         }
         EngineError::IsAReplica => {
-            "use the repository that it is copied from, or, if that is lost, make this one the repository with `keepstone replica promote`"
+            "use the repository that it is copied from, or, if that is lost, make this one the repository with \
+             `keepstone replica promote`; if nobody fills this place, remove the blob `lineage/replica`, which says that it is one"
         }
         EngineError::NotAReplica => {
             "name the replica with -r; a copy that does not say that it is one takes --replica"
@@ -256,6 +257,11 @@ fn damaged(name: &BlobName) -> &'static str {
             | BlobKind::Repack(_),
         ) => {
             "put it back from a copy of the repository; until then nothing is backed up, and all can be restored"
+        }
+        Some(BlobKind::Lineage(_)) => {
+            "nothing was deleted: if this place was promoted, run `keepstone --replica replica promote` again, which tells it \
+             anew if it has to; if the blob is named again then, or the place never was a replica, nobody needs it: find out who \
+             made it, and remove it"
         }
         Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Map => MAP,
         _ => {

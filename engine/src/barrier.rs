@@ -9,7 +9,7 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::forget::check_key;
 use crate::generations::Generations;
-use crate::lineage::{check_is_written, standing};
+use crate::lineage::{check_is_written, first_free, standing};
 use crate::prune::Owner;
 use crate::records::{Record, Records};
 use crate::repository::{Repository, get_sealed};
@@ -22,7 +22,7 @@ use repo_format::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Numbers that are tried for a new fact: others may have them, or somebody who may tell nothing has taken them.
+/// Numbers that are tried for a new fact: each was free when it was looked for, and somebody took it meanwhile.
 const NUMBERS_TRIED: usize = 64;
 /// Facts that are read at the same time: each is a round trip.
 const READ_THREADS: usize = 32;
@@ -98,10 +98,12 @@ fn registered(mut facts: Vec<Barrier>) -> Option<RegisteredReplica> {
     let mut replica: Option<RegisteredReplica> = None;
     for Barrier { replica: name, number, time, fact } in facts {
         match (fact, &mut replica) {
-            (BarrierFact::Registered { place }, Some(replica)) => replica.place = place,
-            (BarrierFact::Registered { place }, none @ None) => {
+            (BarrierFact::Registered { place }, Some(replica)) if replica.place == place => {}
+            // What was confirmed of another place says nothing of this one.
+            (BarrierFact::Registered { place }, replica) => {
                 let confirmed = BTreeSet::new();
-                *none = Some(RegisteredReplica { name, place, since: time, confirmed, registration: number });
+                *replica =
+                    Some(RegisteredReplica { name, place, since: time, confirmed, registration: number });
             }
             (BarrierFact::Removed, replica) => *replica = None,
             (BarrierFact::Confirmed { sessions }, Some(replica)) => replica.confirmed.extend(sessions),
@@ -113,7 +115,7 @@ fn registered(mut facts: Vec<Barrier>) -> Option<RegisteredReplica> {
 }
 
 /// Registers a replica: no prune that begins from now on deletes what was packed again before that is confirmed there.
-/// One that is registered already gets another place.
+/// One that is registered already gets another place, where nothing is confirmed.
 ///
 /// # Errors
 /// [`EngineError::IsAReplica`]; a place of more than 4096 bytes; a failing store.
@@ -227,40 +229,45 @@ struct Telling<'a> {
     entropy: &'a Entropy,
 }
 
-/// Creates a fact under the first free number behind those that count.
+/// Creates a fact under the first free number behind the highest one of a fact that counts.
 fn tell(repository: &Repository<'_>, key: &RetentionKey, told: Telling<'_>) -> Result<(), EngineError> {
     check_key(repository, key)?;
     let _standing = check_is_written(repository)?;
     let Telling { name, time, fact, entropy } = told;
-    let mut next = next_number(repository, name)?;
     let mut barrier = Barrier { replica: name.clone(), number: 0, time, fact };
     if barrier.check().is_err() {
         return Err(EngineError::BadJob("the place of a replica has more than 4096 bytes"));
     }
     for _ in 0..NUMBERS_TRIED {
-        let Some(number) = next else { break };
+        let Some(number) = next_number(repository, name)? else { break };
         barrier.number = number;
         let salt = entropy.draw("barrier salt", u64::from(number));
         let (name, bytes) = barrier.seal(repository.keys(), key, salt);
         match put_twice(repository.store(), &name, &bytes)? {
             Put::Created | Put::Identical => return Ok(()),
-            Put::Different => next = number.checked_add(1),
+            Put::Different => {}
         }
     }
-    Err(EngineError::Twin { name: BlobName::barrier(name, next.unwrap_or(u32::MAX)) })
+    Err(EngineError::Twin { name: BlobName::barrier(name, barrier.number) })
 }
 
-/// The number behind the highest one of a fact that counts. Others' may be as high as they like.
+/// The first free number behind the highest one of a fact that counts. Others' may be as high and as many as they like.
 fn next_number(repository: &Repository<'_>, name: &ReplicaName) -> Result<Option<u32>, EngineError> {
-    for info in repository.list(&barrier_prefix(name))?.into_iter().rev() {
-        let Some(BlobKind::Barrier { number, .. }) = info.name.kind() else { continue };
-        let bytes = match get_sealed(repository.store(), &info.name) {
+    let listed = repository.list(&barrier_prefix(name))?;
+    let number = |info: &BlobInfo| match info.name.kind() {
+        Some(BlobKind::Barrier { number, .. }) => Some(number),
+        _ => None,
+    };
+    let taken: BTreeSet<u32> = listed.iter().filter_map(number).collect();
+    for number in taken.iter().rev() {
+        let name = BlobName::barrier(name, *number);
+        let bytes = match get_sealed(repository.store(), &name) {
             Err(error) if error.is_damage() => continue,
             other => other?,
         };
-        if Barrier::open(repository.keys(), &info.name, &bytes).is_ok() {
-            return Ok(number.checked_add(1));
+        if Barrier::open(repository.keys(), &name, &bytes).is_ok() {
+            return Ok(number.checked_add(1).and_then(|first| first_free(first, &taken)));
         }
     }
-    Ok(Some(0))
+    Ok(first_free(0, &taken))
 }

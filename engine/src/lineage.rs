@@ -7,6 +7,7 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed, list};
 use crate::session::put_twice;
+use crate::snapshots::UnreadableBlob;
 use crate::store::{BlobStore, Put, StoreError};
 use repo_format::{
     BlobKind, BlobName, DecisionName, FormatError, Lineage, LineageId, LineageStep, PREFIX_LINEAGE,
@@ -33,8 +34,11 @@ pub struct Promoted {
     pub number: u32,
     /// What tells this promotion from others.
     pub id: LineageId,
-    /// When it was told.
+    /// When it was told, by the clock of whoever told it.
     pub time: u64,
+    /// When it was promoted, by the store's clock: what was there before has arrived from elsewhere. Nothing if what told of
+    /// the promotion cannot be read any more.
+    pub date: Option<u64>,
     /// Whether somebody declared that nothing is written any more to the place that it was copied from.
     pub other_side_gone: bool,
     /// The first generation that is this place's own. What those before it condemn, delete and wait for is of the other
@@ -52,6 +56,7 @@ impl From<Lineage> for Promoted {
             number,
             id,
             time,
+            date: None,
             other_side_gone,
             first_generation,
             set_aside: set_aside.into_iter().collect(),
@@ -87,14 +92,27 @@ pub struct Place {
     pub standing: Standing,
     /// What the newest lineage tells, whatever was declared.
     pub lineage: Option<Promoted>,
-    /// The highest number of an object that is there, of use or not.
-    pub highest: Option<u32>,
-    /// Whether the mark of a replica is there.
-    pub is_marked: bool,
-    /// When it was promoted, by the store's clock. What was there before has arrived from elsewhere.
-    pub promoted: Option<u64>,
     /// Objects that the retention did not sign. They count for nothing.
     pub unsigned: Vec<BlobName>,
+    /// Objects that cannot be read and have higher numbers than the one that holds. They count for nothing, but nothing is
+    /// deleted beside them: what would hold may be among them.
+    pub damaged: Vec<UnreadableBlob>,
+    /// The numbers of all objects.
+    numbers: BTreeSet<u32>,
+}
+
+impl Place {
+    /// The number of the next object: the first one behind that of the object that holds under which there is nothing.
+    /// Nothing if there is none.
+    pub(crate) fn next_number(&self) -> Option<u32> {
+        let first = self.lineage.as_ref().map_or(Some(1), |promoted| promoted.number.checked_add(1))?;
+        first_free(first, &self.numbers)
+    }
+}
+
+/// The first number from one on that is not taken. Who may create blobs can take any, as many as they like.
+pub(crate) fn first_free(first: u32, taken: &BTreeSet<u32>) -> Option<u32> {
+    (first..=u32::MAX).find(|number| !taken.contains(number))
 }
 
 /// Finds out what the place of an open repository is.
@@ -105,48 +123,46 @@ pub fn standing(repository: &Repository<'_>) -> Result<Standing, EngineError> {
     Ok(place(repository)?.standing)
 }
 
-/// As [`standing`], for a verification, which tells of what cannot be read by itself.
-pub(crate) fn standing_as_far_as_known(repository: &Repository<'_>) -> Result<Standing, EngineError> {
-    match standing(repository) {
-        Err(error) if error.is_damage() => Ok(Standing::Written),
-        standing => standing,
-    }
-}
-
 /// Finds out what the place of an open repository is, and what else is under `lineage/`.
 ///
-/// A place that the caller declared to be a replica ([`Repository::as_replica`]) is one whatever is there.
+/// The object with the highest number that SIG-2 takes holds. Others are passed over: whoever may create blobs can make them,
+/// and would stop everything by one that is no object at all. A place that the caller declared to be a replica
+/// ([`Repository::as_replica`]) is one whatever is there.
 ///
 /// # Errors
-/// [`EngineError::Damaged`] if an object that may decide cannot be read: nobody knows then; a failing store.
+/// A failing store.
 pub fn place(repository: &Repository<'_>) -> Result<Place, EngineError> {
     let (listed, is_marked) = listed(repository.store())?;
-    let highest = listed.last_key_value().map(|(number, _)| *number);
+    let numbers = listed.keys().copied().collect();
     let standing = if is_marked { Standing::Replica } else { Standing::Written };
-    let mut place =
-        Place { standing, lineage: None, highest, is_marked, promoted: None, unsigned: Vec::new() };
+    let mut place = Place { standing, lineage: None, unsigned: Vec::new(), damaged: Vec::new(), numbers };
     for (number, date) in listed.into_iter().rev() {
         let name = BlobName::lineage(number);
-        let bytes = match get_sealed(repository.store(), &name) {
-            Ok(bytes) => bytes,
-            Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
-            Err(error) => return Err(error),
-        };
-        let lineage = match Lineage::open(repository.keys(), &name, &bytes) {
-            Ok(lineage) => lineage,
-            Err(FormatError::BadSignature) => {
+        let opened = get_sealed(repository.store(), &name).and_then(|bytes| {
+            match Lineage::open(repository.keys(), &name, &bytes) {
+                Err(FormatError::BadSignature) => Ok(None),
+                opened => opened.map(Some).map_err(EngineError::damaged(&name)),
+            }
+        });
+        let lineage = match opened {
+            Ok(Some(lineage)) => lineage,
+            Ok(None) => {
                 place.unsigned.push(name);
                 continue;
             }
-            // Nobody knows what it would have told, unless a later one holds.
-            Err(_) if place.lineage.is_some() => continue,
-            Err(_) if repository.is_declared_replica() => continue,
-            Err(source) => return Err(EngineError::Damaged { name, source }),
+            Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
+            Err(error) if error.is_damage() => {
+                if place.lineage.is_none() {
+                    place.damaged.push((name, error));
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         let is_promotion = lineage.step == LineageStep::Promoted;
-        place.lineage.get_or_insert_with(|| lineage.into());
+        let promoted = place.lineage.get_or_insert_with(|| lineage.into());
         if is_promotion {
-            place.promoted = Some(date);
+            promoted.date = Some(date);
             break;
         }
     }
@@ -172,11 +188,17 @@ pub(crate) fn check_is_written(repository: &Repository<'_>) -> Result<Standing, 
 /// Refuses to delete in a place that what is still written elsewhere may be merged with or copied from.
 ///
 /// # Errors
-/// [`EngineError::IsAReplica`], [`EngineError::OtherSideMayBeThere`]; as [`place`].
+/// [`EngineError::IsAReplica`], [`EngineError::OtherSideMayBeThere`]; an object that may have told of either and cannot be
+/// read; as [`place`].
 pub(crate) fn check_may_delete(repository: &Repository<'_>) -> Result<Standing, EngineError> {
-    match check_is_written(repository)? {
-        Standing::Promoted(Promoted { other_side_gone: false, .. }) => Err(EngineError::OtherSideMayBeThere),
-        standing => Ok(standing),
+    let Place { standing, damaged, .. } = place(repository)?;
+    match (standing, damaged.into_iter().next()) {
+        (Standing::Replica, _) => Err(EngineError::IsAReplica),
+        (Standing::Promoted(Promoted { other_side_gone: false, .. }), _) => {
+            Err(EngineError::OtherSideMayBeThere)
+        }
+        (_, Some((_, error))) => Err(error),
+        (standing, None) => Ok(standing),
     }
 }
 

@@ -22,7 +22,7 @@ use repo_format::{
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// Numbers that are tried for a lineage: somebody who may not promote may have taken them.
+/// Numbers that are tried for a lineage: each was free when it was looked for, and somebody took it meanwhile.
 const NUMBERS_TRIED: usize = 64;
 /// Snapshots that are looked at together.
 const ROOTS_AT_ONCE: usize = 512;
@@ -112,9 +112,9 @@ pub fn promote(
     // Before the promotion is there, nobody begins a session here.
     let undecided = Sessions::list(repository, [])?.undecided(repository)?;
     let roots = Roots::find(repository, observer)?;
-    let (promoted, date) = match (before.lineage, before.promoted) {
-        (Some(promoted), date) => (promoted, date),
-        (None, _) => (publish(repository, key, job, &roots)?, None),
+    let promoted = match before.lineage {
+        Some(promoted) => promoted,
+        None => publish(repository, key, job, &roots)?,
     };
     let mut report = PromotionReport {
         lineage: promoted.id.to_string(),
@@ -125,7 +125,8 @@ pub fn promote(
         ..PromotionReport::default()
     };
     // Sessions that began here since are not the other place's.
-    let is_foreign = |session: &Undecided| !was_promoted || date.is_some_and(|date| session.begun < date);
+    let is_foreign =
+        |session: &Undecided| !was_promoted || promoted.date.is_some_and(|date| session.begun < date);
     for session in undecided.into_iter().filter(is_foreign) {
         match &session.decision {
             Some(decision) => {
@@ -136,8 +137,9 @@ pub fn promote(
             None => report.ignored.push(BlobName::intent(&session.writer, session.session).to_string()),
         }
     }
-    let unsigned = place(repository)?.unsigned;
-    report.ignored.extend(unsigned.iter().chain(&roots.unreadable).map(ToString::to_string));
+    let Place { unsigned, damaged, .. } = place(repository)?;
+    let damaged = damaged.iter().map(|(name, _)| name);
+    report.ignored.extend(unsigned.iter().chain(damaged).chain(&roots.unreadable).map(ToString::to_string));
     report.set_aside = roots.set_aside(&promoted.set_aside);
     Ok(report)
 }
@@ -166,14 +168,14 @@ pub fn declare_other_side_gone(
     // No prune ran here: what has arrived since is the other place's, too.
     let first_generation = Generations::list(repository)?.after_all(repository)?;
     let lineage = Lineage {
-        number: promoted.number.saturating_add(1),
+        number: 0,
         id: promoted.id,
         time: job.time,
         step: LineageStep::OtherSideGone,
         first_generation: first_generation.max(promoted.first_generation),
         set_aside: promoted.set_aside.into_iter().collect(),
     };
-    put(repository, key, job, lineage)?;
+    put(repository, key, job, (Some(promoted.number), lineage))?;
     Ok(true)
 }
 
@@ -185,7 +187,7 @@ fn publish(
     roots: &Roots,
 ) -> Result<Promoted, EngineError> {
     let lineage = Lineage {
-        number: 1,
+        number: 0,
         id: LineageId(job.entropy.draw16("lineage id", 0)),
         time: job.time,
         step: LineageStep::Promoted,
@@ -198,27 +200,29 @@ fn publish(
             .into_iter()
             .collect(),
     };
-    put(repository, key, job, lineage)
+    put(repository, key, job, (None, lineage))
 }
 
-/// Creates a lineage under its number, or one behind that if somebody took it who may not tell; or finds one that tells as
-/// much.
+/// Creates a lineage under the next number of the place, whatever number it has, unless one was created since that of number
+/// `before` held: then that is returned.
 fn put(
     repository: &Repository<'_>,
     key: &RetentionKey,
     job: &PromoteJob<'_>,
-    mut lineage: Lineage,
+    (before, mut lineage): (Option<u32>, Lineage),
 ) -> Result<Promoted, EngineError> {
     for _ in 0..NUMBERS_TRIED {
+        let place = place(repository)?;
+        let Some(number) = place.next_number() else { break };
+        // Another promotion may have been first: what it set aside holds.
+        if let Some(other) = place.lineage.filter(|other| Some(other.number) > before) {
+            return Ok(other);
+        }
+        lineage.number = number;
         let salt = job.entropy.draw("lineage salt", u64::from(lineage.number));
         let (name, bytes) = lineage.seal(repository.keys(), key, salt);
         if put_twice(repository.store(), &name, &bytes)? != Put::Different {
             return Ok(lineage.into());
-        }
-        // Another promotion may have been first: what it set aside holds.
-        match place(repository)?.lineage {
-            Some(other) if other.number >= lineage.number => return Ok(other),
-            _ => lineage.number = lineage.number.saturating_add(1),
         }
     }
     Err(EngineError::Twin { name: BlobName::lineage(lineage.number) })

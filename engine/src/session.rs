@@ -241,7 +241,8 @@ pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
 pub(crate) fn next_seq_at(standing: &Standing, decisions: &[BlobInfo]) -> u32 {
     let next = next_seq(decisions);
     let Standing::Promoted(promoted) = standing else { return next };
-    let copied = decisions.iter().filter(|info| info.modified <= promoted.time);
+    let date = promoted.date.unwrap_or(promoted.time);
+    let copied = decisions.iter().filter(|info| info.modified <= date);
     let before = copied.filter_map(|info| match info.name.kind() {
         Some(BlobKind::Decision(name)) => Some(name.seq),
         _ => None,

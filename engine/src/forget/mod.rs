@@ -281,7 +281,7 @@ fn by_policy(
         snapshots::matching(repository, &Query { vm, ..Query::default() })?;
     let Pins { pinned, unknown, unreadable: unreadable_pins, unsigned } = pins::list(repository, vm)?;
     let dates = dates(repository, vm)?;
-    let promoted = lineage::place(repository)?.promoted;
+    let promoted = lineage::place(repository)?.lineage.and_then(|promoted| promoted.date);
     let mut held: BTreeMap<VmTag, Vec<DecisionName>> = BTreeMap::new();
     for (name, _) in &unreadable {
         if let Some(BlobKind::Decision(name)) = name.kind() {

@@ -17,7 +17,7 @@ use super::walk::{Inspector, Walker};
 use crate::error::EngineError;
 use crate::extent::Extent;
 use crate::generations::Generations;
-use crate::lineage::{Standing, standing_as_far_as_known};
+use crate::lineage::{Standing, standing};
 use crate::pack_set::PackSet;
 use crate::prune::mark::Marker;
 use crate::records::{Records, follow};
@@ -40,7 +40,7 @@ impl Published {
     /// Lists and reads `gc/`, then `k/`: so no delete list is known without the records that explain it. Of what cannot be
     /// read nothing is known; that is told of by itself.
     pub(super) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
-        let standing = standing_as_far_as_known(repository)?;
+        let standing = standing(repository)?;
         let mut generations = Generations::own(repository, &standing)?;
         let known = |packs: Result<PackSet, EngineError>| match packs {
             Err(error) if error.is_damage() => Ok(PackSet::default()),

@@ -9,7 +9,7 @@ use super::report::FindingKind;
 use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
-use crate::lineage::standing_as_far_as_known;
+use crate::lineage::standing;
 use crate::pack_set::PackSet;
 use crate::repository::{Repository, get_sealed, untried_slots};
 use crate::snapshots::{Snapshot, Snapshots};
@@ -112,7 +112,7 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
     indexing::check(findings, blobs, snapshots, &told);
-    generations(findings, &told, standing_as_far_as_known(repository)?.first_generation());
+    generations(findings, &told, standing(repository)?.first_generation());
     copied_slots(findings, &told);
     for blob in untried_slots(repository)? {
         findings.note(FindingKind::UntriedKeySlot, &blob, || {

@@ -323,3 +323,39 @@ fn a_repack_is_confirmed_where_its_record_its_decision_and_its_packs_have_arrive
     }
     assert_eq!(scene.whole_at(&copy), all);
 }
+
+#[test]
+fn names_that_others_took_keep_nobody_from_telling_of_a_replica() {
+    let scene = scattered();
+    for number in (0..100).chain([u32::MAX]) {
+        scene.store.put_new(&BlobName::barrier(&replica("west"), number), b"nothing").unwrap();
+    }
+    assert_eq!(scene.register("west"), Change::Made);
+    assert!(!scene.prune_as(&ALL_UNUSED).unwrap().sealed);
+    for number in 101..200 {
+        scene.store.put_new(&BlobName::barrier(&replica("west"), number), b"nothing").unwrap();
+    }
+    scene.confirm_all("west");
+    assert!(scene.prune_as(&ALL_UNUSED).unwrap().sealed);
+    scene.remove("west").unwrap();
+    assert!(barrier::list(&scene.repository()).unwrap().registered.is_empty());
+}
+
+#[test]
+fn what_was_confirmed_at_one_place_is_not_confirmed_at_another_of_the_same_name() {
+    let scene = scattered();
+    scene.register("west");
+    assert!(!scene.prune_as(&ALL_UNUSED).unwrap().sealed);
+    scene.confirm_all("west");
+    assert_eq!(scene.register("west"), Change::None);
+    let (repository, key) = scene.retention();
+    let told = (&replica("west"), "a new place");
+    let moved = barrier::register(&repository, &key, told, scene.time + 1, &Entropy::new([9; 32])).unwrap();
+    assert_eq!(moved, Change::Made);
+    let listed = barrier::list(&repository).unwrap().registered;
+    let [west] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((west.place.as_str(), west.since, west.confirmed.len()), ("a new place", scene.time + 1, 0));
+    assert_eq!(waited(&scene.prune_as(&ALL_UNUSED).unwrap()), [("west".to_owned(), 1)]);
+    scene.confirm_all("west");
+    assert!(scene.prune_as(&ALL_UNUSED).unwrap().sealed);
+}

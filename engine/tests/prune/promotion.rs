@@ -300,3 +300,117 @@ fn a_policy_believes_the_times_of_what_had_arrived_before_the_promotion() {
     scene.promote();
     assert_eq!(forgotten(&scene), 4);
 }
+
+/// The numbers of the decisions of a VM, in the order in which they were made.
+fn numbers(scene: &Scene, vm: &str) -> Vec<u32> {
+    let mut snapshots = scene.snapshots();
+    snapshots.retain(|snapshot| snapshot.commit.vm == vm);
+    snapshots.sort_by_key(|snapshot| snapshot.commit.time);
+    snapshots.iter().map(|snapshot| snapshot.name.seq).collect()
+}
+
+/// What is no lineage, of several lengths.
+fn garbage() -> [Vec<u8>; 4] {
+    // The last one is longer than a sealed object can be.
+    [Vec::new(), vec![7], noise(7, 300), vec![0; (64 << 20) + 4096]]
+}
+
+#[test]
+fn what_is_no_lineage_keeps_nobody_from_reading_and_writing() {
+    for (number, planted) in [1, 2, 77, u32::MAX].into_iter().zip(garbage()) {
+        let mut scene = Scene::new();
+        scene.back_up("vm", &noise(1, 60_000));
+        let forgotten = scene.back_up("vm", &noise(2, 60_000));
+        let name = BlobName::lineage(number);
+        scene.store.put_new(&name, &planted).unwrap();
+        let place = lineage::place(&scene.repository()).unwrap();
+        assert_eq!(place.standing, Standing::Written);
+        assert_eq!(place.damaged.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&name]);
+        scene.back_up("vm", &noise(3, 60_000));
+        scene.assert_holds();
+        scene.forget(forgotten);
+        // It might have told that nothing is to be deleted.
+        let names = scene.store.names();
+        let refused = scene.prune_as(&ALL_UNUSED).unwrap_err();
+        assert!(matches!(&refused, EngineError::Damaged { name: told, .. } if *told == name), "{refused}");
+        assert_eq!(scene.store.names(), names);
+        scene.store.delete(&name).unwrap();
+        assert!(scene.prune_as(&ALL_UNUSED).unwrap().deleted.packs > 0);
+        scene.assert_holds();
+    }
+}
+
+#[test]
+fn a_promotion_takes_the_first_number_that_nobody_took_however_many_are_taken() {
+    let source = source(60);
+    let highest = BlobName::lineage(u32::MAX);
+    for (taken, first, second) in [(1..1, 1, 2), (1..3, 3, 4), (1..101, 101, 102), (2..70, 1, 70)] {
+        let mut scene = source.arrived_in_part(5, 0);
+        for number in taken {
+            scene.store.put_new(&BlobName::lineage(number), b"nothing").unwrap();
+        }
+        scene.store.put_new(&highest, &noise(1, 200)).unwrap();
+        assert_eq!(lineage::standing(&scene.repository()).unwrap(), Standing::Replica);
+        scene.assert_holds();
+        let report = scene.promote();
+        assert!(report.ignored.contains(&highest.to_string()), "{report:?}");
+        let number = |scene: &Scene| lineage::place(&scene.repository()).unwrap().lineage.unwrap().number;
+        assert_eq!(number(&scene), first);
+        assert!(scene.promote().was_promoted);
+        scene.back_up("vm", &noise(1, 60_000));
+        assert!(scene.declare().unwrap());
+        assert_eq!((number(&scene), scene.declare().unwrap()), (second, false));
+        let refused = scene.prune_as(&ALL_UNUSED);
+        assert!(matches!(refused, Err(EngineError::Damaged { name, .. }) if name == highest));
+        scene.store.delete(&highest).unwrap();
+        scene.later(PATIENCE);
+        scene.prune_as(&ALL_UNUSED).unwrap();
+        scene.assert_holds();
+    }
+}
+
+#[test]
+fn nothing_is_deleted_where_what_told_of_the_promotion_is_damaged_until_it_is_told_anew() {
+    // A copy without a mark, as a service makes it.
+    let mut scene = source(60);
+    let promote_as_replica = |scene: &Scene| {
+        let repository = scene.repository().as_replica();
+        let entropy = Entropy::new([6; 32]);
+        let job = PromoteJob { time: scene.time, program: "test", entropy: &entropy };
+        promote(&repository, &retention_key(&repository), &job, &Quiet).unwrap()
+    };
+    promote_as_replica(&scene);
+    scene.store.overwrite(&BlobName::lineage(1), b"nothing");
+    let refused = scene.prune_as(&ALL_UNUSED);
+    assert!(matches!(refused, Err(EngineError::Damaged { name, .. }) if name == BlobName::lineage(1)));
+    assert!(!promote_as_replica(&scene).was_promoted);
+    assert!(matches!(scene.prune_as(&ALL_UNUSED), Err(EngineError::OtherSideMayBeThere)));
+    assert!(scene.declare().unwrap());
+    // The newest one is damaged: the one before it holds.
+    scene.store.overwrite(&BlobName::lineage(3), b"nothing");
+    assert!(matches!(scene.prune_as(&ALL_UNUSED), Err(EngineError::OtherSideMayBeThere)));
+    assert!(scene.declare().unwrap());
+    scene.later(PATIENCE);
+    scene.prune_as(&ALL_UNUSED).unwrap();
+    scene.assert_holds();
+}
+
+#[test]
+fn what_is_made_after_a_promotion_is_numbered_on_whatever_the_clock_of_the_operator_says() {
+    let mut source = Scene::new();
+    source.back_up("vm", &noise(1, 60_000));
+    let mut scene = source.arrived(|_| true);
+    // It goes a month ahead of the store's.
+    scene.time += 30 * DAY;
+    scene.promote_through(&scene.store).unwrap();
+    scene.time -= 30 * DAY;
+    scene.later(DAY);
+    scene.back_up("vm", &noise(2, 60_000));
+    scene.later(DAY);
+    scene.back_up("vm", &noise(3, 60_000));
+    scene.later(DAY);
+    scene.declare().unwrap();
+    scene.later(DAY);
+    scene.back_up("vm", &noise(4, 60_000));
+    assert_eq!(numbers(&scene, "vm"), [0, 1 << 20, (1 << 20) + 1, (1 << 20) + 2]);
+}
