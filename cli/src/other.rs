@@ -18,7 +18,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OtherArguments {
     /// Read the settings of the other repository from this TOML file: its credential, limits and prices. Without it, and
-    /// without KEEPSTONE_OTHER_AZURE_STORAGE_SAS_TOKEN or the like (each name of a credential with KEEPSTONE_OTHER_
+    /// without `KEEPSTONE_OTHER_AZURE_STORAGE_SAS_TOKEN` or the like (each name of a credential with `KEEPSTONE_OTHER_`
     /// before it), the credential is that of the repository
     #[arg(long, value_name = "FILE", env = "KEEPSTONE_OTHER_PROFILE", hide_env_values = true)]
     pub(crate) other_profile: Option<PathBuf>,

@@ -219,9 +219,9 @@ impl Import<'_> {
         };
         let mut importer = Importer::new(into, plan, &job);
         for point in plan.points.iter().filter(|point| point.fate == Fate::Missing) {
-            let imported = importer.import(index, &point.original, &running)?;
+            let stored = importer.import(index, &point.original, &running)?;
             running.decided();
-            told.note_imported(&point.original, imported);
+            told.note_imported(&point.original, stored);
         }
         Ok(())
     }

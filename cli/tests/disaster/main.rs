@@ -1,4 +1,5 @@
 //! The rehearsal of `docs/disaster-recovery.md`, with its commands, between two accounts of Azurite.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../world/mod.rs"]
 mod world;

@@ -218,7 +218,7 @@ impl Regions {
             match ended.code {
                 Some(0) => return,
                 code => {
-                    assert_eq!((code, ended.json()["waiting"].as_array().map(Vec::len)), (Some(4), Some(0)))
+                    assert_eq!((code, ended.json()["waiting"].as_array().map(Vec::len)), (Some(4), Some(0)));
                 }
             }
         }

@@ -1,4 +1,8 @@
 //! What Azure tells of copies that it makes by itself, and an account's secondary endpoint.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "signatures are valid from now on, and services tell the time"
+)]
 
 use crate::faults::{azurite, through};
 use crate::service::{container, container_of, key, key_of, open, settings, settings_at, settings_of};

@@ -134,8 +134,7 @@ fn another_name(lab: &Lab, blob: &BlobName) -> BlobName {
         BlobKind::GenerationSeal(_) => BlobName::generation_seal(4),
         BlobKind::Repack(_) => BlobName::repack(session),
         BlobKind::Pin { vm, session, .. } => BlobName::pin(vm, session, 100),
-        BlobKind::ReplicaMarker => BlobName::lineage(100),
-        BlobKind::Lineage(_) => BlobName::lineage(100),
+        BlobKind::ReplicaMarker | BlobKind::Lineage(_) => BlobName::lineage(100),
         BlobKind::Barrier { replica, .. } => BlobName::barrier(&replica, 100),
         BlobKind::Canary => BlobName::canaries().into_iter().find(|canary| canary != blob).unwrap(),
     }

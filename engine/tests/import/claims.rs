@@ -79,8 +79,7 @@ fn a_decision_there_that_is_not_authentic_is_told_and_imports_nothing() {
     let (here, there, lost) = three_lost();
     let name = snapshot(&open(&there), lost[1].0).name;
     let mut bytes = there.get(&name.blob(), None).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
+    *bytes.last_mut().unwrap() ^= 1;
     there.overwrite(&name.blob(), &bytes);
     let (into, from) = (open(&here), open(&there));
     let chosen = choose(&into, &from, &Wanted { vms: &[], snapshots: &[] }).unwrap();

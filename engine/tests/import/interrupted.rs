@@ -37,8 +37,8 @@ fn an_import_that_stops_at_any_call_goes_on_when_it_is_run_again() {
                 };
                 holds(&repository, *snapshot, disks);
             }
-            let list = snapshots::list(&repository, None).unwrap();
-            assert_eq!(list.snapshots.len(), 4, "call {call}, {fault:?}");
+            let there = snapshots::list(&repository, None).unwrap();
+            assert_eq!(there.snapshots.len(), 4, "call {call}, {fault:?}");
             if call % 7 == 0 {
                 undamaged(&repository);
             }

@@ -122,9 +122,9 @@ impl<'a> Import<'a> {
                 checkpoint_due: &|| false,
                 cache_bytes: 1 << 20,
             };
-            let mut importer = Importer::new(&into, &plan, &job);
+            let mut run = Importer::new(&into, &plan, &job);
             for point in plan.points.iter().filter(|point| point.fate == Fate::Missing) {
-                imported.push(importer.import(&mut index, &point.original, &Quiet)?);
+                imported.push(run.import(&mut index, &point.original, &Quiet)?);
             }
         }
         Ok(imported)

@@ -87,7 +87,7 @@ struct Seen {
 }
 
 /// Lets a history arrive, and looks at the copy again and again.
-fn arrive(seed: u64, seen: &mut Seen) {
+fn arrive(seed: u64, sights: &mut Seen) {
     let mut dice = Dice::new(seed);
     let steps = 8 + dice.below(14);
     let history = random(&mut dice, steps);
@@ -102,14 +102,14 @@ fn arrive(seed: u64, seen: &mut Seen) {
             assert!(now.contains(session), "{session} was whole");
         }
         whole = now;
-        seen.whole += whole.len();
-        seen.lacking += snapshots(&open(&replica.store)).len() - whole.len();
+        sights.whole += whole.len();
+        sights.lacking += snapshots(&open(&replica.store)).len() - whole.len();
         if replica
             .deleted
             .iter()
             .any(|name| matches!(name.kind(), Some(BlobKind::Pack(pack)) if history.repacked.contains(&pack)))
         {
-            seen.moved += whole.len();
+            sights.moved += whole.len();
         }
     }
     // All has arrived.

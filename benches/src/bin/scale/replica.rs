@@ -2,6 +2,7 @@
 //!
 //! Decisions and the upper nodes of maps are real; data packs are files without content, and lower nodes and pages are
 //! not there, as nothing of them is read.
+#![expect(clippy::cast_possible_truncation, reason = "what is made here is small")]
 
 use crate::fleet::{Asked, Paged, asked, put};
 use crate::{again, directory};

@@ -375,7 +375,7 @@ impl AzureStore {
             Failure::Answer { answer, .. } if answer.code == CANNOT_READ_SOURCE => StoreError::Service {
                 action: ACTION,
                 object: self.object(name),
-                source: ServiceError::CopySource { from: source.object(name), answer },
+                source: ServiceError::CopySource { from: source.object(name).into(), answer },
             },
             failure => self.not_created(ACTION, name, (failure, tries)),
         }

@@ -132,7 +132,7 @@ pub enum ServiceError {
     #[error("the service that copies could not read {from} ({answer})")]
     CopySource {
         /// The blob that it is copied from, with where it is.
-        from: String,
+        from: Box<str>,
         /// What the service answered that was to copy.
         answer: Answer,
     },
