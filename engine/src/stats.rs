@@ -235,7 +235,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// Says which VMs there are instead.
-fn no_snapshot_of(repository: &Repository<'_>, vm: &str) -> Result<EngineError, EngineError> {
+pub(crate) fn no_snapshot_of(repository: &Repository<'_>, vm: &str) -> Result<EngineError, EngineError> {
     let mut found = BTreeSet::new();
     let newest = Query { newest: Some(1), ..Query::default() };
     snapshots::each(repository, &newest, &mut |snapshot| {

@@ -13,8 +13,8 @@ use crate::settings::Settings;
 use anyhow::Context as _;
 use keepstone_engine::barrier;
 use keepstone_engine::replicate::{
-    Deletions, Place, Preparing, ReplicateJob, ReplicateReport, Route, Taking, There, dry_run, prepare,
-    replicate, whole_at,
+    Deletions, Place, Preparing, ReplicateJob, ReplicateReport, Route, Taking, There, check_vms, dry_run,
+    prepare, replicate, whole_at,
 };
 use keepstone_engine::{EngineError, Repository};
 use repo_format::{ReplicaName, RetentionKey, SessionId, WriterId};
@@ -104,6 +104,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let other = Other::resolve(settings, &arguments.to, &arguments.other)?;
     let own = other.own_store()?;
     let source = open::repository(settings, &own)?;
+    // Before a place is made for them.
+    check_vms(&source, &arguments.vms)?;
     let replica =
         arguments.confirm.as_ref().map(|name| Replica::find(settings, &source, name)).transpose()?;
     let nothing_there = arguments.dry_run && other.is_free_directory()?;

@@ -60,6 +60,34 @@ fn only_some_restore_points_are_copied() {
 }
 
 #[test]
+fn a_vm_that_the_source_does_not_know_is_an_error_and_nothing_is_made() {
+    let world = world_with_backups(2);
+    for more in [&[][..], &["--last", "1"], &["--dry-run"]] {
+        let arguments = [&["replicate", "--to", "copy", "--vm", "vm0", "--vm", "typo"], more].concat();
+        let ended = world.run(&arguments);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.contains("there is no snapshot of typo; ") && ended.stderr.contains("vm1"),
+            "{ended:?}"
+        );
+        assert!(!world.path("copy").exists());
+    }
+}
+
+#[test]
+fn what_is_not_whole_at_the_source_is_told_by_the_exit_code() {
+    let world = world_with_backups(2);
+    world.run(&["replicate", "--to", "copy"]).done();
+    std::fs::remove_file(some_pack(&world, "copy")).unwrap();
+    let ended = Ended::of(at(&world, "copy", &["--json", "replicate", "--to", "next"]).output());
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("not whole at the source"), "{ended:?}");
+    let report = ended.json();
+    assert!(report["snapshots"]["incomplete"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["failed"], json!([]));
+}
+
+#[test]
 fn a_place_that_is_no_copy_is_refused() {
     let world = world_with_backups(1);
     let refused = |to: &str, more: &[&str]| {

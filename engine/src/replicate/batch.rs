@@ -1,6 +1,7 @@
 //! Some restore points with what they need.
 
 use super::needs::Needed;
+use super::repacks::ATTEMPTS;
 use super::{NotCopied, Run};
 use crate::error::{EngineError, chain};
 use crate::replica::Presence;
@@ -49,12 +50,27 @@ impl Run<'_> {
         let count = roots.len();
         let roots = self.doubts.whole_of(roots)?;
         self.report.snapshots.incomplete += (count - roots.len()) as u64;
-        let failed = self.copy_all_of(roots)?;
-        if failed.is_empty() {
-            return Ok(());
+        let mut failed = self.copy_all_of(roots)?;
+        for _ in 1..ATTEMPTS {
+            if failed.is_empty() {
+                return Ok(());
+            }
+            // What was not where it was looked for may have been moved meanwhile, or forgotten.
+            self.needs.reload()?;
+            let reasons: Vec<String> = failed.iter().map(|(_, reason)| reason.clone()).collect();
+            let again = self.not_forgotten(failed)?;
+            failed = self.copy_all_of(again)?;
+            if failed.iter().map(|(_, reason)| reason).eq(&reasons) {
+                break;
+            }
         }
-        // What was not where it was looked for may have been moved meanwhile, or forgotten.
-        self.needs.reload()?;
+        for (root, reason) in failed {
+            self.report.failed.push(NotCopied { snapshot: root.session().to_string(), reason });
+        }
+        Ok(())
+    }
+
+    fn not_forgotten(&mut self, failed: Failed) -> Result<Vec<Snapshot>, EngineError> {
         let mut again = Vec::new();
         for (root, _) in failed {
             if snapshots::is_forgotten(self.source, &root.name)? {
@@ -63,10 +79,7 @@ impl Run<'_> {
                 again.push(root);
             }
         }
-        for (root, reason) in self.copy_all_of(again)? {
-            self.report.failed.push(NotCopied { snapshot: root.session().to_string(), reason });
-        }
-        Ok(())
+        Ok(again)
     }
 
     /// Reads decisions of the source. Those of sessions that were aborted are copied.
@@ -155,6 +168,10 @@ impl Run<'_> {
 
     /// Creates the decisions of restore points of which everything is there.
     fn commit(&mut self, roots: Vec<Snapshot>) -> Result<Failed, EngineError> {
+        if roots.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_destination()?;
         let (source, copier) = (self.source, &self.copier);
         let results = copier.each(&roots, |root| {
             let name = root.name.blob();

@@ -132,7 +132,10 @@ impl<'a> Copier<'a> {
         let put = match self.destination {
             None => Put::Created,
             Some((_, Route::ByService { source, destination })) => {
-                destination.copy_from(source, name, len)?
+                let put = destination.copy_from(source, name, len)?;
+                // It was read here to be checked.
+                self.count_through_host(put, len);
+                put
             }
             Some((destination, Route::ThroughHost)) => {
                 let put = put_twice(destination, name, bytes)?;

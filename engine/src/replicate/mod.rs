@@ -37,6 +37,7 @@ mod sessions;
 pub use copy::Route;
 pub use destination::{Place, Preparing, Taking, prepare};
 pub use error::ReplicateError;
+pub use plan::check_vms;
 
 use crate::barrier;
 use crate::error::{EngineError, chain};
@@ -101,7 +102,8 @@ pub struct ReplicateReport {
     pub packs: Amount,
     /// All blobs that were copied, packs too.
     pub blobs: Amount,
-    /// Of their bytes, those that passed through this program.
+    /// Of their bytes, those that passed through this program. Where the service copies, these are the small objects,
+    /// which are read to be checked; no pack is.
     pub bytes_through_host: u64,
     /// Tombstones and pins that were copied.
     pub facts: u64,

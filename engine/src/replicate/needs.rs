@@ -28,6 +28,8 @@ pub(super) struct Needs<'r> {
     source: &'r Repository<'r>,
     named: NamedPacks<'r, 'r>,
     ledger: Ledger<'r>,
+    /// Packs that were neither at the source nor at the destination before the records were loaded, and since.
+    gone: [BTreeSet<PackName>; 2],
 }
 
 /// What is known of packs that are named, by numbers that nodes are remembered with.
@@ -60,15 +62,28 @@ impl<'r> Needs<'r> {
         // Records come before maps are read: what is moved later is found by reading them again.
         let records = Records::load_readable(source)?;
         let named = NamedPacks::new(FrameReader::knowing(source, &records));
-        Ok(Self { source, named, ledger: Ledger::new(destination, records) })
+        Ok(Self { source, named, ledger: Ledger::new(destination, records), gone: Default::default() })
     }
 
     /// Begins anew with the records that there are now.
     pub(super) fn reload(&mut self) -> Result<(), EngineError> {
         let presence = std::mem::replace(&mut self.ledger.presence, Presence::as_asked());
+        let [mut before, since] = std::mem::take(&mut self.gone);
+        before.extend(since);
         *self = Self::new(self.source, self.ledger.destination)?;
         self.ledger.presence = presence;
+        self.gone = [before, BTreeSet::new()];
         Ok(())
+    }
+
+    /// Notes that a pack is neither at the source nor at the destination.
+    pub(super) fn note_gone(&mut self, pack: PackName) {
+        self.gone[1].insert(pack);
+    }
+
+    /// Whether a pack was noted to be gone before the records were loaded.
+    pub(super) fn was_gone(&self, pack: &PackName) -> bool {
+        self.gone[0].contains(pack)
     }
 
     pub(super) fn records(&self) -> &Records {

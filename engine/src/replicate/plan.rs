@@ -5,6 +5,7 @@ use super::{Deletions, NotCopied, ReplicateJob, There};
 use crate::error::{EngineError, chain};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query};
+use crate::stats::no_snapshot_of;
 use repo_format::{
     BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_TOMBSTONES, VmTag, decisions_prefix,
     tombstones_prefix,
@@ -22,6 +23,28 @@ pub(super) struct Candidates {
     pub(super) forgotten: u64,
     /// Snapshots of which it is not known what they are.
     pub(super) unreadable: Vec<NotCopied>,
+}
+
+/// Checks that the source has, or had, a snapshot of each of some VMs: nothing is copied of one that it does not know.
+///
+/// # Errors
+/// [`EngineError::NoSnapshotOf`] the first that has none; a failing store.
+pub fn check_vms(source: &Repository<'_>, vms: &[String]) -> Result<(), EngineError> {
+    for vm in vms {
+        let mut is_known = false;
+        let newest = Query { vm: Some(vm), newest: Some(1), since: None };
+        let listed = snapshots::each(source, &newest, &mut |_| is_known = true)?;
+        if !is_known && listed.unreadable.is_empty() && !has_forgotten(source, vm)? {
+            return Err(no_snapshot_of(source, vm)?);
+        }
+    }
+    Ok(())
+}
+
+/// Whether snapshots of a VM were forgotten: that is copied when nothing else is left of it.
+fn has_forgotten(source: &Repository<'_>, vm: &str) -> Result<bool, EngineError> {
+    let listed = source.list(&tombstones_prefix(source.keys().vm_tag(vm)))?;
+    Ok(listed.iter().any(|info| matches!(info.name.kind(), Some(BlobKind::Tombstone { .. }))))
 }
 
 /// Whether all restore points of all VMs are to be copied.

@@ -16,52 +16,128 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Repack sessions that could not be copied, and why.
 type Failed = BTreeMap<SessionId, String>;
 
+/// How often it is tried while the source moves: what vanishes while it is copied was listed before, and what was gone
+/// before the records were loaded is told by the next ones.
+pub(super) const ATTEMPTS: usize = 3;
+
 impl Run<'_> {
     /// Copies whole repack sessions, whether or not a restore point passes through them now: the source deletes what they
     /// moved when they are at all its replicas.
     pub(super) fn copy_repacks(&mut self) -> Result<(), EngineError> {
+        let mut failed = Failed::new();
+        for _ in 0..ATTEMPTS {
+            // The source may have moved on meanwhile what those lead to that were loaded before.
+            self.needs.reload()?;
+            let before = std::mem::replace(&mut failed, self.copy_all_repacks()?);
+            if failed.is_empty() || failed == before {
+                break;
+            }
+        }
+        let failed = failed.into_iter();
+        let told = failed.map(|(session, reason)| NotCopied { snapshot: session.to_string(), reason });
+        self.report.failed.extend(told);
+        Ok(())
+    }
+
+    fn copy_all_repacks(&mut self) -> Result<Failed, EngineError> {
         let mut packs: BTreeMap<SessionId, BTreeSet<PackRef>> = BTreeMap::new();
         for (session, _, new) in self.needs.records().leads() {
             packs.entry(session).or_default().insert(new.clone());
         }
+        let mut failed = Failed::new();
         for session in self.newest_first(packs.keys().copied()) {
             let packs = packs.remove(&session).unwrap_or_default();
-            let failed = match self.copy_those_at_source(packs)? {
-                Some(reason) => Failed::from([(session, reason)]),
-                None => self.copy_records(&BTreeSet::from([session]))?,
-            };
-            let failed = failed.into_iter();
-            let told = failed.map(|(session, reason)| NotCopied { snapshot: session.to_string(), reason });
-            self.report.failed.extend(told);
-        }
-        Ok(())
-    }
-
-    /// Copies the records of repack sessions, each before its decision. Returns those that cannot be, and why.
-    pub(super) fn copy_records(&mut self, sessions: &BTreeSet<SessionId>) -> Result<Failed, EngineError> {
-        let mut failed = Failed::new();
-        for session in self.newest_first(sessions.iter().copied()) {
-            let Some(decision) = self.needs.records().decision(session).cloned() else { continue };
-            let names = [BlobName::repack(session), decision.blob()];
-            if names.iter().all(|name| self.objects.has(name)) {
-                continue;
+            match self.copy_those_at_source(packs)? {
+                Some(reason) => drop(failed.insert(session, reason)),
+                None => failed.extend(self.copy_records(&BTreeSet::from([session]))?),
             }
-            let led_to = self.led_to_from_there(session)?;
-            if let Some(reason) = self.copy_those_at_source(led_to)? {
-                failed.insert(session, reason);
-                continue;
-            }
-            // One after the other: a record without its decision does not count, and a decision must have its record.
-            let mut is_copied = true;
-            for name in &names {
-                is_copied = is_copied && self.copy_objects(std::slice::from_ref(name))? > 0;
-                if !is_copied {
-                    failed.entry(session).or_insert_with(|| format!("{name} cannot be copied"));
-                }
-            }
-            self.report.repacks += u64::from(is_copied);
         }
         Ok(failed)
+    }
+
+    /// Copies the records of repack sessions, each before its decision, and those that lead on from there. Returns those
+    /// that cannot be, and why.
+    pub(super) fn copy_records(&mut self, sessions: &BTreeSet<SessionId>) -> Result<Failed, EngineError> {
+        let mut failed = Failed::new();
+        let sessions = self.with_those_that_lead_on(sessions)?;
+        for session in self.newest_first(sessions.into_iter()) {
+            if let Some(reason) = self.copy_record(session)? {
+                failed.insert(session, reason);
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Sessions with all those that moved on what packs of the destination lead to by them.
+    fn with_those_that_lead_on(
+        &mut self,
+        sessions: &BTreeSet<SessionId>,
+    ) -> Result<BTreeSet<SessionId>, EngineError> {
+        let mut all = sessions.clone();
+        let mut queue: Vec<SessionId> = sessions.iter().copied().collect();
+        while let Some(session) = queue.pop() {
+            if self.has_record(session) {
+                continue;
+            }
+            for new in self.led_to_from_there(session)? {
+                let moving = self.needs.records().moving(&new.name).map(|record| record.session);
+                queue.extend(moving.filter(|session| all.insert(*session)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Copies the record of a session and then its decision, unless they are there; returns why they cannot be.
+    fn copy_record(&mut self, session: SessionId) -> Result<Option<String>, EngineError> {
+        let Some(decision) = self.needs.records().decision(session).cloned() else { return Ok(None) };
+        if self.has_record(session) {
+            return Ok(None);
+        }
+        let led_to = self.led_to_from_there(session)?;
+        if let Some(reason) = self.copy_those_at_source(led_to.clone())? {
+            return Ok(Some(reason));
+        }
+        if let Some(reason) = self.leads_nowhere(led_to)? {
+            return Ok(Some(reason));
+        }
+        // One after the other: a record without its decision does not count, and a decision must have its record.
+        for name in [BlobName::repack(session), decision.blob()] {
+            if self.copy_objects(std::slice::from_ref(&name))? == 0 {
+                return Ok(Some(format!("{name} cannot be copied")));
+            }
+        }
+        self.report.repacks += 1;
+        Ok(None)
+    }
+
+    /// Whether the record of a session is at the destination, and its decision.
+    fn has_record(&self, session: SessionId) -> bool {
+        self.needs.records().decision(session).is_some_and(|decision| {
+            self.objects.has(&decision.blob()) && self.objects.has(&BlobName::repack(session))
+        })
+    }
+
+    /// Tells of a pack that is neither at the source nor at the destination, and was not moved on by records that are at
+    /// the destination: so nothing may lead to it there yet.
+    ///
+    /// If no record of the source leads on from it that was loaded after it was seen to be gone, nothing at the source
+    /// needs it any more, and what led to it stays at the destination.
+    fn leads_nowhere(&mut self, led_to: BTreeSet<PackRef>) -> Result<Option<String>, EngineError> {
+        let mut reason = None;
+        for pack in self.needs.missing(led_to.into_iter().collect())? {
+            let records = self.needs.records();
+            let is_settled = if records.is_repacked(&pack.name) {
+                records.moving(&pack.name).all(|record| self.has_record(record.session))
+            } else {
+                self.needs.was_gone(&pack.name)
+            };
+            if !is_settled {
+                let name = pack.name.blob();
+                reason = Some(format!("{name} was moved on or deleted at the source while this run copied"));
+                self.needs.note_gone(pack.name);
+            }
+        }
+        Ok(reason)
     }
 
     /// All packs that packs of the destination lead to, if the record of a session is there.
@@ -82,7 +158,7 @@ impl Run<'_> {
     }
 
     /// Copies those of some packs that are at the source and not at the destination; returns why one could not be. What is
-    /// not at the source is needed by nothing any more, or was moved on.
+    /// not at the source is needed by nothing any more, or was moved on: [`Run::leads_nowhere`] tells which.
     fn copy_those_at_source(&mut self, packs: BTreeSet<PackRef>) -> Result<Option<String>, EngineError> {
         let mut missing = self.needs.missing(packs.into_iter().collect())?;
         if !missing.is_empty() {

@@ -5,7 +5,9 @@ mod copying;
 mod deleting;
 mod destinations;
 mod meanwhile;
+mod moved;
 mod place;
+mod promoted;
 #[allow(dead_code, reason = "the tests of pruning use all of it")]
 #[path = "../prune/scene.rs"]
 mod scene;

@@ -78,7 +78,14 @@ pub(super) fn warn_of(report: &ReplicateReport) -> Exit {
     if report.ignored.len() > NAMES_SHOWN {
         warn(&format!("and {} more objects, see --json", report.ignored.len() - NAMES_SHOWN));
     }
-    match (report.failed.is_empty(), report.ignored.is_empty()) {
+    let incomplete = report.snapshots.incomplete;
+    if incomplete > 0 {
+        let told = count(incomplete, "restore point");
+        warn(&format!(
+            "{told} not copied: not whole at the source, `keepstone replica status` there tells more"
+        ));
+    }
+    match (report.failed.is_empty(), report.ignored.is_empty() && incomplete == 0) {
         (false, _) => Exit::Damage,
         (true, false) => Exit::Attention,
         (true, true) => Exit::Done,
