@@ -35,16 +35,16 @@ impl AnyStore {
         }
     }
 
-    /// Whether the service that keeps it fills it from another place: the secondary endpoint of an account, or a
-    /// destination of object replication.
+    /// Whether the service that keeps it brought a blob from another place: it is the secondary endpoint of an account,
+    /// or object replication wrote the blob.
     ///
     /// # Errors
-    /// A service that fails.
-    pub(crate) fn is_replicated(&self) -> Result<bool, StoreError> {
+    /// The blob is not there, or a service that fails.
+    pub(crate) fn is_replicated(&self, name: &BlobName) -> Result<bool, StoreError> {
         match self {
             Self::Directory(_) => Ok(false),
             Self::Azure(remote) if remote.store.is_secondary() => Ok(true),
-            Self::Azure(remote) => remote.store.is_replicated(&BlobName::config()),
+            Self::Azure(remote) => remote.store.is_replicated(name),
         }
     }
 

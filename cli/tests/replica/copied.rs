@@ -52,6 +52,20 @@ impl Copied {
         (blobs, bytes)
     }
 
+    /// Damages the blob of a kind that a session of `web` has at the source; returns its name.
+    pub fn damage_at_source(&self, kind: &str, day: usize) -> String {
+        let source = self.world.path("repo");
+        let files = files(&source.join(kind)).into_keys();
+        let of_session: Vec<PathBuf> =
+            files.filter(|path| path.to_string_lossy().contains(self.web(day).0)).collect();
+        let [path] = of_session.as_slice() else { panic!("{of_session:?}") };
+        let mut bytes = fs::read(path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
+        path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned()
+    }
+
     /// Lets what is missing arrive.
     pub fn bring_all(&self) {
         copy(&self.world.path("repo"), &self.world.path("copy"));

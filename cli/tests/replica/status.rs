@@ -99,3 +99,17 @@ fn data_of_the_newest_whole_ones_is_read_if_that_is_asked_for() {
     assert!(report["deep"]["readBytes"].as_u64().unwrap() > 1 << 20, "{report}");
     assert_eq!(report["deep"]["findings"], json!([]));
 }
+
+#[test]
+fn damage_at_the_source_is_told_and_not_taken_for_all_that_it_has() {
+    let copied = Copied::new();
+    copied.take_away("r", 2);
+    let damaged = copied.damage_at_source("r", 2);
+    let ended = copied.run(&["--json", "replica", "status", "--source", "repo", "--wait", "--timeout", "1s"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert_eq!(ended.json()["source"]["unreadable"], json!([damaged]));
+    assert!(ended.stderr.contains(&format!("{damaged} at the source")), "{ended:?}");
+    let ended = copied.run(&["replica", "status", "--source", "repo"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(ended.stdout.contains("DAMAGE at the source"), "{ended:?}");
+}

@@ -4,7 +4,7 @@ use super::points::Points;
 use crate::clock::{self, Stopwatch};
 use crate::settings::Settings;
 use crate::times;
-use keepstone_engine::snapshots::{Query, each};
+use keepstone_engine::snapshots::{Query, UnreadableBlob, each};
 use keepstone_engine::store::StoreError;
 use keepstone_engine::store::azure::{AzureStore, ReplicationState};
 use keepstone_engine::{EngineError, Repository};
@@ -28,6 +28,8 @@ pub(super) struct SourceReport {
     pub(super) snapshots: u64,
     /// Those of which nothing has arrived that tells of them.
     pub(super) not_arrived: Vec<Absent>,
+    /// Its decisions and tombstones that cannot be read. What they say is not known, so it is neither told nor waited for.
+    pub(super) unreadable: Vec<String>,
     /// Before when all is there that was written to the account, where the replica is its secondary endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_sync_time: Option<String>,
@@ -59,18 +61,25 @@ pub(super) struct Absent {
     pub(super) time: Option<String>,
 }
 
-/// The snapshots of a source, with their VMs and times.
-pub(super) type AtSource = BTreeMap<SessionId, (String, u64)>;
+/// What a source has.
+#[derive(Default)]
+pub(super) struct AtSource {
+    /// Its snapshots, with their VMs and times.
+    snapshots: BTreeMap<SessionId, (String, u64)>,
+    pub(super) unreadable: Vec<UnreadableBlob>,
+}
 
 /// Lists what a source has of some VMs, or of all.
 pub(super) fn snapshots(source: &Repository<'_>, vms: &[String]) -> Result<AtSource, EngineError> {
-    let mut found = AtSource::new();
+    let mut found = AtSource::default();
     let of: Vec<Option<&str>> =
         if vms.is_empty() { vec![None] } else { vms.iter().map(|vm| Some(vm.as_str())).collect() };
     for vm in of {
-        each(source, &Query { vm, ..Query::default() }, &mut |snapshot| {
-            found.insert(snapshot.session(), (snapshot.commit.vm.clone(), snapshot.commit.time));
+        let others = each(source, &Query { vm, ..Query::default() }, &mut |snapshot| {
+            let (vm, time) = (snapshot.commit.vm.clone(), snapshot.commit.time);
+            found.snapshots.insert(snapshot.session(), (vm, time));
         })?;
+        found.unreadable.extend(others.unreadable);
     }
     Ok(found)
 }
@@ -78,7 +87,7 @@ pub(super) fn snapshots(source: &Repository<'_>, vms: &[String]) -> Result<AtSou
 /// Compares what a source has with what has arrived. VMs that only the source has are VMs without a restore point.
 pub(super) fn compare(at_source: &AtSource, points: &mut Points) -> SourceReport {
     let mut not_arrived = Vec::new();
-    for (session, (vm, time)) in at_source {
+    for (session, (vm, time)) in &at_source.snapshots {
         if points.listed.contains(session) || points.forgotten.contains(session) {
             continue;
         }
@@ -90,8 +99,9 @@ pub(super) fn compare(at_source: &AtSource, points: &mut Points) -> SourceReport
     }
     not_arrived.sort_by_key(|(time, _)| *time);
     SourceReport {
-        snapshots: at_source.len() as u64,
+        snapshots: at_source.snapshots.len() as u64,
         not_arrived: not_arrived.into_iter().map(|(_, absent)| absent).collect(),
+        unreadable: at_source.unreadable.iter().map(|(name, _)| name.to_string()).collect(),
         last_sync_time: None,
         replication: None,
     }
@@ -125,14 +135,15 @@ pub(super) enum Waited {
     TimedOut,
 }
 
-/// Waits until all restore points that a source has now are whole in the replica, or forgotten. `look` looks at it.
+/// Waits until all restore points that can be read at a source now are whole in the replica, or forgotten. `look` looks at
+/// the replica.
 pub(super) fn wait(
     settings: &Settings,
     (source, vms): (&Repository<'_>, &[String]),
     timeout: Option<Duration>,
     look: &dyn Fn() -> anyhow::Result<Points>,
 ) -> anyhow::Result<(Points, Waited)> {
-    let mut wanted = snapshots(source, vms)?;
+    let mut wanted = snapshots(source, vms)?.snapshots;
     let (waiting, mut pause) = (Stopwatch::start(), FIRST_PAUSE);
     loop {
         let points = look()?;
@@ -153,7 +164,7 @@ pub(super) fn wait(
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
         // What was forgotten meanwhile need not come.
-        let now = snapshots(source, vms)?;
+        let now = snapshots(source, vms)?.snapshots;
         wanted.retain(|session, _| now.contains_key(session));
     }
 }

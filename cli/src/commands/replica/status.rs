@@ -19,7 +19,7 @@ use crate::times;
 use keepstone_engine::Repository;
 use keepstone_engine::barrier::{self, confirmable_repacks};
 use keepstone_engine::pins;
-use keepstone_engine::snapshots::Snapshot;
+use keepstone_engine::snapshots::{Snapshot, UnreadableBlob};
 use keepstone_engine::verify::{ReadData, VerifyJob, VerifyReport, verify_remembering};
 use repo_format::ReplicaName;
 use serde::Serialize;
@@ -105,9 +105,12 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let at_source = other.as_ref().map(|other| other.store(Missing::Refused)).transpose()?;
     let source = at_source.as_ref().map(|store| repository.at(store)).transpose()?;
     let (mut points, waited) = found(settings, arguments, &repository, source.as_ref())?;
+    let mut unreadable_there = Vec::new();
     let told = match (&source, &at_source) {
         (Some(source), Some(at_source)) => {
-            let compared = source::compare(&source::snapshots(source, &arguments.vm)?, &mut points);
+            let has = source::snapshots(source, &arguments.vm)?;
+            let compared = source::compare(&has, &mut points);
+            unreadable_there = has.unreadable;
             Some(services(compared, (&store, at_source), &points)?)
         }
         _ => None,
@@ -132,11 +135,17 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         has_damage: points.has_damage,
     };
     settings.console.report(&report, told::text)?;
-    for (name, error) in &points.unreadable {
-        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        warn(&format!("{error}{why}; what {name} says is left out"));
-    }
+    leave_out(&points.unreadable, "");
+    leave_out(&unreadable_there, " at the source");
     Ok(exit(&report))
+}
+
+/// Tells what is left out, as it cannot be read.
+fn leave_out(unreadable: &[UnreadableBlob], place: &str) {
+    for (name, error) in unreadable {
+        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        warn(&format!("{error}{why}; what {name}{place} says is left out"));
+    }
 }
 
 /// Adds what the services know that keep the replica and its source.
@@ -159,6 +168,7 @@ fn services(
 fn exit(report: &Report) -> Exit {
     let damage = report.has_damage
         || !report.unreadable.is_empty()
+        || report.source.as_ref().is_some_and(|source| !source.unreadable.is_empty())
         || report.deep.as_ref().is_some_and(VerifyReport::has_damage);
     let attention = report.vms.iter().any(|vm| vm.late) || report.waited == Some(Waited::TimedOut);
     let exit = |is_so, exit| if is_so { exit } else { Exit::Done };

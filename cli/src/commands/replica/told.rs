@@ -68,6 +68,10 @@ fn rest(report: &Report) -> Vec<String> {
     if let Some(source) = &report.source {
         let absent = count(source.not_arrived.len() as u64, "snapshot");
         text.push(format!("of the {} at the source, {absent} not arrived", source.snapshots));
+        if !source.unreadable.is_empty() {
+            let number = count(source.unreadable.len() as u64, "blob");
+            text.push(format!("DAMAGE at the source: {number} not readable"));
+        }
         if let Some(time) = &source.last_sync_time {
             text.push(format!("all that was written before {time} is at this secondary endpoint"));
         }
