@@ -7,8 +7,8 @@
 //! every node on the way could be read; one of a pack that is not there is read where a record leads, as restores do.
 //!
 //! So it takes no more than listings and nodes, and more blobs never make a restore point less whole: what is available
-//! stays so, whatever records arrive. Packs are listed before records are: one that was moved and deleted meanwhile
-//! counts as it was.
+//! stays so, whatever records arrive. No pack is told to be missing by records that were read before it was listed: what
+//! was moved from a pack and deleted before that is looked for where it went.
 //!
 //! # Memory
 //! 60 bytes for each pack that was listed ([`Presence`]), the records, and for nodes and roots what [`NamedPacks`] says:
@@ -21,11 +21,11 @@ use crate::amount::size;
 use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
 use crate::map::named::{NamedPacks, Notes, ROOTS_AT_ONCE};
-use crate::records::{Record, Records};
+use crate::records::{Readable, Record, Records};
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
 use crate::store::StoreError;
-use repo_format::{BlobName, Location, PackName, PackRef};
+use repo_format::{BlobKind, BlobName, Location, PREFIX_REPACK, PackName, PackRef, SessionId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
@@ -183,9 +183,7 @@ impl<'r, 's> Completeness<'r, 's> {
     pub fn of(&mut self, roots: &[Snapshot]) -> Result<Vec<Whole>, EngineError> {
         let mut found = Vec::with_capacity(roots.len());
         for roots in roots.chunks(ROOTS_AT_ONCE) {
-            for (root, facts) in roots.iter().zip(self.named.facts(roots, &mut self.place)?) {
-                found.push(self.place.whole(root, &facts, self.names_told));
-            }
+            found.extend(self.of_some(roots)?);
         }
         Ok(found)
     }
@@ -195,8 +193,20 @@ impl<'r, 's> Completeness<'r, 's> {
     /// # Errors
     /// As [`Completeness::of`].
     pub fn of_one(&mut self, root: &Snapshot) -> Result<Whole, EngineError> {
-        let facts = self.named.facts(std::slice::from_ref(root), &mut self.place)?;
-        Ok(self.place.whole(root, &facts.concat(), self.names_told))
+        Ok(self.of_some(std::slice::from_ref(root))?.swap_remove(0))
+    }
+
+    fn of_some(&mut self, roots: &[Snapshot]) -> Result<Vec<Whole>, EngineError> {
+        loop {
+            let facts = self.named.facts(roots, &mut self.place)?;
+            let of_roots = roots.iter().zip(facts);
+            let found: Vec<Whole> =
+                of_roots.map(|(root, facts)| self.place.whole(root, &facts, self.names_told)).collect();
+            if found.iter().all(Whole::is_whole) || !self.place.has_newer_records()? {
+                return Ok(found);
+            }
+            *self = Self::by_session(self.place.repository)?.telling(self.names_told);
+        }
     }
 }
 
@@ -225,6 +235,23 @@ impl Notes for Place<'_, '_> {
 }
 
 impl Place<'_, '_> {
+    /// Whether records count by now that were not known when packs were listed. Where all were listed at once, records were
+    /// read after that.
+    fn has_newer_records(&self) -> Result<bool, EngineError> {
+        if self.presence.is_of_everything() {
+            return Ok(false);
+        }
+        let known: HashSet<SessionId> = self.records.all().iter().map(|record| record.session).collect();
+        for info in self.repository.list(PREFIX_REPACK)? {
+            let is_new =
+                matches!(info.name.kind(), Some(BlobKind::Repack(session)) if !known.contains(&session));
+            if is_new && matches!(Readable::of(self.repository, &info.name)?, Readable::Counts(_)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn absent_of(&mut self, packs: &[PackRef]) -> Vec<u32> {
         let mut facts = Vec::new();
         for pack in packs {

@@ -64,6 +64,11 @@ impl Presence {
         Self { packs: HashMap::new(), owners: HashMap::new(), listed }
     }
 
+    /// Whether all packs were listed at once.
+    pub(crate) fn is_of_everything(&self) -> bool {
+        matches!(self.listed, Listed::Everything)
+    }
+
     /// Sees to it that it is known of some packs whether they are there.
     pub(crate) fn look_for<'p>(
         &mut self,

@@ -223,3 +223,20 @@ fn as_many_missing_blobs_are_named_as_are_asked_for() {
     assert!(all.blobs > 1);
     assert_eq!(all.names.len() as u64, all.blobs);
 }
+
+#[test]
+fn what_was_packed_again_after_records_were_read_is_whole_where_it_went() {
+    let (scene, before) = repacked();
+    let repository = open(&before);
+    let mut completeness = Completeness::by_session(&repository).unwrap();
+    for name in scene.store.names() {
+        before.put_new(&name, &scene.store.get(&name, None).unwrap()).unwrap();
+    }
+    let (_, record) = only_record(&scene);
+    for lead in &record.leads {
+        before.delete(&record.packs[lead.old as usize].name.blob()).unwrap();
+    }
+    for root in snapshots(&repository) {
+        assert_eq!(completeness.of_one(&root).unwrap(), Whole::Yes);
+    }
+}
