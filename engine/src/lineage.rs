@@ -74,6 +74,16 @@ impl Standing {
         promoted.into_iter().flat_map(|promoted| &promoted.set_aside)
     }
 
+    /// Until when, by the store's clock, all that came to the place was copied from elsewhere; nothing if nothing was, or if
+    /// that is not known.
+    pub(crate) fn copied_until(&self) -> Option<u64> {
+        match self {
+            Self::Replica => Some(u64::MAX),
+            Self::Promoted(promoted) => promoted.date,
+            Self::Written => None,
+        }
+    }
+
     /// The first generation that is this place's own; the highest number where none is.
     #[must_use]
     pub fn first_generation(&self) -> u32 {

@@ -108,11 +108,14 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     }
     objects.catch_up(blobs, snapshots)?;
     let told = objects.told.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let sessions = Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, time };
+    let standing = standing(repository)?;
+    let copied_until = standing.copied_until();
+    let sessions =
+        Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, copied_until, time };
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
     indexing::check(findings, blobs, snapshots, &told);
-    generations(findings, &told, standing(repository)?.first_generation());
+    generations(findings, &told, standing.first_generation());
     copied_slots(findings, &told);
     for blob in untried_slots(repository)? {
         findings.note(FindingKind::UntriedKeySlot, &blob, || {

@@ -3,6 +3,9 @@
 //! A session that has begun and has no decision is either unfinished, or its decision was lost. By itself it cannot
 //! tell. But others can: who refers to its packs or was made from it saw it decided (W-3, W-5), and who took a number
 //! for a later decision of the VM saw the one before (W-1).
+//!
+//! What was copied from another place refers to decisions that may be there only: a copy may be of some VMs, or of the
+//! newest restore points. In a replica that is all, and in one that was promoted, all that was there before.
 
 use super::findings::{FindingId, Findings};
 use super::inventory::Inventory;
@@ -29,6 +32,8 @@ pub(super) struct Sessions<'v, 'r, 's> {
     pub(super) snapshots: &'v Snapshots,
     pub(super) vms: &'v HashMap<VmTag, String>,
     pub(super) told: &'v Told,
+    /// Until when everything was copied that is in this place, if anything was.
+    pub(super) copied_until: Option<u64>,
     /// Now, milliseconds since 1970.
     pub(super) time: u64,
 }
@@ -53,7 +58,7 @@ impl Sessions<'_, '_, '_> {
         for (session, traces) in &sessions {
             self.contradictions(*session, traces);
             self.begun(*session, traces, &valid);
-            if traces.is_decided() || lost.contains(session) {
+            if traces.is_decided() || lost.contains(session) || traces.was_copied(self.copied_until) {
                 continue;
             }
             let intents = self.intents(*session);
@@ -72,6 +77,10 @@ impl Sessions<'_, '_, '_> {
         }
         self.unexplained(&gaps, &lost);
         Ok(())
+    }
+
+    fn was_copied(&self, sessions: &BTreeMap<SessionId, Traces>, session: SessionId) -> bool {
+        sessions.get(&session).is_some_and(|traces| traces.was_copied(self.copied_until))
     }
 
     /// The intents of a session that can be read: one, unless something is wrong.
@@ -106,13 +115,14 @@ impl Sessions<'_, '_, '_> {
     /// sessions that turn out to have lost theirs.
     fn parents(&self, sessions: &BTreeMap<SessionId, Traces>) -> BTreeSet<SessionId> {
         let mut lost = BTreeSet::new();
+        let was_copied = |session: SessionId| self.was_copied(sessions, session);
         let is_there = |name: &DecisionName| {
             sessions
                 .get(&name.session)
                 .is_some_and(|traces| traces.decisions.contains(name) || traces.tombstones.contains(&name.vm))
         };
         for (name, pin) in self.told.pinned.values() {
-            if !is_there(name) && lost.insert(name.session) {
+            if !is_there(name) && !was_copied(name.session) && lost.insert(name.session) {
                 let detail = || format!("it is missing: {pin} pins it");
                 let id = self.findings.note(FindingKind::MissingDecision, &name.blob(), detail);
                 self.lose(id, name);
@@ -126,7 +136,7 @@ impl Sessions<'_, '_, '_> {
                     "the snapshot that it was made from is another VM's".to_owned()
                 });
             }
-            if !is_there(parent) && lost.insert(parent.session) {
+            if !is_there(parent) && !was_copied(snapshot.session()) && lost.insert(parent.session) {
                 let detail = || format!("it is missing: snapshot {} was made from it", snapshot.session());
                 let id = self.findings.note(FindingKind::MissingDecision, &parent.blob(), detail);
                 self.lose(id, parent);
@@ -292,6 +302,9 @@ impl Sessions<'_, '_, '_> {
             // The highest number is used again and again, and the first one of a lineage follows on no other.
             let is_first = name.seq == u32::MAX || name.seq == first_of_lineage(name.seq);
             let Some(before) = name.seq.checked_sub(1).filter(|_| !is_first) else { continue };
+            if self.was_copied(sessions, name.session) {
+                continue;
+            }
             let place = (name.vm, before);
             if !decided.contains(&place) && !told.contains(&place) {
                 missing.entry(place).or_insert(name.session);

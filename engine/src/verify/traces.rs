@@ -16,6 +16,8 @@ pub(super) struct Traces {
     pub(super) data_packs: Vec<PackName>,
     pub(super) map_packs: Vec<PackName>,
     indexes: usize,
+    /// When the first came, by the store's clock, of what tells about other sessions: decision, intent or pin.
+    told_since: Option<u64>,
 }
 
 impl Traces {
@@ -23,7 +25,15 @@ impl Traces {
         !self.decisions.is_empty() || !self.tombstones.is_empty()
     }
 
+    /// Whether it is a session of another place, from which what it refers to need not have been copied.
+    pub(super) fn was_copied(&self, until: Option<u64>) -> bool {
+        self.told_since.is_some_and(|since| until.is_some_and(|until| since <= until))
+    }
+
     pub(super) fn add(&mut self, info: &BlobInfo, kind: BlobKind) {
+        if let BlobKind::Intent { .. } | BlobKind::Decision(_) | BlobKind::Pin { .. } = kind {
+            self.told_since = Some(self.told_since.map_or(info.modified, |since| since.min(info.modified)));
+        }
         let writer = match kind {
             BlobKind::Intent { writer, .. } => {
                 self.has_intent = true;

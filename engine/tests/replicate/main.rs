@@ -12,5 +12,6 @@ mod promoted;
 #[path = "../prune/scene.rs"]
 mod scene;
 mod stops;
+mod verified;
 #[path = "../world/mod.rs"]
 mod world;
