@@ -168,6 +168,20 @@ fn engine(error: &EngineError) -> Option<&'static str> {
             "nothing was deleted: put its decision back from a copy of the repository; if it is lost, \
              `keepstone forget --unreadable` with its id settles it"
         }
+        EngineError::TooMuchCondemned { .. } => {
+            "nothing was deleted: `keepstone prune --dry-run` tells what would go; if it is to go, add --confirm-large"
+        }
+        EngineError::Replicate(error) => return replicating(error),
+        EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
+            "name another directory with --cache-dir; the cache is safe to delete"
+        }
+        error => return place(error),
+    })
+}
+
+/// What to do where a place is not what a command is for.
+fn place(error: &EngineError) -> Option<&'static str> {
+    Some(match error {
         EngineError::IsAReplica => {
             "use the repository that it is copied from, or, if that is lost, make this one the repository with \
              `keepstone replica promote`; if nobody fills this place, remove the blob `lineage/replica`, which says that it is one"
@@ -180,13 +194,6 @@ fn engine(error: &EngineError) -> Option<&'static str> {
         }
         EngineError::NoSuchReplica { .. } => {
             "`keepstone replica add` registers one, `keepstone replica list` lists them"
-        }
-        EngineError::TooMuchCondemned { .. } => {
-            "nothing was deleted: `keepstone prune --dry-run` tells what would go; if it is to go, add --confirm-large"
-        }
-        EngineError::Replicate(error) => return replicating(error),
-        EngineError::Index(IndexError::Directory { .. } | IndexError::Write { .. }) => {
-            "name another directory with --cache-dir; the cache is safe to delete"
         }
         _ => return None,
     })
