@@ -7,7 +7,7 @@ use keepstone_engine::observer::Quiet;
 use keepstone_engine::promotion::{PromoteJob, promote};
 use keepstone_engine::replicate::ReplicateJob;
 use keepstone_engine::store::MemoryStore;
-use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, verify};
+use keepstone_engine::verify::{Finding, FindingKind, ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, Entropy};
 use repo_format::{BlobKind, BlobName, SessionId};
 
@@ -15,7 +15,7 @@ use repo_format::{BlobKind, BlobName, SessionId};
 fn damage(store: &MemoryStore) -> Vec<(FindingKind, String)> {
     let job = VerifyJob { snapshots: Vec::new(), read_data: ReadData::Everything, time: NOW + 9 * DAY };
     let findings = verify(&open(store), &job, &Quiet).unwrap().findings;
-    findings.into_iter().filter(|found| found.is_damage()).map(|found| (found.kind, found.blob)).collect()
+    findings.into_iter().filter(Finding::is_damage).map(|found| (found.kind, found.blob)).collect()
 }
 
 /// The newest restore point of each VM, copied a day later.
