@@ -18,7 +18,7 @@
 //!
 //! # Memory
 //! 48 bytes for each decision, tombstone, pin and record that is at the destination, and 150 for each decision that is at
-//! the source only; those of the source are listed as long as that takes. [`ROOTS_AT_ONCE`] restore points and the
+//! the source only; those of the source are listed as long as that takes. `ROOTS_AT_ONCE` restore points and the
 //! packs that they name, 150 bytes each; 60 bytes for each distinct node that was read, and for each pack of the sessions that were looked at. Blobs under
 //! way: [`ReplicateJob::jobs`] times the longest pack, or nothing where the service copies.
 
