@@ -235,6 +235,7 @@ impl World {
                 && !by_twin
                 && !twin_before
                 && !inner.takes_back
+                && !may_be_created_anew(name)
             {
                 let at = inner.log.len();
                 inner
@@ -318,6 +319,12 @@ impl World {
         inner.processes += 1;
         inner.processes
     }
+}
+
+/// Whether a name may be used again for something else: that of a list of sessions that a generation waits for, which a
+/// pruner removes where it reads it damaged (P-4), and any that was listed after its `condemned` tells enough.
+fn may_be_created_anew(name: &BlobName) -> bool {
+    matches!(name.kind(), Some(BlobKind::Awaited(_)))
 }
 
 /// The sealed directory of a pack.
