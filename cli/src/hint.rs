@@ -265,6 +265,9 @@ fn damaged(name: &BlobName) -> &'static str {
         ) => {
             "put it back from a copy of the repository; until then nothing is backed up, and all can be restored"
         }
+        Some(BlobKind::Barrier { .. }) => {
+            "it takes the last number that there is: find out who made it, and remove it"
+        }
         Some(BlobKind::Lineage(_)) => {
             "nothing was deleted: if this place was promoted, run `keepstone --replica replica promote` again, which tells it \
              anew if it has to; if the blob is named again then, or the place never was a replica, nobody needs it: find out who \

@@ -17,8 +17,8 @@ use crate::session::put_twice;
 use crate::store::{BlobInfo, Put};
 use crate::threads;
 use repo_format::{
-    Barrier, BarrierFact, BlobKind, BlobName, PREFIX_BARRIER, PackKind, ReplicaName, RetentionKey,
-    barrier_prefix, packs_prefix,
+    Barrier, BarrierFact, BlobKind, BlobName, FormatError, PREFIX_BARRIER, PackKind, ReplicaName,
+    RetentionKey, barrier_prefix, packs_prefix,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +34,8 @@ const CONFIRMED_MAX: usize = 400_000;
 pub struct RegisteredReplica {
     /// Its name.
     pub name: ReplicaName,
-    /// Where it is, for people.
-    pub place: String,
+    /// Where it is, for people; nothing if that cannot be read.
+    pub place: Option<String>,
     /// Since when it is waited for, milliseconds since 1970.
     pub since: u64,
     /// Sessions that are confirmed to be whole there since then, each with its writer.
@@ -49,8 +49,11 @@ pub struct RegisteredReplica {
 pub struct Replicas {
     /// Those that a prune waits for, by their names.
     pub registered: Vec<RegisteredReplica>,
-    /// Facts that the retention did not sign, or that cannot be read. They count for nothing.
+    /// Facts that the retention did not sign. They count for nothing.
     pub ignored: Vec<BlobName>,
+    /// Facts that cannot be read. Each may have told that the replica is another one now, and counts as if it did: a prune
+    /// waits, and nothing is confirmed, until a newer fact tells so.
+    pub damaged: Vec<BlobName>,
 }
 
 /// What [`register`] and [`remove`] did.
@@ -73,43 +76,93 @@ pub fn list(repository: &Repository<'_>) -> Result<Replicas, EngineError> {
 
 /// As [`list`], from a listing of `b/`.
 pub(crate) fn read(repository: &Repository<'_>, listed: Vec<BlobInfo>) -> Result<Replicas, EngineError> {
-    let is_fact = |info: &BlobInfo| matches!(info.name.kind(), Some(BlobKind::Barrier { .. }));
-    let names: Vec<BlobName> = listed.into_iter().filter(is_fact).map(|info| info.name).collect();
-    let facts = threads::each(&names, READ_THREADS, |name| match get_sealed(repository.store(), name) {
-        Ok(bytes) => Ok(Barrier::open(repository.keys(), name, &bytes).ok()),
-        Err(error) if error.is_damage() => Ok(None),
-        Err(error) => Err(error),
-    });
+    let facts = threads::each(&listed, READ_THREADS, |info| Read::of(repository, info));
     let mut replicas = Replicas::default();
-    let mut by_name: BTreeMap<ReplicaName, Vec<Barrier>> = BTreeMap::new();
-    for (name, fact) in names.into_iter().zip(facts) {
-        match fact? {
-            Some(fact) => by_name.entry(fact.replica.clone()).or_default().push(fact),
-            None => replicas.ignored.push(name),
-        }
+    let mut by_name: BTreeMap<ReplicaName, Vec<Fact>> = BTreeMap::new();
+    for (info, read) in listed.into_iter().zip(facts) {
+        let (replica, fact) = match read? {
+            Read::None => continue,
+            Read::Unsigned => {
+                replicas.ignored.push(info.name);
+                continue;
+            }
+            Read::Signed(Barrier { replica, number, time, fact }) => {
+                (replica, Fact { number, time, told: Some(fact) })
+            }
+            Read::Damaged { replica, number, .. } => {
+                replicas.damaged.push(info.name);
+                (replica, Fact { number, time: info.modified, told: None })
+            }
+        };
+        by_name.entry(replica).or_default().push(fact);
     }
-    replicas.registered = by_name.into_values().filter_map(registered).collect();
+    replicas.registered = by_name.into_iter().filter_map(|(name, facts)| registered(name, facts)).collect();
     Ok(replicas)
 }
 
+/// What a blob under `b/` turned out to be.
+enum Read {
+    /// No fact by its name.
+    None,
+    Signed(Barrier),
+    Unsigned,
+    Damaged {
+        replica: ReplicaName,
+        number: u32,
+        error: EngineError,
+    },
+}
+
+impl Read {
+    fn of(repository: &Repository<'_>, info: &BlobInfo) -> Result<Self, EngineError> {
+        let Some(BlobKind::Barrier { replica, number }) = info.name.kind() else { return Ok(Self::None) };
+        let bytes = match get_sealed(repository.store(), &info.name) {
+            Err(error) if error.is_damage() => return Ok(Self::Damaged { replica, number, error }),
+            other => other?,
+        };
+        Ok(match Barrier::open(repository.keys(), &info.name, &bytes) {
+            Ok(barrier) => Self::Signed(barrier),
+            Err(FormatError::BadSignature) => Self::Unsigned,
+            Err(source) => Self::Damaged { replica, number, error: EngineError::damaged(&info.name)(source) },
+        })
+    }
+}
+
+/// A fact about a replica.
+struct Fact {
+    number: u32,
+    /// When it was told.
+    time: u64,
+    /// What it tells; nothing if it cannot be read.
+    told: Option<BarrierFact>,
+}
+
 /// What the facts of one replica come to; nothing if it is not registered.
-fn registered(mut facts: Vec<Barrier>) -> Option<RegisteredReplica> {
+fn registered(name: ReplicaName, mut facts: Vec<Fact>) -> Option<RegisteredReplica> {
     facts.sort_by_key(|fact| fact.number);
     let mut replica: Option<RegisteredReplica> = None;
-    for Barrier { replica: name, number, time, fact } in facts {
-        match (fact, &mut replica) {
-            (BarrierFact::Registered { place }, Some(replica)) if replica.place == place => {}
-            // What was confirmed of another place says nothing of this one.
-            (BarrierFact::Registered { place }, replica) => {
-                let confirmed = BTreeSet::new();
-                *replica =
-                    Some(RegisteredReplica { name, place, since: time, confirmed, registration: number });
+    for Fact { number, time, told } in facts {
+        let place = match (told, &mut replica) {
+            (Some(BarrierFact::Removed), replica) => {
+                *replica = None;
+                continue;
             }
-            (BarrierFact::Removed, replica) => *replica = None,
-            (BarrierFact::Confirmed { sessions }, Some(replica)) => replica.confirmed.extend(sessions),
-            // What was confirmed before it was registered says nothing of what is there now.
-            (BarrierFact::Confirmed { .. }, None) => {}
-        }
+            (Some(BarrierFact::Confirmed { sessions }), replica) => {
+                // What was confirmed before it was registered says nothing of what is there now.
+                replica.iter_mut().for_each(|replica| replica.confirmed.extend(sessions.iter().cloned()));
+                continue;
+            }
+            (Some(BarrierFact::Registered { place }), Some(replica))
+                if replica.place.as_ref() == Some(&place) =>
+            {
+                continue;
+            }
+            (Some(BarrierFact::Registered { place }), _) => Some(place),
+            (None, _) => None,
+        };
+        // What was confirmed of another place says nothing of this one.
+        let (name, confirmed) = (name.clone(), BTreeSet::new());
+        replica = Some(RegisteredReplica { name, place, since: time, confirmed, registration: number });
     }
     replica
 }
@@ -126,7 +179,11 @@ pub fn register(
     time: u64,
     entropy: &Entropy,
 ) -> Result<Change, EngineError> {
-    if list(repository)?.registered.iter().any(|replica| replica.name == *name && replica.place == place) {
+    if list(repository)?
+        .registered
+        .iter()
+        .any(|replica| replica.name == *name && replica.place.as_deref() == Some(place))
+    {
         return Ok(Change::None);
     }
     let fact = BarrierFact::Registered { place: place.to_owned() };
@@ -251,7 +308,8 @@ fn tell(repository: &Repository<'_>, key: &RetentionKey, told: Telling<'_>) -> R
     Err(EngineError::Twin { name: BlobName::barrier(name, barrier.number) })
 }
 
-/// The first free number behind the highest one of a fact that counts. Others' may be as high and as many as they like.
+/// The first free number behind the highest one of a fact that counts, or cannot be read. What others told without a
+/// signature may be as high and as much as they like.
 fn next_number(repository: &Repository<'_>, name: &ReplicaName) -> Result<Option<u32>, EngineError> {
     let listed = repository.list(&barrier_prefix(name))?;
     let number = |info: &BlobInfo| match info.name.kind() {
@@ -259,14 +317,13 @@ fn next_number(repository: &Repository<'_>, name: &ReplicaName) -> Result<Option
         _ => None,
     };
     let taken: BTreeSet<u32> = listed.iter().filter_map(number).collect();
-    for number in taken.iter().rev() {
-        let name = BlobName::barrier(name, *number);
-        let bytes = match get_sealed(repository.store(), &name) {
-            Err(error) if error.is_damage() => continue,
-            other => other?,
-        };
-        if Barrier::open(repository.keys(), &name, &bytes).is_ok() {
-            return Ok(number.checked_add(1).and_then(|first| first_free(first, &taken)));
+    for info in listed.iter().rev() {
+        match Read::of(repository, info)? {
+            Read::None | Read::Unsigned => {}
+            Read::Damaged { number: u32::MAX, error, .. } => return Err(error),
+            Read::Signed(Barrier { number, .. }) | Read::Damaged { number, .. } => {
+                return Ok(number.checked_add(1).and_then(|first| first_free(first, &taken)));
+            }
         }
     }
     Ok(first_free(0, &taken))

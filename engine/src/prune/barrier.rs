@@ -20,7 +20,7 @@ pub(super) struct Held {
     pub(super) packs: PackSet,
     /// Each repack that is not confirmed at a replica, once for each.
     pub(super) waiting: Vec<Waiting>,
-    /// Facts that count for nothing.
+    /// Facts that count for nothing, or for a replica of which nothing is known.
     pub(super) ignored: Vec<BlobName>,
 }
 
@@ -34,7 +34,8 @@ impl Held {
         packs: impl Iterator<Item = PackRef>,
     ) -> Result<Self, EngineError> {
         let replicas = barrier::read(repository, list_twice(repository, PREFIX_BARRIER)?)?;
-        let mut held = Self { ignored: replicas.ignored, ..Self::default() };
+        let ignored = [replicas.ignored, replicas.damaged].concat();
+        let mut held = Self { ignored, ..Self::default() };
         if replicas.registered.is_empty() {
             return Ok(held);
         }

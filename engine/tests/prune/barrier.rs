@@ -208,9 +208,6 @@ fn what_the_retention_did_not_sign_registers_and_confirms_and_removes_nothing() 
         scene.store.overwrite(&name, &seal(repository.keys(), SealedKind::Barrier, &name, [5; 32], &content));
         forged.push(name.to_string());
     }
-    let damaged = BlobName::barrier(&replica("west"), 9);
-    scene.store.overwrite(&damaged, b"nothing");
-    forged.push(damaged.to_string());
     forged.sort();
     let mut report = scene.prune_as(&ALL_UNUSED).unwrap();
     assert_eq!(waited(&report), [("west".to_owned(), 1)]);
@@ -325,19 +322,55 @@ fn a_repack_is_confirmed_where_its_record_its_decision_and_its_packs_have_arrive
 }
 
 #[test]
-fn names_that_others_took_keep_nobody_from_telling_of_a_replica() {
-    let scene = scattered();
-    for number in (0..100).chain([u32::MAX]) {
-        scene.store.put_new(&BlobName::barrier(&replica("west"), number), b"nothing").unwrap();
+fn a_fact_that_cannot_be_read_counts_as_a_replica_at_which_nothing_is_confirmed() {
+    let facts: [&[&str]; 3] = [&["registered"], &["registered", "confirmed"], &["registered", "removed"]];
+    for told in facts {
+        let scene = scattered();
+        for what in told {
+            match *what {
+                "registered" => drop(scene.register("west")),
+                "removed" => scene.remove("west").unwrap(),
+                _ => {
+                    assert!(!scene.prune_as(&ALL_UNUSED).unwrap().sealed);
+                    scene.confirm_all("west");
+                }
+            }
+        }
+        let last = scene.names("b/").pop().unwrap();
+        scene.store.overwrite(&last, b"nothing");
+        let report = scene.prune_as(&ALL_UNUSED).unwrap();
+        assert_eq!(waited(&report), [("west".to_owned(), 1)], "{told:?}");
+        assert!(report.ignored.contains(&last.to_string()), "{told:?}: {:?}", report.ignored);
+        let listed = barrier::list(&scene.repository()).unwrap();
+        assert_eq!((&listed.damaged, &listed.ignored), (&vec![last], &Vec::new()), "{told:?}");
+        // Whatever is told after it counts.
+        scene.confirm_all("west");
+        assert!(scene.prune_as(&ALL_UNUSED).unwrap().sealed, "{told:?}");
+        scene.remove("west").unwrap();
+        assert!(barrier::list(&scene.repository()).unwrap().registered.is_empty(), "{told:?}");
     }
+}
+
+#[test]
+fn blobs_that_others_made_keep_nobody_from_telling_of_a_replica() {
+    let scene = scattered();
+    let plant = |number: u32| {
+        scene.store.put_new(&BlobName::barrier(&replica("west"), number), b"nothing").unwrap();
+    };
+    (0..100).for_each(plant);
     assert_eq!(scene.register("west"), Change::Made);
     assert!(!scene.prune_as(&ALL_UNUSED).unwrap().sealed);
-    for number in 101..200 {
-        scene.store.put_new(&BlobName::barrier(&replica("west"), number), b"nothing").unwrap();
-    }
+    (101..200).for_each(plant);
     scene.confirm_all("west");
     assert!(scene.prune_as(&ALL_UNUSED).unwrap().sealed);
     scene.remove("west").unwrap();
+    assert!(barrier::list(&scene.repository()).unwrap().registered.is_empty());
+    // Behind the last number there is none: somebody has to remove the blob.
+    plant(u32::MAX);
+    let last = BlobName::barrier(&replica("west"), u32::MAX);
+    let error = scene.remove("west").unwrap_err();
+    assert!(matches!(&error, EngineError::Damaged { name, .. } if *name == last), "{error}");
+    scene.store.delete(&last).unwrap();
     assert!(barrier::list(&scene.repository()).unwrap().registered.is_empty());
 }
 
@@ -354,7 +387,10 @@ fn what_was_confirmed_at_one_place_is_not_confirmed_at_another_of_the_same_name(
     assert_eq!(moved, Change::Made);
     let listed = barrier::list(&repository).unwrap().registered;
     let [west] = &listed[..] else { panic!("{listed:?}") };
-    assert_eq!((west.place.as_str(), west.since, west.confirmed.len()), ("a new place", scene.time + 1, 0));
+    assert_eq!(
+        (west.place.as_deref(), west.since, west.confirmed.len()),
+        (Some("a new place"), scene.time + 1, 0)
+    );
     assert_eq!(waited(&scene.prune_as(&ALL_UNUSED).unwrap()), [("west".to_owned(), 1)]);
     scene.confirm_all("west");
     assert!(scene.prune_as(&ALL_UNUSED).unwrap().sealed);

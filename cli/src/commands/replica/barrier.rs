@@ -43,8 +43,10 @@ struct Told {
 #[derive(Serialize)]
 struct List {
     replicas: Vec<Line>,
-    /// What the retention did not sign, or nobody can read.
+    /// What the retention did not sign.
     ignored: Vec<String>,
+    /// What nobody can read.
+    damaged: Vec<String>,
     #[serde(flatten)]
     figures: Figures,
 }
@@ -52,7 +54,7 @@ struct List {
 #[derive(Serialize)]
 struct Line {
     replica: String,
-    place: String,
+    place: Option<String>,
     since: Option<String>,
     /// Sessions that are confirmed there.
     confirmed: u64,
@@ -116,12 +118,18 @@ pub(super) fn list(settings: &Settings) -> anyhow::Result<Exit> {
     let found = barrier::list(&repository)?;
     for name in &found.ignored {
         warn(&format!(
-            "{name} is not signed with the retention key, or cannot be read, and counts for nothing: find out who made it"
+            "{name} is not signed with the retention key, and counts for nothing: find out who made it"
+        ));
+    }
+    for name in &found.damaged {
+        warn(&format!(
+            "{name} is damaged: it may have told that nothing is confirmed any more, so prune waits for what is confirmed after it"
         ));
     }
     let report = List {
         replicas: found.registered.iter().map(Line::new).collect(),
         ignored: found.ignored.iter().map(ToString::to_string).collect(),
+        damaged: found.damaged.iter().map(ToString::to_string).collect(),
         figures: Figures::take(stopwatch, &store),
     };
     settings.console.report(&report, |report| {
@@ -130,10 +138,10 @@ pub(super) fn list(settings: &Settings) -> anyhow::Result<Exit> {
                 line.replica.clone(),
                 times::local(line.since_millis),
                 line.confirmed.to_string(),
-                one_line(&line.place),
+                line.place.as_deref().map_or_else(|| "?".to_owned(), one_line),
             ]
         });
         table(["replica", "since", "confirmed", "place"], &[2], rows)
     })?;
-    Ok(if report.ignored.is_empty() { Exit::Done } else { Exit::Attention })
+    Ok(if report.ignored.is_empty() && report.damaged.is_empty() { Exit::Done } else { Exit::Attention })
 }
