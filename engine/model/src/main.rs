@@ -8,7 +8,7 @@ use std::time::Instant;
 fn main() -> io::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (runs, part) = match &arguments[..] {
-        [size, rest @ ..] if size == "small" && rest.len() < 2 => (runs::small(), rest.first()),
+        [size, rest @ ..] if size == "small" && rest.len() < 2 => (small(), rest.first()),
         [size, rest @ ..] if size == "large" && rest.len() < 2 => (runs::large(), rest.first()),
         _ => {
             writeln!(io::stderr(), "usage: keepstone-model small|large [PART OF A NAME]")?;
@@ -25,6 +25,12 @@ fn main() -> io::Result<ExitCode> {
     }
     writeln!(io::stdout(), "in all {states} states, {transitions} transitions")?;
     Ok(if violated { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn small() -> Vec<Run> {
+    let mut runs = runs::small();
+    runs.extend(runs::small_promotions());
+    runs
 }
 
 fn report(run: Run) -> io::Result<keepstone_model::Outcome> {

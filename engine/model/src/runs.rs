@@ -1,21 +1,22 @@
 //! The models that are checked: small ones in the tests, large ones by `make model`.
 
 use crate::check::{Outcome, Search, check};
-use crate::core::{Config, Protocol, World};
+use crate::core::{Config, Promotion, Protocol, World};
 use crate::failover::Failover;
 use crate::twins::Twins;
 
 /// A model that is checked whole.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Run {
     /// What it is called.
     pub name: &'static str,
     model: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Kind {
     Repository(Config),
+    Promotion(Box<Promotion>),
     Twins(Twins),
     Failover(Failover),
 }
@@ -25,10 +26,15 @@ impl Run {
         Self { name, model: Kind::Repository(config) }
     }
 
+    fn promotion(name: &'static str, promotion: Promotion) -> Self {
+        Self { name, model: Kind::Promotion(Box::new(promotion)) }
+    }
+
     /// Visits all its states.
     #[must_use]
     pub fn check(self) -> Outcome {
         match self.model {
+            Kind::Promotion(promotion) => check(*promotion, Search::Depth),
             Kind::Repository(config) => check(Protocol::new(config), Search::Depth),
             Kind::Twins(twins) => check(twins, Search::Depth),
             Kind::Failover(failover) => check(failover, Search::Depth),
@@ -70,6 +76,12 @@ pub fn small() -> Vec<Run> {
 /// More than 10^8 states: up to minutes for each, and 1 GiB of memory.
 #[must_use]
 pub fn large() -> Vec<Run> {
+    let mut runs = large_repositories();
+    runs.extend(large_promotions());
+    runs
+}
+
+fn large_repositories() -> Vec<Run> {
     use World::{
         AbortAny, Crash, DeadEntry, HintsForever, Hostile, LateUpload, LyingList, PagedListing, Partial,
         Replica, TwoHits, TwoPacks, Unchanged, Unreadable, Worm,
@@ -97,5 +109,48 @@ pub fn large() -> Vec<Run> {
         Run::new("a replica, two repacks", new("rr").with(Replica).with(TwoPacks).candidates(1)),
         Run { name: "twins", model: Kind::Twins(Twins { losses: 5, broken: None }) },
         Run { name: "failover", model: Kind::Failover(Failover { broken: None }) },
+    ]
+}
+
+/// Models of a promoted place: together they show everything that has to be seen there.
+#[must_use]
+pub fn small_promotions() -> Vec<Run> {
+    vec![
+        Run::promotion(
+            "promoted, a repack in the source and a backup",
+            Promotion::new("r", "b", |size| size),
+        ),
+        Run::promotion("promoted, two repacks", Promotion::new("r", "r", |size| size.candidates(1))),
+        Run::promotion(
+            "promoted, a repack into two packs",
+            Promotion::new("r", "", |size| size.with(World::Spread)),
+        ),
+        Run::promotion("promoted, late arrivals", Promotion::new("", "b", |size| size).late()),
+    ]
+}
+
+fn large_promotions() -> Vec<Run> {
+    use World::{AbortAny, Crash, Spread, Worm};
+    vec![
+        Run::promotion("promoted, packs in part", Promotion::new("r", "b", |size| size.with(Spread))),
+        Run::promotion(
+            "promoted, two pruners",
+            Promotion::new("r", "b", |size| size.pruners(2).with(Crash).with(AbortAny).candidates(1)),
+        ),
+        Run::promotion(
+            "promoted, two generations",
+            Promotion::new("r", "b", |size| size.generations(2).with(Worm)),
+        ),
+        Run::promotion("promoted, a repack and a backup there", Promotion::new("r", "rb", |size| size)),
+        Run::promotion(
+            "promoted, two repacks in the source",
+            Promotion::new("rr", "b", |size| size.candidates(1)),
+        ),
+        Run::promotion(
+            "promoted, a backup on a repack",
+            Promotion::new("rb", "b", |size| size.candidates(1)),
+        ),
+        Run::promotion("promoted, a late backup", Promotion::new("b", "b", |size| size).late()),
+        Run::promotion("promoted, a late repack", Promotion::new("r", "b", |size| size).late()),
     ]
 }

@@ -27,6 +27,9 @@ pub enum World {
     TwoHits,
     /// The pack that is there holds an entry that no root names. Only without `TwoPacks`.
     DeadEntry,
+    /// The pack that is there holds two entries that the root names, and whatever stores them again has a pack for each. Only
+    /// without `TwoPacks` and `DeadEntry`.
+    Spread,
     /// Decisions cannot be read for a while.
     Unreadable,
     /// A listing of `gc/` has a page for each generation; else it is a snapshot.

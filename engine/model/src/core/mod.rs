@@ -1,6 +1,7 @@
 //! Sessions, generations, repacks and a replica, in one repository.
 
 mod config;
+mod promotion;
 mod properties;
 mod pruner;
 mod records;
@@ -12,6 +13,7 @@ mod world;
 mod writer;
 
 pub use config::{Config, World};
+pub use promotion::{Arrived, Part, Place, Promotion, PromotionAction};
 pub use pruner::PrunerAction;
 pub use replica::ReplicaAction;
 pub use rules::Broken;
@@ -70,6 +72,9 @@ impl Protocol {
         }
         if self.config.has(World::DeadEntry) {
             state.content[0].insert(1);
+        } else if self.config.has(World::Spread) {
+            state.content[0].insert(1);
+            state.tables[0][1] = Set::of(0);
         }
         let packs = Set::below(packs);
         (state.packs, state.hints, state.history.uploaded) = (packs, packs, packs);

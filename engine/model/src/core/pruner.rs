@@ -57,9 +57,7 @@ pub enum PrunerAction {
     ReadIndex,
     /// P8: write the compacted index, remove the old blobs.
     WriteIndex,
-    /// P8: the replica has what it must have.
-    PassBarrier,
-    /// P8: delete a pack.
+    /// P8: delete a pack that the replica does not hold up.
     Delete {
         /// Its number.
         pack: usize,
@@ -105,20 +103,16 @@ impl Protocol {
             PrunerStep::Marking => actions.push(Do::PublishResult),
             PrunerStep::Published => actions.push(Do::ReadIndex),
             PrunerStep::Compacting => actions.push(Do::WriteIndex),
-            PrunerStep::Compacted => {
-                if self.barrier_holds(state, pruner.list) {
-                    actions.push(Do::PassBarrier);
-                }
-            }
-            PrunerStep::Deleting => match pruner.list.first() {
-                Some(pack) => {
+            PrunerStep::Deleting => {
+                if let Some(pack) = (pruner.list - self.held(state, pruner.list)).first() {
                     actions.push(Do::Delete { pack });
                     if self.config.has(World::Worm) && state.packs.has(pack) {
                         actions.push(Do::DeleteRefused { pack });
                     }
+                } else if pruner.list.is_empty() {
+                    actions.push(Do::Seal);
                 }
-                None => actions.push(Do::Seal),
-            },
+            }
         }
         if self.config.has(World::Crash) && pruner.step != PrunerStep::Idle {
             actions.push(Do::Crash);
@@ -280,10 +274,9 @@ impl Protocol {
                 pruner = if breaks(Broken::SealedBeforeIndex) {
                     Pruner::default()
                 } else {
-                    Pruner { step: self.before_deleting(), list: pruner.list, ..at(number) }
+                    Pruner { step: PrunerStep::Deleting, list: pruner.list, ..at(number) }
                 };
             }
-            Do::PassBarrier => pruner.step = PrunerStep::Deleting,
             Do::Delete { pack } => {
                 state.packs.remove(pack);
                 pruner.list.remove(pack);
@@ -322,7 +315,7 @@ impl Protocol {
     fn mark(&self, state: &State, pruner: &mut Pruner, root: usize) {
         let is_skipped = state.unreadable.has(root) && self.config.breaks(Broken::UnreadableRootSkipped);
         if self.believed_valid(state).has(root) && !is_skipped {
-            pruner.list -= self.needs(state, root, pruner.records);
+            pruner.list -= self.marked(state, root, pruner.records);
         }
         pruner.next = following(root);
         if self.next_root(state, pruner.next).is_none() {
@@ -351,12 +344,8 @@ impl Protocol {
         let list = if self.config.breaks(Broken::OwnListDeleted) { pruner.list } else { published };
         let leaves_index =
             self.config.has(World::HintsForever) || self.config.breaks(Broken::SealedBeforeIndex);
-        let step = if leaves_index { self.before_deleting() } else { PrunerStep::Published };
+        let step = if leaves_index { PrunerStep::Deleting } else { PrunerStep::Published };
         Pruner { step, list, ..at(number) }
-    }
-
-    fn before_deleting(&self) -> PrunerStep {
-        if self.config.has(World::Replica) { PrunerStep::Compacted } else { PrunerStep::Deleting }
     }
 
     fn seal(&self, state: &mut State, number: usize) -> Pruner {

@@ -16,6 +16,13 @@ pub(super) struct Trail {
     pub(super) records: Sessions,
 }
 
+impl Trail {
+    /// The ends, if they are there, else all packs on the way.
+    pub(super) fn kept(&self, there: Packs) -> Packs {
+        if self.records.is_empty() || self.ends.is_within(there) { self.ends } else { self.packs }
+    }
+}
+
 /// The session that a pack belongs to.
 pub(super) fn owner(pack: usize) -> usize {
     pack / 2
@@ -67,7 +74,8 @@ impl Protocol {
 
     /// The pack of `session` that an entry is put in, if it stores it.
     pub(super) fn own_pack(&self, session: usize, entry: usize) -> usize {
-        2 * session + if self.config.has(World::TwoPacks) { entry % 2 } else { 0 }
+        let is_spread = self.config.has(World::TwoPacks) || self.config.has(World::Spread);
+        2 * session + if is_spread { entry % 2 } else { 0 }
     }
 
     /// What is taken for records that count. They do if they are there, signed, and decided by a COMMIT.
@@ -133,9 +141,20 @@ impl Protocol {
         self.follow(state, state.names(root), state.applying(root, known)).ends
     }
 
+    /// The packs that marking keeps for a root (P6). For each pack that it names these are those that it leads to, or, if one
+    /// of these is not there, all on the way to them: in a promoted place a record may be there without the packs.
+    pub(super) fn marked(&self, state: &State, root: usize, known: Sessions) -> Packs {
+        let (names, records) = (state.names(root), state.applying(root, known));
+        let kept = names.iter().map(|name| {
+            let trail = self.follow(state, Set::of(name), records);
+            if self.config.breaks(Broken::WayNotKept) { trail.ends } else { trail.kept(state.packs) }
+        });
+        kept.fold(Set::EMPTY, |packs, kept| packs | kept)
+    }
+
     /// C as it is read after `gc/` was listed: from the newest result down, and what a result stands for is not read.
     pub(super) fn condemned_set(&self, state: &State, listed: Listed) -> Packs {
-        let mut packs = Set::EMPTY;
+        let mut packs = state.copied.condemned;
         let mut unread = self.config.generations;
         while unread > 0 {
             let number = unread - 1;

@@ -1,6 +1,8 @@
 //! The replica, and the barrier that prune waits at for it.
 
 use super::Protocol;
+use super::config::World;
+use super::records::packs_of;
 use super::rules::Broken;
 use super::state::State;
 use crate::set::{Packs, Sessions, Set};
@@ -69,6 +71,15 @@ impl Protocol {
         state.names(root).iter().all(|pack| self.is_available(state, pack, records, present))
     }
 
+    /// Valid roots for which everything is there that they need, by what is there and as far as these records are known.
+    pub(super) fn whole(&self, state: &State, known: Sessions) -> Sessions {
+        let is_whole = |root: &usize| {
+            let records = state.applying(*root, known) & known;
+            state.names(*root).iter().all(|pack| self.is_available(state, pack, records, state.packs))
+        };
+        self.valid(state).iter().filter(is_whole).collect()
+    }
+
     /// Whether what a name stands for is there: the pack itself, or all packs that one of the records leads to.
     fn is_available(&self, state: &State, pack: usize, records: Sessions, present: Packs) -> bool {
         present.has(pack)
@@ -78,46 +89,65 @@ impl Protocol {
             })
     }
 
-    /// P8's barrier: what was moved out of the packs on the list must be at the replica, with the records that say so.
+    /// P8's barrier: those of some packs on the list that the replica holds up, as a record leads from them, or from where
+    /// they lead, that is not confirmed there.
     ///
-    /// It asks for every record that moves a pack of the list, also if no valid root goes that way now: a session that
-    /// began after P3 may have inherited the pack's name from a root that is forgotten meanwhile. It does not ask where
-    /// the record leads to a pack that is in a delete list too: whoever inherits sees that one in C.
-    pub(super) fn barrier_holds(&self, state: &State, list: Packs) -> bool {
-        if self.config.breaks(Broken::NoBarrier) {
-            return true;
-        }
-        let deletes = state.published_deletes();
-        let replica = &state.replica;
-        let known = replica.records & replica.commits;
-        let lasting = replica.packs - replica.gone - deletes;
-        if self.config.breaks(Broken::BarrierForValidRoots) {
-            return self.valid_roots_pass(state, list, lasting);
+    /// It asks for every record, also if no valid root goes that way now: a session that began after P3 may have inherited
+    /// the pack's name from a root that is forgotten meanwhile.
+    pub(super) fn held(&self, state: &State, list: Packs) -> Packs {
+        let breaks = |broken| self.config.breaks(broken);
+        if !self.config.has(World::Replica) || breaks(Broken::NoBarrier) {
+            return Set::EMPTY;
         }
         let live = self.believed_records(state);
-        let moves = list.iter().flat_map(|pack| live.iter().map(move |record| (pack, record)));
-        moves.into_iter().all(|(pack, record)| {
-            let lead = self.lead(state, record, pack);
-            let leads_nowhere = lead.is_empty() || self.follow(state, lead, live).ends.meets(deletes);
-            if leads_nowhere {
-                return true;
+        let unconfirmed =
+            live.iter().filter(|&record| !self.is_confirmed(state, record)).collect::<Sessions>();
+        if breaks(Broken::BarrierForValidRoots) {
+            return self.held_by_valid_roots(state, list, unconfirmed);
+        }
+        let is_held = |pack: &usize| {
+            if breaks(Broken::BarrierOneStep) {
+                return unconfirmed.iter().any(|record| !self.lead(state, record, *pack).is_empty());
             }
-            if self.config.breaks(Broken::BarrierWithoutRecord) {
-                return lead.is_within(replica.packs);
+            if breaks(Broken::BarrierPassesDeadEnds) {
+                return self.is_held_but_for_dead_ends(state, *pack, unconfirmed);
             }
-            known.has(record) && lead.iter().all(|new| self.is_available(state, new, known, lasting))
+            self.follow(state, Set::of(*pack), live).records.meets(unconfirmed)
+        };
+        list.iter().filter(is_held).collect()
+    }
+
+    /// Whether a repack session could be confirmed: its record is at the replica, its decision, and those of its packs that
+    /// are in no delete list. What could be confirmed once can be ever after, as only what is listed is deleted; so it
+    /// makes no difference when that was told.
+    fn is_confirmed(&self, state: &State, record: usize) -> bool {
+        let replica = &state.replica;
+        let has_record = (replica.records & replica.commits).has(record);
+        let lasting = (packs_of(Set::of(record)) & state.history.uploaded) - state.published_deletes();
+        (has_record || self.config.breaks(Broken::BarrierWithoutRecord))
+            && (lasting.is_within(replica.packs - replica.gone)
+                || self.config.breaks(Broken::BarrierWithoutPacks))
+    }
+
+    /// A weaker barrier: not the records from where all ends in a delete list.
+    fn is_held_but_for_dead_ends(&self, state: &State, pack: usize, unconfirmed: Sessions) -> bool {
+        let live = self.believed_records(state);
+        live.iter().any(|record| {
+            let trail = self.follow(state, self.lead(state, record, pack), live);
+            let leads_on = !trail.packs.is_empty() && !trail.ends.meets(state.published_deletes());
+            leads_on && (trail.records | Set::of(record)).meets(unconfirmed)
         })
     }
 
-    /// A weaker barrier: each valid root that comes through a pack of the list finds its way at the replica.
-    fn valid_roots_pass(&self, state: &State, list: Packs, lasting: Packs) -> bool {
+    /// A weaker barrier: only records that valid roots come through to packs of the list or from them.
+    fn held_by_valid_roots(&self, state: &State, list: Packs, unconfirmed: Sessions) -> Packs {
         let live = self.believed_records(state);
-        let known = state.replica.records & state.replica.commits;
-        self.believed_valid(state).iter().all(|root| {
+        let held = self.believed_valid(state).iter().map(|root| {
             let applying = state.applying(root, live);
-            let passed = self.follow(state, state.names(root), applying).packs & list;
-            passed.iter().all(|pack| self.is_available(state, pack, applying & known, lasting))
-        })
+            let trail = self.follow(state, state.names(root), applying);
+            if trail.records.meets(unconfirmed) { trail.packs & list } else { Set::EMPTY }
+        });
+        held.fold(Set::EMPTY, |packs, held| packs | held)
     }
 
     /// Remembers which roots are complete, as they have to stay so.

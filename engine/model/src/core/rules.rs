@@ -15,10 +15,18 @@ pub enum Broken {
     ParentBeforeW2,
     /// W3: the parent's tombstone is not looked at.
     ParentTombstoneIgnored,
+    /// W3: in a promoted place it is a root that was set aside.
+    ParentSetAside,
+    /// W3: in a promoted place it is a root that arrived after the promotion, and is not whole.
+    LateParent,
+    /// W3: in a promoted place it is a root that is whole by records only that W2 did not see.
+    ParentByLateRecords,
     /// W4: inherited packs are not checked against C.
     InheritedUnchecked,
     /// W4: C is checked for the packs as they are named, not where the records lead.
     InheritedCheckedAsNamed,
+    /// W4: C is checked only where the records lead, also if that is not there.
+    InheritedCheckedAtEnds,
     /// W4: the new root has no `via`.
     NoVia,
     /// W4: `via` lists records too that nothing inherited passes through.
@@ -61,6 +69,8 @@ pub enum Broken {
     NotMarkedAgain,
     /// P6: it is marked again with the records that P1 knew.
     MarkedWithOldRecords,
+    /// P6: what is on the way to a pack that is not there is not kept.
+    WayNotKept,
     /// P6: a root that cannot be read is passed over.
     UnreadableRootSkipped,
     /// P6: a root of the last roster that is not listed is taken for gone.
@@ -75,8 +85,14 @@ pub enum Broken {
     NoBarrier,
     /// P8: the replica must have the copies, not the record.
     BarrierWithoutRecord,
-    /// P8: the barrier looks only at what valid roots name.
+    /// P8: the replica must have the record, not the copies.
+    BarrierWithoutPacks,
+    /// P8: the barrier looks only at records that valid roots come through.
     BarrierForValidRoots,
+    /// P8: the barrier looks only at records that lead from the pack itself.
+    BarrierOneStep,
+    /// P8: the barrier does not look at records that lead to a pack in a delete list.
+    BarrierPassesDeadEnds,
     /// The lists of sealed generations are void.
     SealedListsVoid,
     /// `gc/` is emptied when a generation is sealed.
@@ -106,8 +122,12 @@ impl Broken {
         Self::EarlierListsUnread,
         Self::ParentBeforeW2,
         Self::ParentTombstoneIgnored,
+        Self::ParentSetAside,
+        Self::LateParent,
+        Self::ParentByLateRecords,
         Self::InheritedUnchecked,
         Self::InheritedCheckedAsNamed,
+        Self::InheritedCheckedAtEnds,
         Self::NoVia,
         Self::SuperfluousVia,
         Self::HitsOnMovedPacks,
@@ -129,6 +149,7 @@ impl Broken {
         Self::RepacksNotWaitedFor,
         Self::NotMarkedAgain,
         Self::MarkedWithOldRecords,
+        Self::WayNotKept,
         Self::UnreadableRootSkipped,
         Self::RosterUnchecked,
         Self::EarlierListsForgotten,
@@ -136,7 +157,10 @@ impl Broken {
         Self::SealedBeforeIndex,
         Self::NoBarrier,
         Self::BarrierWithoutRecord,
+        Self::BarrierWithoutPacks,
         Self::BarrierForValidRoots,
+        Self::BarrierOneStep,
+        Self::BarrierPassesDeadEnds,
         Self::SealedListsVoid,
         Self::ListsRemoved,
         Self::TombstonesRemoved,

@@ -204,5 +204,5 @@ fn barrier_waits(model: &Protocol, state: &State) -> bool {
     state
         .pruners
         .iter()
-        .any(|pruner| pruner.step == PrunerStep::Compacted && !model.barrier_holds(state, pruner.list))
+        .any(|pruner| pruner.step == PrunerStep::Deleting && !model.held(state, pruner.list).is_empty())
 }

@@ -40,11 +40,23 @@ pub struct State {
     /// A root's `via`, or a record's `applies_to`.
     pub(crate) links: [Sessions; SESSIONS],
     pub(crate) generations: [Generation; GENERATIONS],
+    pub(crate) copied: Copied,
     pub(crate) forged: Forged,
     pub(crate) writers: [Writer; SESSIONS],
     pub(crate) pruners: [Pruner; PRUNERS],
     pub(crate) replica: Replica,
     pub(crate) history: History,
+}
+
+/// What a promoted place has from the one that it was copied from. Nothing, where the repository was always written to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Copied {
+    /// The sessions of the other place.
+    pub(crate) sessions: Sessions,
+    /// Roots that were not whole when the place was promoted.
+    pub(crate) set_aside: Sessions,
+    /// What the other place condemned or deletes, as far as that arrived.
+    pub(crate) condemned: Packs,
 }
 
 /// The objects of one generation.
@@ -151,8 +163,6 @@ pub(crate) enum PrunerStep {
     /// P8 has read the index.
     Compacting,
     /// The new index is there, the old ones are not.
-    Compacted,
-    /// The replication barrier is passed.
     Deleting,
 }
 

@@ -115,7 +115,7 @@ impl Protocol {
         } else if self.config.breaks(Broken::ParentTombstoneIgnored) {
             state.commits - self.config.repacks
         } else {
-            self.believed_valid(state)
+            self.believed_valid(state) - self.not_built_on(state, session)
         };
         actions.push(Do::StartAnew);
         for parent in (parents - state.unreadable).iter() {
@@ -128,6 +128,19 @@ impl Protocol {
                 }
             }
         }
+    }
+
+    /// W3: in a promoted place nothing is built on what came from elsewhere and is not whole by the records that W2 saw.
+    fn not_built_on(&self, state: &State, session: usize) -> Sessions {
+        let copied = self.valid(state) & state.copied.sessions;
+        if copied.is_empty() || self.config.breaks(Broken::ParentSetAside) {
+            return Set::EMPTY;
+        } else if self.config.breaks(Broken::LateParent) {
+            return state.copied.set_aside;
+        }
+        let is_late = self.config.breaks(Broken::ParentByLateRecords);
+        let known = if is_late { self.believed_records(state) } else { state.writers[session].records };
+        copied - self.whole(state, known)
     }
 
     /// A repack copies for all valid roots or for one of them, and any packs that can be read.
@@ -305,8 +318,10 @@ impl Protocol {
                 Set::EMPTY
             } else if breaks(Broken::InheritedCheckedAsNamed) {
                 names
-            } else {
+            } else if breaks(Broken::InheritedCheckedAtEnds) {
                 trail.ends
+            } else {
+                trail.ends | trail.kept(state.packs)
             };
             if checked.meets(writer.condemned) {
                 state.tables[session][entry] = Set::of(self.own_pack(session, entry));

@@ -1,6 +1,7 @@
 //! Every rule of the protocol is broken once, and the counter-example is found. What has none alone is broken together
 //! with the rule that makes up for it, or is found to be belt and braces.
 
+use crate::promotion::TESTED;
 use keepstone_model::core::{Broken, Config, Protocol, World};
 use keepstone_model::{Search, check};
 use std::collections::BTreeSet;
@@ -85,6 +86,9 @@ variants! {
     deleting_ones_own_list: [B::OwnListDeleted], one("b").pruners(2), ONLY_PUBLISHED_LISTS;
     deleting_before_the_replica_has_the_copies: [B::NoBarrier], one("r").with(W::Replica), REPLICA;
     deleting_before_the_replica_has_the_record: [B::BarrierWithoutRecord], one("r").with(W::Replica), REPLICA;
+    deleting_before_the_replica_has_the_packs: [B::BarrierWithoutPacks], one("r").with(W::Replica), REPLICA;
+    a_barrier_that_asks_only_for_records_that_lead_from_the_pack_itself: [B::BarrierOneStep],
+        one("rr").with(W::Replica), REPLICA;
     a_barrier_that_asks_for_valid_roots_only: [B::BarrierForValidRoots],
         one("rb").with(W::Replica).candidates(1), REPLICA;
     sealed_lists_that_are_void: [B::SealedListsVoid],
@@ -118,7 +122,8 @@ variants! {
 }
 
 /// Rules without which nothing happens in the models that were tried, alone or with the lists of sealed generations void.
-const BELT_AND_BRACES: [Broken; 3] = [B::HitsOnUndecided, B::SealedUnchecked, B::UnsignedCondemnedBelieved];
+const BELT_AND_BRACES: [Broken; 4] =
+    [B::HitsOnUndecided, B::SealedUnchecked, B::BarrierPassesDeadEnds, B::UnsignedCondemnedBelieved];
 
 #[test]
 fn some_rules_are_belt_and_braces() {
@@ -126,12 +131,14 @@ fn some_rules_are_belt_and_braces() {
     not_caught(&[B::HitsOnUndecided, B::SealedListsVoid], &one("bb"));
     not_caught(&[B::SealedUnchecked], &one("b").pruners(2).generations(2));
     not_caught(&[B::SealedUnchecked, B::SealedListsVoid], &one("b").pruners(2));
+    not_caught(&[B::BarrierPassesDeadEnds], &one("rr").with(W::Replica).candidates(2));
     not_caught(&[B::UnsignedCondemnedBelieved], &one("rb").with(W::Hostile).candidates(1));
 }
 
 #[test]
 fn every_broken_variant_has_its_test() {
-    let tested = broken_here().into_iter().chain(BELT_AND_BRACES).map(|rule| format!("{rule:?}"));
+    let tested =
+        broken_here().into_iter().chain(BELT_AND_BRACES).chain(TESTED).map(|rule| format!("{rule:?}"));
     let all = Broken::ALL.iter().map(|rule| format!("{rule:?}"));
     assert_eq!(tested.collect::<BTreeSet<_>>(), all.collect());
 }

@@ -3,4 +3,5 @@
 mod broken;
 mod failover;
 mod holds;
+mod promotion;
 mod twins;
