@@ -5,7 +5,7 @@ use crate::generations::Generations;
 use crate::map::FANOUT;
 use crate::map::reader::MapReader;
 use crate::pack_set::PackSet;
-use crate::records::{Record, Records, follow};
+use crate::records::{Record, Records, Way};
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
 use repo_format::{Child, PackName, SessionId};
@@ -66,7 +66,7 @@ impl Condemned {
 
     /// Whether what a name leads to, through some records, is condemned.
     pub(crate) fn leads_to_condemned(&self, pack: &PackName, records: &[&Record]) -> bool {
-        follow(pack, records).0.iter().any(|end| self.packs.contains(end))
+        Way::of(pack, records).ends.into_iter().any(|end| self.packs.contains(end))
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn via<'p>(names: impl Iterator<Item = &'p PackName>, records: &[&Rec
     if records.is_empty() {
         return Vec::new();
     }
-    names.flat_map(|name| follow(name, records).1).collect::<BTreeSet<_>>().into_iter().collect()
+    names.flat_map(|name| Way::of(name, records).passed).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Cells of a parent's map that cannot be inherited, because something on the way to them or named in them

@@ -219,52 +219,51 @@ fn leads(record: &RepackRecord) -> BTreeMap<PackName, Vec<PackRef>> {
     record.leads.iter().filter_map(lead).collect()
 }
 
-/// The packs that a name leads to through records, and the sessions of the records that it passes.
-pub(crate) fn follow(pack: &PackName, records: &[&Record]) -> (BTreeSet<PackName>, BTreeSet<SessionId>) {
-    let mut ends = BTreeSet::new();
-    let mut passed = BTreeSet::new();
-    let mut seen = BTreeSet::from([pack.clone()]);
-    let mut names = vec![pack.clone()];
-    while let Some(name) = names.pop() {
-        let mut moved = false;
-        for record in records {
-            let Some(leads) = record.leads.get(&name) else { continue };
-            moved = true;
-            passed.insert(record.session);
-            names
-                .extend(leads.iter().map(|new| &new.name).filter(|new| seen.insert((*new).clone())).cloned());
-        }
-        if !moved {
-            ends.insert(name);
-        }
-    }
-    (ends, passed)
+/// Where a name leads through the records that apply to a root.
+pub(crate) struct Way<'p> {
+    /// The packs from which no record leads on: the name itself if none leads from it.
+    pub(crate) ends: BTreeSet<&'p PackName>,
+    /// All packs that it comes by, with the name and the ends.
+    packs: BTreeSet<&'p PackName>,
+    /// Those of the ends that a record leads to, as it tells them.
+    pub(crate) new: BTreeSet<&'p PackRef>,
+    /// The sessions of the records that it passes.
+    pub(crate) passed: BTreeSet<SessionId>,
 }
 
-/// The packs that a root needs for a name: those that it leads to. If one of them is not there, all on the way are needed
-/// too: in a copy that a record reached before the packs that it leads to, the old pack is what there is.
-pub(crate) fn needed_for(
-    pack: &PackName,
-    records: &[&Record],
-    is_there: &dyn Fn(&PackRef) -> bool,
-) -> BTreeSet<PackName> {
-    let mut ends = BTreeSet::new();
-    let mut on_the_way = BTreeSet::from([pack]);
-    let mut is_whole = true;
-    // The first one is named by a map, which knows its length; nothing is asked about it.
-    let mut packs: Vec<(&PackName, Option<&PackRef>)> = vec![(pack, None)];
-    while let Some((name, new)) = packs.pop() {
-        let mut leads = records.iter().flat_map(|record| record.leads_from(name)).peekable();
-        if leads.peek().is_none() {
-            is_whole &= new.is_none_or(is_there);
-            ends.insert(name);
-        }
-        for new in leads {
-            if on_the_way.insert(&new.name) {
-                packs.push((&new.name, Some(new)));
+impl<'p> Way<'p> {
+    /// Follows a name.
+    pub(crate) fn of(pack: &'p PackName, records: &[&'p Record]) -> Self {
+        let mut way = Self {
+            ends: BTreeSet::new(),
+            packs: BTreeSet::from([pack]),
+            new: BTreeSet::new(),
+            passed: BTreeSet::new(),
+        };
+        let mut packs: Vec<(&PackName, Option<&PackRef>)> = vec![(pack, None)];
+        while let Some((name, told)) = packs.pop() {
+            let mut is_moved = false;
+            for record in records {
+                let Some(leads) = record.leads.get(name) else { continue };
+                is_moved = true;
+                way.passed.insert(record.session);
+                for new in leads {
+                    if way.packs.insert(&new.name) {
+                        packs.push((&new.name, Some(new)));
+                    }
+                }
+            }
+            if !is_moved {
+                way.ends.insert(name);
+                way.new.extend(told);
             }
         }
+        way
     }
-    let needed = if is_whole { ends } else { on_the_way };
-    needed.into_iter().cloned().collect()
+
+    /// The packs that a root needs for the name: those that it leads to. If one of them is not there, all on the way are
+    /// needed too: in a copy that a record reached before the packs that it leads to, the old pack is what there is.
+    pub(crate) fn needed(self, is_there: &dyn Fn(&PackRef) -> bool) -> BTreeSet<&'p PackName> {
+        if self.new.iter().all(|new| is_there(new)) { self.ends } else { self.packs }
+    }
 }

@@ -8,7 +8,7 @@ use crate::error::EngineError;
 use crate::frames::FrameReader;
 use crate::map::named::{NamedPacks, Notes, ROOTS_AT_ONCE};
 use crate::pack_set::PackSet;
-use crate::records::{Records, needed_for};
+use crate::records::{Records, Way};
 use crate::replica::Presence;
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
@@ -63,8 +63,8 @@ impl<'r, 's> Marker<'r, 's> {
                 let applying = records.applying_to(root);
                 for number in named {
                     let name = &self.watched.packs[number as usize];
-                    for pack in needed_for(name, &applying, &|new| presence.has(new)) {
-                        self.watched.needed.insert_name(&pack, 0);
+                    for pack in Way::of(name, &applying).needed(&|new| presence.has(new)) {
+                        self.watched.needed.insert_name(pack, 0);
                     }
                 }
             }

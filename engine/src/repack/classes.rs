@@ -1,7 +1,7 @@
 //! Roots to which the same records apply: the same names lead to the same packs for them.
 
 use super::frames::OldFrames;
-use crate::records::{Records, follow};
+use crate::records::{Records, Way};
 use repo_format::{PackName, SessionId};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -37,8 +37,8 @@ impl<'c> Classes<'c> {
         let mut leads = HashMap::new();
         let moved = applying.iter().flat_map(|record| record.moved());
         for name in self.old.keys().chain(moved) {
-            let ends = follow(name, &applying).0;
-            let emptied: Vec<u32> = ends.iter().filter_map(|end| self.old.get(end).copied()).collect();
+            let ends = Way::of(name, &applying).ends.into_iter();
+            let emptied: Vec<u32> = ends.filter_map(|end| self.old.get(end).copied()).collect();
             if !emptied.is_empty() {
                 leads.insert(name.clone(), emptied);
             }

@@ -4,7 +4,7 @@ use super::ReplicateError;
 use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
 use crate::map::named::{NamedPacks, Notes};
-use crate::records::{Record, Records};
+use crate::records::{Records, Way};
 use crate::replica::Presence;
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
@@ -204,7 +204,14 @@ impl<'r> Ledger<'r> {
         for fact in facts {
             match &self.facts[*fact as usize] {
                 Fact::None => {}
-                Fact::Pack(pack) => follow(pack, &applying, &mut ends, &mut needed.passed),
+                Fact::Pack(pack) => {
+                    let way = Way::of(&pack.name, &applying);
+                    if way.ends.contains(&pack.name) {
+                        ends.insert(pack.clone());
+                    }
+                    ends.extend(way.new.into_iter().cloned());
+                    needed.passed.extend(way.passed);
+                }
                 Fact::Damaged(reason) => drop(needed.failed.get_or_insert_with(|| reason.clone())),
             }
         }
@@ -218,31 +225,6 @@ impl<'r> Ledger<'r> {
         }
         self.facts.push(fact);
         u32::try_from(self.facts.len() - 1).expect("facts are in memory")
-    }
-}
-
-/// Adds where a name leads, and the records that it passes.
-fn follow(
-    pack: &PackRef,
-    records: &[&Record],
-    ends: &mut BTreeSet<PackRef>,
-    passed: &mut BTreeSet<SessionId>,
-) {
-    let mut seen: HashSet<&PackName> = HashSet::from([&pack.name]);
-    let mut packs = vec![pack];
-    while let Some(pack) = packs.pop() {
-        let mut is_moved = false;
-        for record in records {
-            let leads = record.leads_from(&pack.name);
-            if !leads.is_empty() {
-                is_moved = true;
-                passed.insert(record.session);
-            }
-            packs.extend(leads.iter().filter(|new| seen.insert(&new.name)));
-        }
-        if !is_moved {
-            ends.insert(pack.clone());
-        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::generations::Generations;
 use crate::lineage::{Standing, standing};
 use crate::pack_set::PackSet;
 use crate::prune::mark::Marker;
-use crate::records::{Records, follow};
+use crate::records::{Records, Way};
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{Snapshot, is_forgotten};
 use repo_format::{BlobKind, BlobName, GcResult, Location, PREFIX_GC, PackKind, PackName, PackRef, Page};
@@ -89,8 +89,8 @@ pub(super) fn check(
         let applying = records.applying_to(root);
         let mut ends = Vec::new();
         for name in of_root {
-            for end in follow(name, &applying).0 {
-                let state = match (named.get(&end), new.get(&end)) {
+            for end in Way::of(name, &applying).ends {
+                let state = match (named.get(end), new.get(end)) {
                     (Some(state), _) => *state,
                     (None, Some(end)) => scope.inventory.state(scope.findings, end)?,
                     (None, None) => continue,
@@ -105,10 +105,10 @@ pub(super) fn check(
         }
         let mut troubled = Troubled::new();
         for (name, end, state) in ends {
-            if let Some(finding) = problem(scope, (&end, state), (deleted, going), root)? {
+            if let Some(finding) = problem(scope, (end, state), (deleted, going), root)? {
                 troubled.insert(name.clone(), finding);
             }
-            needed.insert(end, state);
+            needed.insert(end.clone(), state);
         }
         affect(scope, (position, root), &troubled)?;
     }
