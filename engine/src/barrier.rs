@@ -10,6 +10,7 @@ use crate::error::EngineError;
 use crate::forget::check_key;
 use crate::generations::Generations;
 use crate::lineage::{check_is_written, first_free, standing};
+use crate::pack_set::PackSet;
 use crate::prune::Owner;
 use crate::records::{Record, Records};
 use crate::repository::{Repository, get_sealed};
@@ -72,6 +73,19 @@ pub enum Change {
 pub fn list(repository: &Repository<'_>) -> Result<Replicas, EngineError> {
     let listed = repository.list(PREFIX_BARRIER)?;
     read(repository, listed)
+}
+
+/// The replica that is registered under a name.
+///
+/// # Errors
+/// [`EngineError::NoSuchReplica`]; a failing store.
+pub fn find(repository: &Repository<'_>, name: &ReplicaName) -> Result<RegisteredReplica, EngineError> {
+    let mut registered = list(repository)?.registered;
+    if let Some(position) = registered.iter().position(|replica| replica.name == *name) {
+        return Ok(registered.swap_remove(position));
+    }
+    let found = registered.into_iter().map(|replica| replica.name).collect();
+    Err(EngineError::NoSuchReplica { name: name.clone(), found })
 }
 
 /// As [`list`], from a listing of `b/`.
@@ -231,32 +245,40 @@ pub fn confirm(
 }
 
 /// The repack sessions of a repository that are whole at a replica of it: the record, its decision, and those of its new
-/// packs that nobody is to delete are there as they are here.
+/// packs that nobody is to delete are there as they are here. Those of `confirmed` are not looked at again.
 ///
 /// # Errors
 /// A failing store; a damaged record or generation.
 pub fn confirmable_repacks(
     source: &Repository<'_>,
     replica: &Repository<'_>,
+    confirmed: &BTreeSet<Owner>,
 ) -> Result<BTreeSet<Owner>, EngineError> {
     let records = Records::load(source)?;
     let deleted = Generations::own(source, &standing(source)?)?.deleted_here(source)?;
-    let mut whole = BTreeSet::new();
-    for record in records.all() {
-        let is_there = |name: &BlobName| {
-            let (here, there) = (source.blob_len(name)?, replica.blob_len(name)?);
-            Ok::<_, EngineError>(here.is_some() && here == there)
-        };
-        if !is_there(&BlobName::repack(record.session))? || !is_there(&record.decision.blob())? {
-            continue;
-        }
-        let arrived = packs_of(replica, record)?;
-        let mut needed = record.new_packs().filter(|pack| !deleted.contains(&pack.name));
-        if needed.all(|pack| arrived.get(&pack.name.blob()) == Some(&u64::from(pack.len))) {
-            whole.insert(record.owner());
+    let new: Vec<&Record> =
+        records.all().iter().filter(|record| !confirmed.contains(&record.owner())).collect();
+    let found = threads::each(&new, READ_THREADS, |record| {
+        Ok(is_whole((source, replica), record, &deleted)?.then(|| record.owner()))
+    });
+    found.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// Whether a repack session of a repository is whole at a replica of it.
+fn is_whole(
+    (source, replica): (&Repository<'_>, &Repository<'_>),
+    record: &Record,
+    deleted: &PackSet,
+) -> Result<bool, EngineError> {
+    for name in [BlobName::repack(record.session), record.decision.blob()] {
+        let (here, there) = (source.blob_len(&name)?, replica.blob_len(&name)?);
+        if here.is_none() || here != there {
+            return Ok(false);
         }
     }
-    Ok(whole)
+    let arrived = packs_of(replica, record)?;
+    let mut needed = record.new_packs().filter(|pack| !deleted.contains(&pack.name));
+    Ok(needed.all(|pack| arrived.get(&pack.name.blob()) == Some(&u64::from(pack.len))))
 }
 
 /// The packs of a repack session that are listed in a place, with their lengths.
@@ -267,15 +289,6 @@ fn packs_of(repository: &Repository<'_>, record: &Record) -> Result<BTreeMap<Blo
         packs.extend(repository.list(&prefix)?.into_iter().map(|info| (info.name, info.len)));
     }
     Ok(packs)
-}
-
-fn find(repository: &Repository<'_>, name: &ReplicaName) -> Result<RegisteredReplica, EngineError> {
-    let mut registered = list(repository)?.registered;
-    if let Some(position) = registered.iter().position(|replica| replica.name == *name) {
-        return Ok(registered.swap_remove(position));
-    }
-    let found = registered.into_iter().map(|replica| replica.name).collect();
-    Err(EngineError::NoSuchReplica { name: name.clone(), found })
 }
 
 /// What is to be told of a replica.

@@ -11,12 +11,12 @@ use crate::progress::Progress;
 use crate::retention_key::retention_key;
 use crate::settings::Settings;
 use anyhow::Context as _;
-use keepstone_engine::barrier;
+use keepstone_engine::Repository;
+use keepstone_engine::barrier::{self, RegisteredReplica};
 use keepstone_engine::replicate::{
     Deletions, Place, Preparing, ReplicateJob, ReplicateReport, Route, Taking, There, check_vms, dry_run,
     prepare, replicate, whole_at,
 };
-use keepstone_engine::{EngineError, Repository};
 use repo_format::{ReplicaName, RetentionKey, SessionId, WriterId};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -140,12 +140,8 @@ impl Replica {
     /// Finds it before anything is copied.
     fn find(settings: &Settings, source: &Repository<'_>, name: &ReplicaName) -> anyhow::Result<Self> {
         let key = retention_key(settings, source)?;
-        let registered = barrier::list(source)?.registered;
-        let names = registered.iter().map(|replica| replica.name.clone()).collect();
-        match registered.into_iter().find(|replica| replica.name == *name) {
-            Some(replica) => Ok(Self { name: replica.name, confirmed: replica.confirmed, key }),
-            None => Err(EngineError::NoSuchReplica { name: name.clone(), found: names }.into()),
-        }
+        let RegisteredReplica { name, confirmed, .. } = barrier::find(source, name)?;
+        Ok(Self { name, confirmed, key })
     }
 }
 

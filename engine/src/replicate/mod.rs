@@ -213,7 +213,7 @@ pub fn whole_at(
     confirmed: &BTreeSet<(SessionId, WriterId)>,
 ) -> Result<BTreeSet<(SessionId, WriterId)>, EngineError> {
     // Of those that are not confirmed only, so that a run with little new reads few maps.
-    let mut whole = barrier::confirmable_repacks(source, destination)?;
+    let mut whole = barrier::confirmable_repacks(source, destination, confirmed)?;
     let mut roots = snapshots::list(destination, None)?.snapshots;
     let owner = |root: &Snapshot| (root.session(), root.name.writer.clone());
     roots.retain(|root| !confirmed.contains(&owner(root)));

@@ -5,7 +5,7 @@ use crate::scene::{Call, Scene, USUAL};
 use crate::world::{latest, noise, open, restored, retention_key};
 use keepstone_engine::barrier::{self, Change};
 use keepstone_engine::prune::{PruneReport, Waiting, WaitingFor};
-use keepstone_engine::store::{Fault, FaultStore, MemoryStore};
+use keepstone_engine::store::{Fault, FaultStore, MemoryStore, RecordingStore, Requests};
 use keepstone_engine::{BlobStore, EngineError, Entropy, Repository};
 use repo_format::{
     Barrier, BarrierFact, BlobName, ReplicaName, RetentionKey, SealedKind, SessionId, WriterId, seal,
@@ -45,7 +45,7 @@ impl Scene {
     /// What could be confirmed at a copy.
     fn whole_at(&self, copy: &MemoryStore) -> Sessions {
         let (here, there) = (self.repository(), open(copy));
-        barrier::confirmable_repacks(&here, &there).unwrap()
+        barrier::confirmable_repacks(&here, &there, &Sessions::new()).unwrap()
     }
 
     fn confirm_all(&self, name: &str) {
@@ -143,6 +143,23 @@ fn a_pack_waits_for_all_repacks_on_the_way_from_it() {
     scene.confirm_all("west");
     assert!(scene.prune_as(&ALL_UNUSED).unwrap().sealed);
     scene.assert_whole();
+}
+
+#[test]
+fn a_repack_that_is_confirmed_is_not_looked_for_again() {
+    let scene = scattered();
+    scene.register("west");
+    assert!(!scene.prune_as(&ALL_UNUSED).unwrap().sealed);
+    let copy = RecordingStore::new(scene.copied().store);
+    let (here, there) = (scene.repository(), open(&copy));
+    let confirmable = |confirmed: &Sessions| {
+        let before = copy.requests();
+        let found = barrier::confirmable_repacks(&here, &there, confirmed).unwrap();
+        (found, copy.requests().since(&before))
+    };
+    let (found, asked) = confirmable(&Sessions::new());
+    assert!(!found.is_empty() && asked.list > 0);
+    assert_eq!(confirmable(&found), (Sessions::new(), Requests::default()));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::retention_key::retention_key;
 use crate::settings::Settings;
 use crate::times;
 use keepstone_engine::Repository;
-use keepstone_engine::barrier::{self, confirmable_repacks};
+use keepstone_engine::barrier;
 use keepstone_engine::pins;
 use keepstone_engine::snapshots::{Snapshot, UnreadableBlob};
 use keepstone_engine::verify::{ReadData, VerifyJob, VerifyReport, verify_remembering};
@@ -228,7 +228,8 @@ fn confirm(
     points: &Points,
 ) -> anyhow::Result<u64> {
     let key = retention_key(settings, source)?;
-    let mut sessions = confirmable_repacks(source, replica)?;
+    let confirmed = barrier::find(source, name)?.confirmed;
+    let mut sessions = barrier::confirmable_repacks(source, replica, &confirmed)?;
     sessions.extend(points.whole.iter().cloned());
     Ok(barrier::confirm(source, &key, (name, &sessions), clock::now_millis(), &open::entropy()?)?)
 }
