@@ -294,35 +294,26 @@ impl Undecided {
         let quiet_millis = job.time.saturating_sub(newest);
         let is_named = job.abort.contains(&self.session);
         let Self { session, writer, begun, decision } = self;
-        let Some(decision) = decision else {
-            let why = WaitingFor::UnreadableIntent;
-            let waiting = Waiting {
+        let wait = |why| {
+            Verdict::Wait(Waiting {
                 session: session.to_string(),
                 writer: writer.to_string(),
                 begun,
                 newest,
                 why,
                 replica: None,
-            };
-            return Ok(if is_named { Verdict::Discard } else { Verdict::Wait(waiting) });
+            })
+        };
+        let Some(decision) = decision else {
+            return Ok(if is_named { Verdict::Discard } else { wait(WaitingFor::UnreadableIntent) });
         };
         let is_own = writer == *job.writer && decision.vm == repository.keys().vm_tag("");
         let has_ended = match job.unfinished {
             Unfinished::Ended => true,
             Unfinished::MayRun { ended } => ended.contains(&session) || quiet_millis >= QUIET_MILLIS,
         };
-        if is_named || quiet_millis >= job.patience || (is_own && has_ended) {
-            return Ok(Verdict::Abort(decision));
-        }
-        let why = WaitingFor::Decision;
-        Ok(Verdict::Wait(Waiting {
-            session: session.to_string(),
-            writer: writer.to_string(),
-            begun,
-            newest,
-            why,
-            replica: None,
-        }))
+        let is_aborted = is_named || quiet_millis >= job.patience || (is_own && has_ended);
+        Ok(if is_aborted { Verdict::Abort(decision) } else { wait(WaitingFor::Decision) })
     }
 
     /// The date of the newest blob of the session, by the store's clock.
