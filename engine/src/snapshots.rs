@@ -129,6 +129,39 @@ pub fn each(
     query: &Query<'_>,
     take: &mut dyn FnMut(Snapshot),
 ) -> Result<Snapshots, EngineError> {
+    try_each(repository, query, &mut |snapshot| {
+        take(snapshot);
+        Ok(())
+    })
+}
+
+/// As [`each`] for all snapshots, so many at a time.
+///
+/// # Errors
+/// As [`list`]; the first one of `take`, which ends it.
+pub(crate) fn each_batch(
+    repository: &Repository<'_>,
+    at_once: usize,
+    take: &mut dyn FnMut(&[Snapshot]) -> Result<(), EngineError>,
+) -> Result<Snapshots, EngineError> {
+    let mut batch = Vec::new();
+    let found = try_each(repository, &Query::default(), &mut |snapshot| {
+        batch.push(snapshot);
+        if batch.len() < at_once { Ok(()) } else { take(&std::mem::take(&mut batch)) }
+    })?;
+    take(&batch)?;
+    Ok(found)
+}
+
+/// As [`each`].
+///
+/// # Errors
+/// As [`list`]; the first one of `take`, which ends it.
+pub(crate) fn try_each(
+    repository: &Repository<'_>,
+    query: &Query<'_>,
+    take: &mut dyn FnMut(Snapshot) -> Result<(), EngineError>,
+) -> Result<Snapshots, EngineError> {
     let tag = query.vm.map(|vm| repository.keys().vm_tag(vm));
     let (decisions, tombstones) = match tag {
         Some(tag) => (decisions_prefix(tag), tombstones_prefix(tag)),
@@ -174,7 +207,7 @@ pub fn each(
                     Err(error) => result.unreadable.push((name.blob(), error)),
                 }
             }
-            of_vm.note(query, found, take);
+            of_vm.note(query, found, take)?;
             if !of_vm.is_done() {
                 unfinished.push(of_vm);
             }
@@ -226,7 +259,12 @@ impl<'n> Backwards<'n> {
     }
 
     /// Hands over what is wanted of the snapshots that were found among the decisions read last.
-    fn note(&mut self, query: &Query<'_>, mut found: Vec<Snapshot>, take: &mut dyn FnMut(Snapshot)) {
+    fn note(
+        &mut self,
+        query: &Query<'_>,
+        mut found: Vec<Snapshot>,
+        take: &mut dyn FnMut(Snapshot) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
         found.sort_by_key(|snapshot| Reverse((snapshot.name.seq, snapshot.commit.time, snapshot.session())));
         for snapshot in found {
             let time = snapshot.commit.time;
@@ -234,10 +272,11 @@ impl<'n> Backwards<'n> {
                 self.is_enough |= query.since.is_some_and(|since| since - time >= CLOCKS_APART);
             } else if query.newest.is_none_or(|newest| self.found < newest) {
                 self.found += 1;
-                take(snapshot);
+                take(snapshot)?;
             }
         }
         self.is_enough |= query.newest.is_some_and(|newest| self.found >= newest);
+        Ok(())
     }
 }
 

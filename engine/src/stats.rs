@@ -301,12 +301,13 @@ impl Counting {
         records: &Records,
     ) -> Result<(), EngineError> {
         let mut marker = Marker::new(repository, records.repacked().cloned());
-        let (mut batch, mut failed) = (Vec::new(), None);
+        let mut batch = Vec::new();
         let query = Query { vm, ..Query::default() };
-        let found = replica::each(repository, (doubt, &query), &Quiet, &mut |Point { snapshot, whole }| {
+        let found = replica::try_each(repository, (doubt, &query), &Quiet, &mut |point| {
+            let Point { snapshot, whole } = point;
             if !whole.is_whole() {
                 self.incomplete += 1;
-                return;
+                return Ok(());
             }
             self.sums.add(&snapshot);
             self.sessions.insert(snapshot.session());
@@ -314,13 +315,11 @@ impl Counting {
                 self.vms.insert(snapshot.commit.vm.clone());
             }
             batch.push(snapshot);
-            if batch.len() >= SNAPSHOTS_AT_ONCE && failed.is_none() {
-                failed = marker.mark(&std::mem::take(&mut batch), records).err();
+            if batch.len() < SNAPSHOTS_AT_ONCE {
+                return Ok(());
             }
+            marker.mark(&std::mem::take(&mut batch), records)
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         marker.mark(&batch, records)?;
         self.unreadable = found.unreadable.len() as u64;
         self.needed = marker.into_needed();

@@ -6,7 +6,7 @@ use crate::error::EngineError;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::records::Records;
 use crate::repository::Repository;
-use crate::snapshots::{self, Query, Snapshot};
+use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use repo_format::{
     BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_REPACK, PackName, PackRef, SessionId, VmTag,
@@ -46,20 +46,13 @@ pub(super) fn each(
 ) -> Result<Roots, EngineError> {
     let first = in_short_pages(repository.store(), PREFIX_DECISIONS)?;
     let mut roots = Roots::default();
-    let mut batch: Vec<Snapshot> = Vec::new();
-    let mut failed = None;
-    let found = snapshots::each(repository, &Query::default(), &mut |snapshot| {
-        roots.valid.insert(snapshot.session());
-        roots.vms.entry(snapshot.name.vm).or_insert_with(|| snapshot.commit.vm.clone());
-        batch.push(snapshot);
-        if batch.len() >= ROOTS_AT_ONCE && failed.is_none() {
-            failed = take(&std::mem::take(&mut batch)).err();
+    let found = snapshots::each_batch(repository, ROOTS_AT_ONCE, &mut |batch| {
+        for root in batch {
+            roots.valid.insert(root.session());
+            roots.vms.entry(root.name.vm).or_insert_with(|| root.commit.vm.clone());
         }
+        take(batch)
     })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    take(&batch)?;
     for (name, error) in found.unreadable {
         if matches!(name.kind(), Some(BlobKind::Decision(_))) {
             return Err(EngineError::CannotMark { source: Box::new(error) });

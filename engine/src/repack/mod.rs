@@ -25,7 +25,7 @@ use crate::prune::mark::Marker;
 use crate::records::Records;
 use crate::repository::Repository;
 use crate::session::create;
-use crate::snapshots::{self, Query};
+use crate::snapshots;
 use crate::store::Put;
 use crate::unnamed::{Beginning, Unnamed};
 use classes::Classes;
@@ -212,29 +212,17 @@ impl Run<'_, '_, '_> {
             records.repacked().cloned().chain(old.packs().map(|pack| pack.name.clone())).collect();
         let watched: Vec<PackName> = watched.into_iter().collect();
         let mut marker = Marker::new(self.repository, watched.iter().cloned());
-        let (mut affected, mut batch, mut failed) = (Vec::new(), Vec::new(), None);
-        let mut look = |batch: &mut Vec<snapshots::Snapshot>| -> Result<(), EngineError> {
+        let mut affected = Vec::new();
+        // What cannot be read is no root that the record applies to: what it needs stays where it is.
+        let _others = snapshots::each_batch(self.repository, ROOTS_AT_ONCE, &mut |batch| {
             for (root, named) in batch.iter().zip(marker.named(batch)?) {
                 let class = classes.of(root.session(), &root.commit.via);
                 if named.iter().any(|number| class.leads_to(&watched[*number as usize]).is_some()) {
                     affected.push(Affected { name: root.name.clone(), time: root.commit.time });
                 }
             }
-            batch.clear();
             Ok(())
-        };
-        let found = snapshots::each(self.repository, &Query::default(), &mut |snapshot| {
-            batch.push(snapshot);
-            if batch.len() >= ROOTS_AT_ONCE && failed.is_none() {
-                failed = look(&mut batch).err();
-            }
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        look(&mut batch)?;
-        // What cannot be read is no root that the record applies to: what it needs stays where it is.
-        drop(found);
         affected.sort_by(|a, b| {
             let order = |root: &Affected| (root.name.vm, std::cmp::Reverse((root.name.seq, root.time)));
             order(a).cmp(&order(b))

@@ -11,4 +11,5 @@ mod presence;
 pub(crate) use presence::Presence;
 
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};
+pub(crate) use offer::try_each;
 pub use offer::{Doubt, Point, each, find};

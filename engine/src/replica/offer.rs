@@ -67,10 +67,25 @@ pub fn each(
     observer: &dyn Observer,
     take: &mut dyn FnMut(Point),
 ) -> Result<Snapshots, EngineError> {
+    try_each(repository, (doubt, query), observer, &mut |point| {
+        take(point);
+        Ok(())
+    })
+}
+
+/// As [`each`].
+///
+/// # Errors
+/// As [`each`]; the first one of `take`, which ends it.
+pub(crate) fn try_each(
+    repository: &Repository<'_>,
+    (doubt, query): (&Doubt, &Query<'_>),
+    observer: &dyn Observer,
+    take: &mut dyn FnMut(Point) -> Result<(), EngineError>,
+) -> Result<Snapshots, EngineError> {
+    let settled = |snapshot| Point { snapshot, whole: Whole::Yes };
     if doubt.is_none() {
-        return snapshots::each(repository, query, &mut |snapshot| {
-            take(Point { snapshot, whole: Whole::Yes });
-        });
+        return snapshots::try_each(repository, query, &mut |snapshot| take(settled(snapshot)));
     }
     // A VM's snapshots, or some of them, name the packs of few sessions.
     let mut completeness = match (query.vm, query.newest, query.since) {
@@ -78,36 +93,20 @@ pub fn each(
         _ => Completeness::by_session(repository)?,
     };
     begin(observer, Phase::Mark, 0)?;
-    let (mut batch, mut failed) = (Vec::new(), None);
-    let mut look = |batch: &mut Vec<Snapshot>| {
-        let looked_at = std::mem::take(batch);
-        tell(observer, Event::Progress(looked_at.len() as u64))?;
-        for (snapshot, whole) in looked_at.iter().zip(completeness.of(&looked_at)?) {
-            take(Point { snapshot: snapshot.clone(), whole });
-        }
-        Ok::<_, EngineError>(())
+    let mut look = |batch: Vec<Snapshot>, take: &mut dyn FnMut(Point) -> Result<(), EngineError>| {
+        tell(observer, Event::Progress(batch.len() as u64))?;
+        let found = completeness.of(&batch)?;
+        batch.into_iter().zip(found).try_for_each(|(snapshot, whole)| take(Point { snapshot, whole }))
     };
-    let mut settled = Vec::new();
-    let found = snapshots::each(repository, query, &mut |snapshot| {
-        if failed.is_some() {
-            return;
+    let mut batch = Vec::new();
+    let found = snapshots::try_each(repository, query, &mut |snapshot| {
+        if !doubt.is_about(&snapshot.name) {
+            return take(settled(snapshot));
         }
-        if doubt.is_about(&snapshot.name) {
-            batch.push(snapshot);
-        } else {
-            settled.push(snapshot);
-        }
-        if batch.len() >= ROOTS_AT_ONCE {
-            failed = look(&mut batch).err();
-        }
+        batch.push(snapshot);
+        if batch.len() < ROOTS_AT_ONCE { Ok(()) } else { look(std::mem::take(&mut batch), take) }
     })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    look(&mut batch)?;
-    for snapshot in settled {
-        take(Point { snapshot, whole: Whole::Yes });
-    }
+    look(batch, take)?;
     Ok(found)
 }
 

@@ -16,7 +16,7 @@ use crate::prune::mark::Marker;
 use crate::records::Records;
 use crate::replica::Presence;
 use crate::repository::Repository;
-use crate::snapshots::{self, Query, Snapshot};
+use crate::snapshots;
 use crate::store::BlobInfo;
 use repo_format::{BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_INDEX, PackName, PackRef};
 use std::collections::BTreeSet;
@@ -194,18 +194,9 @@ fn mark(destination: &Repository<'_>) -> Result<Marked, EngineError> {
     let cannot = |error: EngineError| EngineError::CannotMark { source: Box::new(error) };
     let records = Records::load(destination).map_err(cannot)?;
     let mut marker = Marker::new(destination, records.repacked().cloned());
-    let mut roots: Vec<Snapshot> = Vec::new();
-    let mut failed = None;
-    let found = snapshots::each(destination, &Query::default(), &mut |root| {
-        roots.push(root);
-        if roots.len() >= MARKED_AT_ONCE && failed.is_none() {
-            failed = marker.mark(&std::mem::take(&mut roots), &records).err();
-        }
+    let found = snapshots::each_batch(destination, MARKED_AT_ONCE, &mut |roots| {
+        marker.mark(roots, &records).map_err(cannot)
     })?;
-    if let Some(error) = failed {
-        return Err(cannot(error));
-    }
-    marker.mark(&roots, &records).map_err(cannot)?;
     match found.unreadable.into_iter().find(|(name, _)| matches!(name.kind(), Some(BlobKind::Decision(_)))) {
         Some((_, error)) => Err(cannot(error)),
         None => Ok(Marked { needed: marker.into_needed(), forgotten: found.forgotten }),
