@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use crate::settings::Settings;
 use keepstone_engine::index::{LocalIndex, Preference, sync};
 use keepstone_engine::{EngineError, Repository};
-use repo_format::{BlobKind, DecisionName, PREFIX_DECISIONS, SessionId, VmTag, decisions_prefix};
+use repo_format::{DecisionName, PREFIX_DECISIONS, SessionId, VmTag, decisions_prefix};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -69,13 +69,8 @@ fn sessions_of(repository: &Repository<'_>, vms: &[String]) -> Result<Vec<Sessio
         Some(tag) if tags.len() == 1 => repository.list(&decisions_prefix(*tag))?,
         Some(_) => repository.list(PREFIX_DECISIONS)?,
     };
-    let mut names: Vec<DecisionName> = blobs
-        .iter()
-        .filter_map(|blob| match blob.name.kind() {
-            Some(BlobKind::Decision(name)) if tags.contains(&name.vm) => Some(name),
-            _ => None,
-        })
-        .collect();
+    let names = blobs.iter().filter_map(|blob| DecisionName::of(&blob.name));
+    let mut names: Vec<DecisionName> = names.filter(|name| tags.contains(&name.vm)).collect();
     names.sort_by_key(|name| Reverse(name.seq));
     Ok(names.into_iter().map(|name| name.session).collect())
 }

@@ -167,7 +167,7 @@ fn listable(
         }
     }
     for info in repository.list(repo_format::PREFIX_DECISIONS)? {
-        if let Some(BlobKind::Decision(decision)) = info.name.kind()
+        if let Some(decision) = DecisionName::of(&info.name)
             && (found.repacked.contains(&decision.session)
                 || decision.writer == *writer && found.aborted.contains(&decision.session))
         {

@@ -51,7 +51,7 @@ fn rival(
     }
     if has_ended {
         for info in repository.list(&decisions_prefix(own.vm))? {
-            if let Some(BlobKind::Decision(name)) = info.name.kind()
+            if let Some(name) = DecisionName::of(&info.name)
                 && is_rival(&name.writer, name.session)
             {
                 return Ok(Some(name.writer));
@@ -228,12 +228,8 @@ const PROGRAM_CHARS: usize = 63;
 
 /// The number of a VM's next decision (W-1), by the listing of those that there are.
 pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
-    let numbers = decisions.iter().filter_map(|info| match info.name.kind() {
-        Some(BlobKind::Decision(name)) => Some(name.seq),
-        _ => None,
-    });
     // Only a hint for finding the newest: staying at the end is harmless.
-    numbers.max().map_or(0, |seq| seq.saturating_add(1))
+    highest(decisions.iter()).map_or(0, |seq| seq.saturating_add(1))
 }
 
 /// As [`next_seq`], at a place. What was made since it was promoted has numbers that nothing made before has, here or where
@@ -243,11 +239,12 @@ pub(crate) fn next_seq_at(standing: &Standing, decisions: &[BlobInfo]) -> u32 {
     let Standing::Promoted(promoted) = standing else { return next };
     let date = promoted.date.unwrap_or(promoted.time);
     let copied = decisions.iter().filter(|info| info.modified <= date);
-    let before = copied.filter_map(|info| match info.name.kind() {
-        Some(BlobKind::Decision(name)) => Some(name.seq),
-        _ => None,
-    });
-    next.max(before.max().map_or(0, |seq| first_of_lineage(seq).saturating_add(NUMBERS_OF_LINEAGE)))
+    next.max(highest(copied).map_or(0, |seq| first_of_lineage(seq).saturating_add(NUMBERS_OF_LINEAGE)))
+}
+
+/// The highest number of some decisions.
+fn highest<'i>(decisions: impl Iterator<Item = &'i BlobInfo>) -> Option<u32> {
+    decisions.filter_map(|info| DecisionName::of(&info.name)).map(|name| name.seq).max()
 }
 
 /// How many numbers the decisions of a lineage have.

@@ -167,14 +167,8 @@ pub(crate) fn try_each(
         Some(tag) => (decisions_prefix(tag), tombstones_prefix(tag)),
         None => (PREFIX_DECISIONS.to_owned(), PREFIX_TOMBSTONES.to_owned()),
     };
-    let mut names: Vec<DecisionName> = repository
-        .list(&decisions)?
-        .iter()
-        .filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name),
-            _ => None,
-        })
-        .collect();
+    let mut names: Vec<DecisionName> =
+        repository.list(&decisions)?.iter().filter_map(|info| DecisionName::of(&info.name)).collect();
     let mut result = Snapshots::default();
     let tombstones = repository.list(&tombstones)?;
     result.forgotten = tombstoned(repository, &tombstones, &names, &mut result.unreadable)?;
@@ -329,7 +323,7 @@ fn not_later(listed: Snapshots, time: u64) -> Result<Vec<Snapshot>, EngineError>
     snapshots.retain(|snapshot| snapshot.commit.time <= time);
     let last = snapshots.last().map(|snapshot| snapshot.name.seq);
     for (name, error) in unreadable {
-        if let Some(BlobKind::Decision(name)) = name.kind()
+        if let Some(name) = DecisionName::of(&name)
             && last.is_none_or(|last| name.seq >= last)
             && first_later.is_none_or(|later| name.seq <= later)
         {
@@ -343,7 +337,7 @@ fn not_later(listed: Snapshots, time: u64) -> Result<Vec<Snapshot>, EngineError>
 fn find_by_id(repository: &Repository<'_>, prefix: &str) -> Result<Vec<Snapshot>, EngineError> {
     let mut found = Vec::new();
     for info in repository.list(PREFIX_DECISIONS)? {
-        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        let Some(name) = DecisionName::of(&info.name) else { continue };
         if !name.session.to_string().starts_with(prefix) {
             continue;
         }
@@ -442,13 +436,7 @@ struct Decided {
 
 fn decided(repository: &Repository<'_>, vm: VmTag) -> Result<Decided, EngineError> {
     let listed = repository.list(&decisions_prefix(vm))?;
-    let names: Vec<DecisionName> = listed
-        .iter()
-        .filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name),
-            _ => None,
-        })
-        .collect();
+    let names: Vec<DecisionName> = listed.iter().filter_map(|info| DecisionName::of(&info.name)).collect();
     let mut unreadable = Vec::new();
     let tombstones = repository.list(&tombstones_prefix(vm))?;
     let forgotten = tombstoned(repository, &tombstones, &names, &mut unreadable)?;

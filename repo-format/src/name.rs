@@ -128,6 +128,15 @@ impl DecisionName {
     pub fn blob(&self) -> BlobName {
         BlobName::format(format_args!("{self}"))
     }
+
+    /// Returns the decision whose blob has a name, if it is one's.
+    #[must_use]
+    pub fn of(blob: &BlobName) -> Option<Self> {
+        match blob.kind() {
+            Some(BlobKind::Decision(name)) => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for DecisionName {

@@ -12,8 +12,8 @@ use crate::repository::{Repository, get_sealed};
 use crate::session;
 use crate::store::{BlobInfo, Put, StoreError};
 use repo_format::{
-    BlobKind, BlobName, Intent, PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_TOMBSTONES, PackKind, SessionId,
-    decisions_prefix, indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
+    BlobKind, BlobName, DecisionName, Intent, PREFIX_DECISIONS, PREFIX_INTENTS, PREFIX_TOMBSTONES, PackKind,
+    SessionId, decisions_prefix, indexes_prefix, intents_prefix, packs_prefix, tombstones_prefix,
 };
 use std::collections::BTreeSet;
 
@@ -88,7 +88,7 @@ fn unfinished(
     let vm = repository.keys().vm_tag(job.vm);
     let (mut decided, mut newest) = (BTreeSet::new(), 0);
     for info in decisions {
-        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        let Some(name) = DecisionName::of(&info.name) else { continue };
         decided.insert(name.session);
         if name.writer == *job.writer {
             newest = newest.max(info.modified);

@@ -284,7 +284,7 @@ fn by_policy(
     let promoted = lineage::place(repository)?.lineage.and_then(|promoted| promoted.date);
     let mut held: BTreeMap<VmTag, Vec<DecisionName>> = BTreeMap::new();
     for (name, _) in &unreadable {
-        if let Some(BlobKind::Decision(name)) = name.kind() {
+        if let Some(name) = DecisionName::of(name) {
             held.entry(name.vm).or_default().push(name);
         }
     }
@@ -418,13 +418,8 @@ fn forgotten_before(repository: &Repository<'_>, id: &str) -> Result<Option<Sess
 fn unreadable(repository: &Repository<'_>, wanted: &[String]) -> Result<ForgetReport, EngineError> {
     let mut report = ForgetReport::default();
     let listed = repository.list(PREFIX_DECISIONS)?;
-    let decisions: Vec<DecisionName> = listed
-        .iter()
-        .filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name),
-            _ => None,
-        })
-        .collect();
+    let decisions: Vec<DecisionName> =
+        listed.iter().filter_map(|info| DecisionName::of(&info.name)).collect();
     for wanted in wanted {
         let fits = |name: &&DecisionName| {
             name.session.to_string().starts_with(wanted) || name.blob().as_str() == wanted

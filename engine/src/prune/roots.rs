@@ -9,7 +9,7 @@ use crate::repository::Repository;
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use repo_format::{
-    BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_REPACK, PackName, PackRef, SessionId, VmTag,
+    BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_REPACK, PackName, PackRef, SessionId, VmTag,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,7 +54,7 @@ pub(super) fn each(
         take(batch)
     })?;
     for (name, error) in found.unreadable {
-        if matches!(name.kind(), Some(BlobKind::Decision(_))) {
+        if DecisionName::of(&name).is_some() {
             return Err(EngineError::CannotMark { source: Box::new(error) });
         }
         roots.ignored.push(name);
@@ -62,7 +62,7 @@ pub(super) fn each(
     roots.aborted = found.aborted;
     let mut seen = BTreeSet::new();
     for info in &first {
-        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        let Some(name) = DecisionName::of(&info.name) else { continue };
         let session = name.session;
         let is_forgotten = found.forgotten.contains(&name);
         if is_forgotten {
@@ -84,7 +84,7 @@ pub(super) fn each(
 }
 
 fn canaries(listed: &[crate::store::BlobInfo]) -> impl Iterator<Item = &BlobName> {
-    listed.iter().map(|info| &info.name).filter(|name| !matches!(name.kind(), Some(BlobKind::Decision(_))))
+    listed.iter().map(|info| &info.name).filter(|name| DecisionName::of(name).is_none())
 }
 
 /// Every snapshot of the last roster is there or forgotten.

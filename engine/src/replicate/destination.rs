@@ -8,7 +8,7 @@ use crate::repository::{Repository, get_limited, list};
 use crate::session::put_twice;
 use crate::store::{BlobStore, Put, StoreError};
 use repo_format::limits::{CONFIG_LEN_MAX, SLOT_LEN_MAX};
-use repo_format::{BlobKind, BlobName, PREFIX_DECISIONS, PREFIX_KEYS, PREFIX_TOMBSTONES, Slot};
+use repo_format::{BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_KEYS, PREFIX_TOMBSTONES, Slot};
 use std::collections::BTreeSet;
 
 /// What the destination may be besides an empty place, and a replica that an earlier run made.
@@ -102,7 +102,7 @@ fn check_is_copy(source: &Repository<'_>, destination: &Repository<'_>) -> Resul
     let forgotten: BTreeSet<BlobName> =
         source.list(PREFIX_TOMBSTONES)?.into_iter().map(|info| info.name).collect();
     for info in there {
-        let Some(BlobKind::Decision(name)) = info.name.kind() else { continue };
+        let Some(name) = DecisionName::of(&info.name) else { continue };
         let tombstone = BlobName::tombstone(name.vm, name.session);
         if !here.contains(&info.name) && !forgotten.contains(&tombstone) {
             return Err(ReplicateError::WrittenTo { name: info.name }.into());

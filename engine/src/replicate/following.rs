@@ -46,9 +46,7 @@ impl Run<'_> {
             packs = Leading::of(self.source, destination)?.without_those_that_lead_nowhere(packs, &|end| {
                 deleted.contains(end) && !needed.contains(end)
             });
-            snapshots.retain(
-                |name| matches!(name.kind(), Some(BlobKind::Decision(name)) if forgotten.contains(&name)),
-            );
+            snapshots.retain(|name| DecisionName::of(name).is_some_and(|name| forgotten.contains(&name)));
         }
         let names: Vec<BlobName> = packs.iter().map(|pack| pack.name.blob()).collect();
         begin(self.observer, Phase::Delete, (names.len() + snapshots.len() + indexes.len()) as u64)?;
@@ -197,7 +195,7 @@ fn mark(destination: &Repository<'_>) -> Result<Marked, EngineError> {
     let found = snapshots::each_batch(destination, MARKED_AT_ONCE, &mut |roots| {
         marker.mark(roots, &records).map_err(cannot)
     })?;
-    match found.unreadable.into_iter().find(|(name, _)| matches!(name.kind(), Some(BlobKind::Decision(_)))) {
+    match found.unreadable.into_iter().find(|(name, _)| DecisionName::of(name).is_some()) {
         Some((_, error)) => Err(cannot(error)),
         None => Ok(Marked { needed: marker.into_needed(), forgotten: found.forgotten }),
     }

@@ -66,11 +66,8 @@ impl Objects {
 /// The decisions of sessions of no VM.
 fn decisions_of_no_vm(source: &Repository<'_>) -> Result<BTreeMap<SessionId, DecisionName>, EngineError> {
     let listed = source.list(&decisions_prefix(source.keys().vm_tag("")))?;
-    let decision = |info: BlobInfo| match info.name.kind() {
-        Some(BlobKind::Decision(name)) => Some((name.session, name)),
-        _ => None,
-    };
-    Ok(listed.into_iter().filter_map(decision).collect())
+    let decisions = listed.iter().filter_map(|info| DecisionName::of(&info.name));
+    Ok(decisions.map(|name| (name.session, name)).collect())
 }
 
 fn key(name: &BlobName) -> [u8; 16] {

@@ -122,10 +122,8 @@ fn of_all(
     };
     let mut found = Candidates::default();
     for (decisions, tombstones) in prefixes {
-        let names = source.list(&decisions)?.into_iter().filter_map(|info| match info.name.kind() {
-            Some(BlobKind::Decision(name)) => Some(name),
-            _ => None,
-        });
+        let listed = source.list(&decisions)?;
+        let names = listed.iter().filter_map(|info| DecisionName::of(&info.name));
         found.take(names.collect(), there, job.there);
         let tombstones = source.list(&tombstones)?;
         let forgotten = snapshots::tombstoned(source, &tombstones, &found.names, &mut Vec::new())?;
@@ -159,10 +157,6 @@ fn by_vm(a: &DecisionName, b: &DecisionName) -> std::cmp::Ordering {
 
 /// A decision that could not be read.
 pub(super) fn not_copied(name: &BlobName, error: &EngineError) -> Option<NotCopied> {
-    match name.kind() {
-        Some(BlobKind::Decision(name)) => {
-            Some(NotCopied { snapshot: name.session.to_string(), reason: chain(error) })
-        }
-        _ => None,
-    }
+    let name = DecisionName::of(name)?;
+    Some(NotCopied { snapshot: name.session.to_string(), reason: chain(error) })
 }
