@@ -29,6 +29,7 @@ mod selector;
 mod settings;
 mod standing;
 mod times;
+mod unreadable;
 mod unsupported;
 mod vsphere;
 

@@ -12,6 +12,7 @@ use crate::retention_key::retention_key;
 use crate::selector;
 use crate::settings::Settings;
 use crate::times;
+use crate::unreadable;
 use anyhow::bail;
 use keepstone_engine::forget::policy::{Bucket, Limit, Policy, Reason, Rule};
 use keepstone_engine::forget::{
@@ -396,12 +397,8 @@ fn warn_of(done: &ForgetReport, report: &Report) -> Exit {
             vm.held_by.join(", ")
         ));
     }
-    let mut damage = false;
     let is_settled = |name: &str| report.settled.iter().any(|settled| settled == name);
-    for (name, error) in done.unreadable.iter().filter(|(name, _)| !is_settled(name.as_str())) {
-        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        warn(&format!("{error}{why}; what {name} says is left out"));
-        damage = true;
-    }
-    if damage { Exit::Damage } else { exit }
+    let unreadable: Vec<_> = done.unreadable.iter().filter(|(name, _)| !is_settled(name.as_str())).collect();
+    unreadable::warn_of(unreadable.iter().copied(), "");
+    if unreadable.is_empty() { exit } else { Exit::Damage }
 }

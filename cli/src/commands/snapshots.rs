@@ -1,7 +1,7 @@
 //! `keepstone snapshots`
 
 use crate::clock::Stopwatch;
-use crate::console::{table, warn};
+use crate::console::table;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::numbers::{count, size};
@@ -11,6 +11,7 @@ use crate::selector;
 use crate::settings::Settings;
 use crate::standing;
 use crate::times;
+use crate::unreadable;
 use keepstone_engine::pins::{self, Pins};
 use keepstone_engine::replica::{self, DamagedNode, Missing, Point, Whole};
 use keepstone_engine::snapshots::{Query, Snapshot};
@@ -192,12 +193,9 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
             if lacking == 1 { "is" } else { "are" }
         ));
     }
-    let unreadable: Vec<_> = found.unreadable.iter().chain(&pins.unreadable).collect();
-    for (name, error) in &unreadable {
-        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        warn(&format!("{error}{why}; what {name} says is left out"));
-    }
-    Ok(if unreadable.is_empty() { Exit::Done } else { Exit::Damage })
+    unreadable::warn_of(found.unreadable.iter().chain(&pins.unreadable), "");
+    let is_damaged = !found.unreadable.is_empty() || !pins.unreadable.is_empty();
+    Ok(if is_damaged { Exit::Damage } else { Exit::Done })
 }
 
 fn text(report: &Report) -> String {

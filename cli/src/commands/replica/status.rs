@@ -16,10 +16,11 @@ use crate::progress::Progress;
 use crate::retention_key::retention_key;
 use crate::settings::Settings;
 use crate::times;
+use crate::unreadable;
 use keepstone_engine::Repository;
 use keepstone_engine::barrier;
 use keepstone_engine::pins;
-use keepstone_engine::snapshots::{Snapshot, UnreadableBlob};
+use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::verify::{ReadData, VerifyJob, VerifyReport, verify_remembering};
 use repo_format::ReplicaName;
 use serde::Serialize;
@@ -135,17 +136,9 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         has_damage: points.has_damage,
     };
     settings.console.report(&report, told::text)?;
-    leave_out(&points.unreadable, "");
-    leave_out(&unreadable_there, " at the source");
+    unreadable::warn_of(&points.unreadable, "");
+    unreadable::warn_of(&unreadable_there, " at the source");
     Ok(exit(&report))
-}
-
-/// Tells what is left out, as it cannot be read.
-fn leave_out(unreadable: &[UnreadableBlob], place: &str) {
-    for (name, error) in unreadable {
-        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
-        warn(&format!("{error}{why}; what {name}{place} says is left out"));
-    }
 }
 
 /// Adds what the services know that keep the replica and its source.
