@@ -98,6 +98,17 @@ pub struct Query<'a> {
     pub since: Option<u64>,
 }
 
+impl<'a> Query<'a> {
+    /// What finds all snapshots of some VMs, one after another; those of all VMs if none is named.
+    #[must_use]
+    pub fn of_vms(vms: &'a [String]) -> Vec<Self> {
+        if vms.is_empty() {
+            return vec![Self::default()];
+        }
+        vms.iter().map(|vm| Self { vm: Some(vm), ..Self::default() }).collect()
+    }
+}
+
 /// Lists the snapshots of one VM, or of all.
 ///
 /// # Errors

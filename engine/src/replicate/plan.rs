@@ -98,10 +98,8 @@ fn of_newest(
     job: &ReplicateJob<'_>,
 ) -> Result<Candidates, EngineError> {
     let mut found = Candidates::default();
-    let all = [None];
-    let of_vms: Vec<Option<&str>> = job.vms.iter().map(|vm| Some(vm.as_str())).collect();
-    for vm in if of_vms.is_empty() { &all[..] } else { &of_vms } {
-        let query = Query { vm: *vm, newest: Some(newest), since: None };
+    for query in Query::of_vms(job.vms) {
+        let query = Query { newest: Some(newest), ..query };
         let mut names = Vec::new();
         let listed = snapshots::each(source, &query, &mut |snapshot| names.push(snapshot.name))?;
         found.take(names, there, job.there);

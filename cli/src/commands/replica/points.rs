@@ -72,10 +72,7 @@ pub(super) fn look(
         missing: BTreeSet::new(),
         has_damage: false,
     };
-    let of: Vec<Option<&str>> =
-        if vms.is_empty() { vec![None] } else { vms.iter().map(|vm| Some(vm.as_str())).collect() };
-    for vm in of {
-        let query = Query { vm, ..Query::default() };
+    for query in Query::of_vms(vms) {
         let found = replica::each(repository, (&Doubt::All, &query), observer, &mut |point| {
             points.note(&point, Line::in_doubt(&point, pins));
         })?;

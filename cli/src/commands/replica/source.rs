@@ -72,10 +72,8 @@ pub(super) struct AtSource {
 /// Lists what a source has of some VMs, or of all.
 pub(super) fn snapshots(source: &Repository<'_>, vms: &[String]) -> Result<AtSource, EngineError> {
     let mut found = AtSource::default();
-    let of: Vec<Option<&str>> =
-        if vms.is_empty() { vec![None] } else { vms.iter().map(|vm| Some(vm.as_str())).collect() };
-    for vm in of {
-        let others = each(source, &Query { vm, ..Query::default() }, &mut |snapshot| {
+    for query in Query::of_vms(vms) {
+        let others = each(source, &query, &mut |snapshot| {
             let (vm, time) = (snapshot.commit.vm.clone(), snapshot.commit.time);
             found.snapshots.insert(snapshot.session(), (vm, time));
         })?;
