@@ -26,14 +26,15 @@ mod reading;
 mod replication;
 mod retry;
 mod sas;
+mod service_error;
 mod shared_key;
 mod transport;
 
 pub use credential::{Credential, CredentialError, Secret};
-pub use failure::{Answer, ServiceError};
 pub use place::{AzurePlace, PlaceError};
 pub use replication::ReplicationState;
 pub use retry::{Listener, RetryPolicy, Setback};
+pub use service_error::{Answer, ServiceError};
 
 use super::{BlobStore, Page, PerTier, Put, StoreError, Traffic};
 use crate::entropy::Entropy;

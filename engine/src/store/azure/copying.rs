@@ -36,9 +36,10 @@
 //!
 //! Put Blob From URL, tokens and copies that take a while are known from documentation only.
 
+mod original;
+
 use super::failure::{CANNOT_READ_SOURCE, Failure, header};
-use super::identity::Access;
-use super::{AzureStore, DIGEST, DIGEST_HEADER, ServiceError, access_tier, is_absent, of_tier};
+use super::{AzureStore, DIGEST_HEADER, ServiceError, access_tier, is_absent, of_tier};
 use crate::store::{Put, StoreError};
 use azure_core::http::headers::Headers;
 use azure_core::http::{Etag, RequestContent};
@@ -48,9 +49,8 @@ use azure_storage_blob::models::{
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use original::Original;
 use repo_format::BlobName;
-use std::collections::HashMap;
-use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -97,17 +97,6 @@ impl Proven {
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
-/// A blob to be copied, as it is at its source.
-struct Original<'a> {
-    source: &'a AzureStore,
-    name: &'a BlobName,
-    len: u64,
-    md5: Option<String>,
-    /// The BLAKE3 digest that its metadata has.
-    digest: Option<String>,
-    etag: Option<String>,
-}
-
 /// What the service answered.
 enum Outcome {
     /// It made a copy.
@@ -129,25 +118,8 @@ impl AzureStore {
     /// with [`ServiceError::Copy`] if what it made is not whole. The blob may exist afterwards. Calling again settles it.
     pub fn copy_from(&self, source: &Self, name: &BlobName, len: u64) -> Result<Put, StoreError> {
         self.changeable(ACTION, name)?;
-        let original = source.original(name, len)?;
+        let original = Original::of(source, name, len)?;
         self.runtime.block_on(self.copy(&original))
-    }
-
-    /// Looks at a blob that is to be copied.
-    fn original<'a>(&'a self, name: &'a BlobName, len: u64) -> Result<Original<'a>, StoreError> {
-        let headers = self.headers(name)?;
-        let own = |name| header(&headers, name).map(str::to_owned);
-        let found = length(&headers);
-        if found != Some(len) {
-            let found = found.map_or_else(|| "no".to_owned(), |found| found.to_string());
-            let source = io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("it has {found} bytes, and not the {len} that were declared"),
-            );
-            return Err(StoreError::Io { action: "copy", object: self.object(name), source });
-        }
-        let [md5, digest, etag] = [CONTENT_MD5, DIGEST_HEADER, "etag"].map(own);
-        Ok(Original { source: self, name, len, md5, digest, etag })
     }
 
     fn object(&self, name: &BlobName) -> String {
@@ -394,44 +366,6 @@ impl AzureStore {
             *of_tier(&mut traffic.reads, there) += 1;
             *of_tier(&mut traffic.lent_bytes, there) += len;
         });
-    }
-}
-
-impl Original<'_> {
-    /// Where another service can read it, and what authorizes that beside the URL. Both are secrets.
-    async fn readable(&self) -> Result<(String, Option<String>), Failure> {
-        let (source, place) = (self.source, &self.source.settings.place);
-        let whole_name = format!("{}{}", place.prefix(), self.name);
-        let url = source.blob(self.name).url().clone();
-        Ok(match source.authority.access(place, &whole_name).await? {
-            Access::Query(pairs) => (format!("{url}?{}", *pairs), None),
-            Access::Bearer(token) => (url.to_string(), Some((*token).clone())),
-        })
-    }
-
-    fn metadata(&self) -> Option<HashMap<String, String>> {
-        self.digest.as_ref().map(|digest| [(DIGEST.to_owned(), digest.clone())].into())
-    }
-
-    fn md5_bytes(&self) -> Option<Vec<u8>> {
-        self.md5.as_deref().and_then(decoded)
-    }
-
-    /// The condition that it is still the blob that was looked at.
-    fn unchanged(&self) -> Option<Etag> {
-        self.etag.clone().map(Etag::from)
-    }
-
-    /// The id of the only block of a copy. Copies of other bytes have other ids, so that who copies at the same time does
-    /// not commit them.
-    fn block(&self) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new();
-        for part in [&self.md5, &self.digest, &self.etag] {
-            hasher.update(part.as_deref().unwrap_or_default().as_bytes());
-            hasher.update(&[0]);
-        }
-        hasher.update(&self.len.to_le_bytes());
-        *hasher.finalize().as_bytes().first_chunk().expect("32 bytes are more than 16")
     }
 }
 

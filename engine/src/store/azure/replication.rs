@@ -4,7 +4,8 @@
 //! The headers are those that Microsoft documents of Get Blob Properties. The emulator has none of them; it answers
 //! what is asked of a secondary endpoint.
 
-use super::failure::{Failure, ServiceError, header};
+use super::failure::{Failure, header};
+use super::service_error::ServiceError;
 use super::{AzureStore, is_absent};
 use crate::store::StoreError;
 use azure_core::http::headers::Headers;
