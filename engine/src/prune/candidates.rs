@@ -4,7 +4,7 @@ use super::barrier::Held;
 use super::listing::list;
 use super::roots::{self, Roots, mark};
 use super::sessions::{Owner, Sessions, Undecided, Verdict};
-use super::{Amount, PruneJob, PrunePlan, usage};
+use super::{Amount, PruneJob, PrunePlan, choice};
 use crate::error::{EngineError, chain};
 use crate::generations::WaitList;
 use crate::observer::Observer;
@@ -112,7 +112,7 @@ pub(super) fn plan(
     plan.waiting.extend(held.waiting);
     plan.stored = Amount::of(&candidates.stored);
     plan.delete = Amount::of(&candidates.packs);
-    match usage::plan(repository, job, &candidates, plan, observer) {
+    match choice::plan(repository, job, &candidates, plan, observer) {
         Err(error) if error.is_damage() => plan.repack_fails = Some(chain(&error)),
         other => other?,
     }

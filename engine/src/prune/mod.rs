@@ -12,10 +12,11 @@
 //!
 //! # Memory
 //! Names and lengths of all packs (some 16 bytes each), what marking takes (`mark`), the ids of all snapshots, and for
-//! packing again what `usage` takes.
+//! packing again what `choice` takes.
 
 mod barrier;
 mod candidates;
+mod choice;
 mod compact;
 mod generation;
 mod listing;
@@ -26,8 +27,8 @@ mod sweep;
 mod usage;
 
 pub use crate::repack::RepackReport;
+pub use choice::{PackUse, RepackPolicy, Unused};
 pub(crate) use sessions::{Owner, Sessions, Undecided};
-pub use usage::{PackUse, RepackPolicy, Unused};
 
 use crate::backup::Unfinished;
 use crate::entropy::Entropy;
@@ -311,7 +312,7 @@ impl Run<'_, '_, '_> {
     /// Packs again what is worth it. Returns whether packs were emptied. A page that cannot be read keeps nothing else from
     /// being pruned: it names chunks, and the packs that these are in are known without it.
     fn repack(&mut self, candidates: &Candidates) -> Result<bool, EngineError> {
-        let repacked = usage::choose(self.repository, self.job, candidates, self.observer).and_then(
+        let repacked = choice::choose(self.repository, self.job, candidates, self.observer).and_then(
             |(packs, unused)| {
                 self.report.unused_bytes_left = unused;
                 if packs.is_empty() {
