@@ -16,27 +16,26 @@
 
 use super::Scope;
 use super::choice::Remembered;
-use super::facts::{Hit, chunk_hits};
+use super::damaged::try_damaged;
+use super::facts::{Hit, chunk_hits, moved_chunks};
 use super::findings::FindingId;
 use super::indexing::WrongEntries;
 use super::inventory::PackState;
 use super::memory::State;
 use super::objects::Told;
 use super::report::FindingKind;
-use super::walk::{Inspector, unreadable};
+use super::walk::Inspector;
 use crate::error::{EngineError, chain};
-use crate::frames::{FrameReader, lock};
-use crate::moved::Where;
+use crate::frames::lock;
 use crate::observer::{Event, Phase, begin, tell};
 use crate::store::StoreError;
 use crate::threads::{self, Condvar, scope, tasks};
 use repo_format::{
-    Decoder, Entry, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page,
-    verify_pack,
+    Decoder, FormatError, FrameEntry, FrameKind, Location, PackKind, PackName, PackRef, Page, verify_pack,
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Packs that are being read or checked: eight of the default length.
 const BYTES_IN_FLIGHT: u64 = 256 << 20;
@@ -46,8 +45,6 @@ const READ_THREADS: usize = 4;
 const FRAMES_AT_ONCE: usize = 4 << 20;
 /// Damaged packs whose chunks are looked for in one walk.
 const DAMAGED_AT_ONCE: usize = 64;
-/// Plain bytes of chunks that are tried together.
-const TRIED_AT_ONCE: u64 = 32 << 20;
 
 /// What reading a data pack gave.
 pub(super) enum Checked {
@@ -268,117 +265,6 @@ fn fingerprint(frame: &FrameEntry) -> u64 {
     let mut bytes = [0; 8];
     hasher.finalize_xof().fill(&mut bytes);
     u64::from_le_bytes(bytes)
-}
-
-/// Tries each chunk that a map names in a damaged pack.
-fn try_damaged(scope: &Scope<'_, '_, '_>, batch: &mut Batch, names_hold: bool) -> Result<(), EngineError> {
-    let is_damaged = |(name, checked): (&PackName, &Checked)| {
-        matches!(checked, Checked::Damaged { .. }).then(|| (name.clone(), HashSet::new()))
-    };
-    let (wanted, frames) = (batch.iter().filter_map(is_damaged).collect(), scope.frames);
-    let mut collect = Collect { wanted, names_hold, frames };
-    if collect.wanted.is_empty() {
-        return Ok(());
-    }
-    scope.walk(&mut collect, 0)?;
-    for (name, locations) in collect.wanted {
-        let mut locations: Vec<Location> = locations.into_iter().collect();
-        locations.sort_unstable_by_key(|at| (at.offset, at.stored_len, at.id));
-        let Some(Checked::Damaged { finding, unreadable }) = batch.get_mut(&name) else { continue };
-        *unreadable = unreadable_chunks(scope, &name, &locations)?;
-        scope.findings.tell_more(
-            *finding,
-            &format!(
-                "{} of the {} chunks that maps name in it cannot be read",
-                unreadable.len(),
-                locations.len()
-            ),
-        );
-        tell(scope.observer, Event::Progress(0))?;
-    }
-    Ok(())
-}
-
-fn unreadable_chunks(
-    scope: &Scope<'_, '_, '_>,
-    name: &PackName,
-    locations: &[Location],
-) -> Result<HashSet<Location>, EngineError> {
-    if locations.iter().all(|at| at.pack.name == *name) && !scope.frames.moved().knows(name) {
-        match scope.frames.opener(name) {
-            Ok(_) => {}
-            // No frame can be read, and there is no other place.
-            Err(error) if error.is_damage() => return Ok(locations.iter().cloned().collect()),
-            Err(error) => return Err(error),
-        }
-    }
-    let mut failed = HashSet::new();
-    let mut rest = locations;
-    while !rest.is_empty() {
-        let mut plain_bytes = 0;
-        let fits = |at: &&Location| {
-            plain_bytes += u64::from(at.plain_len);
-            plain_bytes <= TRIED_AT_ONCE
-        };
-        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-        rest = later;
-        let results = scope.frames.read_each(FrameKind::Chunk, now)?;
-        for (at, result) in now.iter().zip(results) {
-            if let Err(error) = result {
-                unreadable(scope.findings, at, &error);
-                failed.insert(at.clone());
-            }
-        }
-    }
-    Ok(failed)
-}
-
-/// Collects the chunks that maps name in some packs.
-struct Collect<'v, 'r, 's> {
-    wanted: HashMap<PackName, HashSet<Location>>,
-    names_hold: bool,
-    frames: &'v FrameReader<'r, 's>,
-}
-
-impl Inspector for Collect<'_, '_, '_> {
-    fn wants(&self, names: &[PackRef]) -> bool {
-        let may_lead_there =
-            |pack: &PackRef| self.wanted.contains_key(&pack.name) || self.frames.moved().knows(&pack.name);
-        !self.names_hold || names.iter().any(may_lead_there)
-    }
-
-    fn page(&mut self, _: &Location, page: &Page) -> Result<Vec<Hit>, EngineError> {
-        let moved = moved_chunks(self.frames, page)?;
-        for entry in &page.entries {
-            let Entry::Chunk(at) = entry else { continue };
-            let pack = moved.get(at).map_or(&at.pack.name, |pack| &pack.name);
-            if let Some(locations) = self.wanted.get_mut(pack) {
-                locations.insert(at.clone());
-            }
-        }
-        Ok(Vec::new())
-    }
-}
-
-/// The chunks of a page that were repacked, with the packs that they are in now.
-fn moved_chunks<'p>(
-    frames: &FrameReader<'_, '_>,
-    page: &'p Page,
-) -> Result<HashMap<&'p Location, Arc<PackRef>>, EngineError> {
-    let chunks = page.entries.iter().filter_map(|entry| match entry {
-        Entry::Chunk(at) => Some(at),
-        Entry::Hole { .. } => None,
-    });
-    let chunks: Vec<&Location> = chunks.filter(|at| frames.moved().knows(&at.pack.name)).collect();
-    if chunks.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let places = frames.moved().places(chunks.iter().copied(), &BTreeSet::new())?;
-    let moved = chunks.into_iter().zip(places).filter_map(|(at, place)| match place {
-        Where::At(pack, _) => Some((at, pack)),
-        Where::Named | Where::Nowhere(_) => None,
-    });
-    Ok(moved.collect())
 }
 
 /// Compares what maps say of packs with what was read.

@@ -2,8 +2,12 @@
 
 use super::findings::FindingId;
 use super::inventory::PackState;
+use crate::error::EngineError;
 use crate::extent::Extent;
-use repo_format::{Entry, Location, Page};
+use crate::frames::FrameReader;
+use crate::moved::Where;
+use repo_format::{Entry, Location, PackRef, Page};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Separate ranges that are kept for a part of a map; beyond, those of one finding become one range.
@@ -113,4 +117,25 @@ pub(super) fn concerned(state: &PackState, at: &Location) -> Option<FindingId> {
             (u64::from(at.offset) + u64::from(at.stored_len) > len).then_some(finding)
         }
     }
+}
+
+/// The chunks of a page that were repacked, with the packs that they are in now.
+pub(super) fn moved_chunks<'p>(
+    frames: &FrameReader<'_, '_>,
+    page: &'p Page,
+) -> Result<HashMap<&'p Location, Arc<PackRef>>, EngineError> {
+    let chunks = page.entries.iter().filter_map(|entry| match entry {
+        Entry::Chunk(at) => Some(at),
+        Entry::Hole { .. } => None,
+    });
+    let chunks: Vec<&Location> = chunks.filter(|at| frames.moved().knows(&at.pack.name)).collect();
+    if chunks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let places = frames.moved().places(chunks.iter().copied(), &BTreeSet::new())?;
+    let moved = chunks.into_iter().zip(places).filter_map(|(at, place)| match place {
+        Where::At(pack, _) => Some((at, pack)),
+        Where::Named | Where::Nowhere(_) => None,
+    });
+    Ok(moved.collect())
 }

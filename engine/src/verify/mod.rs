@@ -14,6 +14,7 @@
 
 mod choice;
 mod counts;
+mod damaged;
 mod data;
 mod facts;
 mod findings;
