@@ -10,11 +10,12 @@ use keepstone_engine::pins::{self, Change, Pinning};
 use keepstone_engine::prune::{PruneEnd, PruneJob, PruneReport, RepackPolicy, Unused, prune};
 use keepstone_engine::snapshots::{Selector, Snapshot, list};
 use keepstone_engine::source::MemoryDisk;
-use keepstone_engine::store::{Fault, FaultStore, MemoryStore, Page, Put, RecordingStore, StoreError};
+use keepstone_engine::store::{Fault, FaultStore, MemoryStore, Put, RecordingStore};
 use keepstone_engine::{BlobStore, EngineError, Entropy, Repository};
 use repo_format::{BlobName, DecisionName, Pin, SealedKind, SessionId, Tombstone, seal};
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use world::watched::{Call, Watched};
 use world::{
     NOW, create, memory_index, noise, open, restored, retention_key, small_geometry, undamaged, writer,
 };
@@ -451,27 +452,6 @@ fn wherever_it_is_interrupted_another_run_ends_it() {
     assert!(interrupted > 20, "{interrupted}");
 }
 
-/// A store in which a blob appears before each create.
-struct Meanwhile(MemoryStore, BlobName, Vec<u8>);
-impl BlobStore for Meanwhile {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.0.put_new(&self.1, &self.2)?;
-        self.0.put_new(name, bytes)
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        self.0.get(name, range)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.0.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        self.0.delete(name)
-    }
-}
-
 #[test]
 fn two_that_forget_the_same_do_not_disturb_each_other() {
     let (store, made) = filled(&[("web", 0), ("web", 1)]);
@@ -480,7 +460,11 @@ fn two_that_forget_the_same_do_not_disturb_each_other() {
     let tombstone = Tombstone { session: made[0], time: NOW, decision: name.clone() };
     // The other one's tombstone appears after this one has listed: the answer to its own create.
     let (blob, bytes) = tombstone.seal(repository.keys(), &retention_key(&repository), [5; 32]);
-    let meanwhile = Meanwhile(store.clone(), blob.clone(), bytes.clone());
+    let meanwhile = Watched::new(&store, |call| {
+        if let Call::Put(_) = call {
+            store.put_new(&blob, &bytes).unwrap();
+        }
+    });
     let report = Run::by_policy(&policy(Bucket::Each, 1)).forget(&meanwhile).unwrap();
     assert_eq!((going(&report), report.blocked), (vec![made[0]], vec![]));
     assert_eq!(store.get(&blob, None).unwrap(), bytes);

@@ -11,13 +11,14 @@ use keepstone_engine::index::{Preference, sync};
 use keepstone_engine::observer::{Notice, Phase, Quiet};
 use keepstone_engine::snapshots;
 use keepstone_engine::source::{ChangedAreas, MemoryDisk, ReadPart, Since, read_each};
-use keepstone_engine::store::{BlobStore, Fault, FaultStore, MemoryStore, Page, Put, StoreError};
+use keepstone_engine::store::{BlobStore, Fault, FaultStore, MemoryStore};
 use keepstone_engine::{DiskSource, EngineError, Entropy, Event, Observer, Repository};
-use repo_format::{BlobKind, BlobName, Index, SessionId, WriterId};
+use repo_format::{BlobKind, Index, SessionId, WriterId};
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use world::watched::{Call, Watched};
 use world::{NOW, create, latest, memory_index, noise, open, restored, small_geometry, undamaged};
 
 const MINUTE: u64 = 60_000;
@@ -314,37 +315,17 @@ fn an_interrupt_at_any_event_forgets_nothing_that_was_told_to_be_stored() {
     assert_eq!(forgotten, []);
 }
 
-/// Another process decides a session just before this one would.
-struct Outrun<'a> {
-    store: &'a MemoryStore,
-    session: SessionId,
-}
-
-impl BlobStore for Outrun<'_> {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
-        if matches!(name.kind(), Some(BlobKind::Decision(decision)) if decision.session == self.session) {
-            self.store.put_new(name, b"decided")?;
-        }
-        self.store.put_new(name, bytes)
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        self.store.get(name, range)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.store.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        self.store.delete(name)
-    }
-}
-
 #[test]
 fn a_session_that_is_decided_meanwhile_is_not_called_aborted() {
     let (store, disk, session) = killed_after(60, NOW);
-    let outrun = Outrun { store: &store, session };
+    // Another process decides it just before this one would.
+    let outrun = Watched::new(&store, |call| {
+        if let Call::Put(name) = call
+            && matches!(name.kind(), Some(BlobKind::Decision(decision)) if decision.session == session)
+        {
+            store.put_new(name, b"decided").unwrap();
+        }
+    });
     let sessions = Sessions::default();
     Run::number(2).of(&open(&outrun), &disk, &sessions).unwrap();
     assert_eq!(sessions.aborted(), Vec::<String>::new());

@@ -6,7 +6,7 @@ mod world;
 use keepstone_engine::entropy::Entropy;
 use keepstone_engine::observer::{Event, Quiet};
 use keepstone_engine::source::MemoryDisk;
-use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
+use keepstone_engine::store::MemoryStore;
 use keepstone_engine::verify::{
     FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, verify_remembering,
 };
@@ -14,11 +14,12 @@ use keepstone_engine::{BlobStore, EngineError, Observer};
 use repo_format::{BlobKind, BlobName, PackKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
+use world::watched::{Call, Watched};
 use world::{NOW, back_up, create, create_from_seed, latest, memory_index, noise, open, small_geometry};
 
 const DAY: u64 = 86_400_000;
@@ -79,13 +80,15 @@ impl World {
     }
 
     fn run_with(&self, memory: &mut Memory, read_data: ReadData, day: u64) -> Run {
-        let watched = Watched { inner: &self.store, whole: Mutex::default() };
+        let whole = Mutex::default();
+        let watched = noting_whole_packs(&self.store, &whole);
         let repository = open(&watched);
         let job = VerifyJob::everything(read_data, NOW + day * DAY);
         let report = verify_remembering(&repository, &job, memory, &Quiet).unwrap();
         assert!(memory.take_failure().is_none());
         drop(repository);
-        Run { report, whole: watched.whole.into_inner().unwrap() }
+        drop(watched);
+        Run { report, whole: whole.into_inner().unwrap() }
     }
 
     fn damage(&self, name: &BlobName) {
@@ -109,30 +112,14 @@ impl Run {
 }
 
 /// Notes which packs are read whole.
-struct Watched<'a> {
-    inner: &'a MemoryStore,
-    whole: Mutex<BTreeSet<BlobName>>,
-}
-
-impl BlobStore for Watched<'_> {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.inner.put_new(name, bytes)
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        if range.is_none() && matches!(name.kind(), Some(BlobKind::Pack(_))) {
-            self.whole.lock().unwrap().insert(name.clone());
+fn noting_whole_packs<'a>(store: &'a MemoryStore, whole: &'a Mutex<BTreeSet<BlobName>>) -> Watched<'a> {
+    Watched::new(store, |call| {
+        if let Call::Get(name, None) = call
+            && matches!(name.kind(), Some(BlobKind::Pack(_)))
+        {
+            whole.lock().unwrap().insert(name.clone());
         }
-        self.inner.get(name, range)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.inner.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
+    })
 }
 
 /// Lengths of disks that give packs of very different lengths.
@@ -234,7 +221,8 @@ fn a_run_for_a_snapshot_chooses_among_what_it_needs() {
             |name: &BlobName| matches!(name.kind(), Some(BlobKind::Pack(pack)) if pack.session == session);
         world.packs().into_keys().filter(of_session).collect()
     };
-    let watched = Watched { inner: &world.store, whole: Mutex::default() };
+    let whole = Mutex::default();
+    let watched = noting_whole_packs(&world.store, &whole);
     let repository = open(&watched);
     for day in 0..2 {
         let job = VerifyJob {
@@ -244,7 +232,7 @@ fn a_run_for_a_snapshot_chooses_among_what_it_needs() {
         };
         verify_remembering(&repository, &job, &mut world.memory(), &Quiet).unwrap();
     }
-    assert_eq!(*watched.whole.lock().unwrap(), of("vm2"));
+    assert_eq!(*whole.lock().unwrap(), of("vm2"));
     // Runs for everything go on with the rest.
     let share = of("vm1").iter().map(|name| world.packs()[name]).sum::<u64>() * 1_000_000 / world.bytes();
     let run = world.run(ReadData::Part { ppm: u32::try_from(share).unwrap() }, 2);

@@ -2,12 +2,11 @@
 //! a clear refusal.
 
 use crate::history::{Run, checked, new_repository};
+use crate::world::watched::Watched;
 use crate::world::{NOW, noise};
-use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
-use keepstone_engine::{BlobStore, EngineError};
-use repo_format::BlobName;
+use keepstone_engine::EngineError;
+use keepstone_engine::store::MemoryStore;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Condvar, Mutex};
 
 /// Lets two backups call the store by turns, each for as many calls as a list says.
@@ -53,40 +52,11 @@ impl Turns {
     }
 }
 
-/// One of two users of a store.
-struct Turned<'a> {
-    store: &'a MemoryStore,
-    turns: &'a Turns,
-    who: usize,
-}
-
-impl BlobStore for Turned<'_> {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.turns.take(self.who);
-        self.store.put_new(name, bytes)
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        self.turns.take(self.who);
-        self.store.get(name, range)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.turns.take(self.who);
-        self.store.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        self.turns.take(self.who);
-        self.store.delete(name)
-    }
-}
-
 /// Runs two backups together and says what each came to.
 fn together(store: &MemoryStore, seed: u64, runs: [Run<'_>; 2]) -> [&'static str; 2] {
     let turns = Turns::new(seed);
     let run = |who: usize| {
-        let result = runs[who].run(&Turned { store, turns: &turns, who });
+        let result = runs[who].run(&Watched::new(store, |_| turns.take(who)));
         turns.end(who);
         result
     };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::world::undamaged;
+use crate::world::watched::{Call, Watched};
 use keepstone_engine::store::{Fault, FaultStore};
 
 #[test]
@@ -80,7 +81,14 @@ fn of_two_imports_at_once_the_one_that_sees_the_other_leaves_its_restore_points_
         matches!(name.kind(), Some(repo_format::BlobKind::Intent { writer, .. }) if writer.as_str() == "host-c")
     });
     let intent = intent.unwrap();
-    let racing = Racing { store: &here, blob: (intent.clone(), other.get(&intent, None).unwrap()) };
+    let bytes = other.get(&intent, None).unwrap();
+    let racing = Watched::new(&here, |call| {
+        if let Call::Put(name) = call
+            && matches!(name.kind(), Some(repo_format::BlobKind::Intent { .. }))
+        {
+            here.put_new(&intent, &bytes).unwrap();
+        }
+    });
     let imported = Import::new(&racing, &there).run().unwrap();
     let [Imported { outcome: Outcome::LeftOut { why: EngineError::Rival { writer, .. } }, .. }] =
         imported.as_slice()
@@ -91,44 +99,4 @@ fn of_two_imports_at_once_the_one_that_sees_the_other_leaves_its_restore_points_
     // Whoever comes next imports it.
     let again = stored(&Import { seed: 9, ..Import::new(&here, &there) }.run().unwrap());
     holds(&open(&here), again[0].1, &disks);
-}
-
-/// A store in which a blob appears just before the first intent is created.
-struct Racing<'a> {
-    store: &'a MemoryStore,
-    blob: (repo_format::BlobName, Vec<u8>),
-}
-
-impl BlobStore for Racing<'_> {
-    fn put_new(
-        &self,
-        name: &repo_format::BlobName,
-        bytes: &[u8],
-    ) -> Result<keepstone_engine::store::Put, keepstone_engine::store::StoreError> {
-        if matches!(name.kind(), Some(repo_format::BlobKind::Intent { .. })) {
-            self.store.put_new(&self.blob.0, &self.blob.1)?;
-        }
-        self.store.put_new(name, bytes)
-    }
-
-    fn get(
-        &self,
-        name: &repo_format::BlobName,
-        range: Option<std::ops::Range<u64>>,
-    ) -> Result<Vec<u8>, keepstone_engine::store::StoreError> {
-        self.store.get(name, range)
-    }
-
-    fn list(
-        &self,
-        prefix: &str,
-        from: Option<&repo_format::BlobName>,
-        limit: usize,
-    ) -> Result<keepstone_engine::store::Page, keepstone_engine::store::StoreError> {
-        self.store.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &repo_format::BlobName) -> Result<(), keepstone_engine::store::StoreError> {
-        self.store.delete(name)
-    }
 }

@@ -2,10 +2,11 @@
 
 use crate::repacking::{ALL_UNUSED, scattered};
 use crate::scene::{Call, Scene, USUAL};
+use crate::world::watched::{Call as StoreCall, Watched};
 use crate::world::{noise, retention_key};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
 use keepstone_engine::{BlobStore, EngineError};
-use repo_format::{BlobKind, BlobName, PREFIX_DECISIONS, Tombstone};
+use repo_format::{BlobKind, BlobName, CANARY, PREFIX_DECISIONS, Tombstone};
 use std::ops::Range;
 
 /// Two VMs with two snapshots each; the first of each is forgotten.
@@ -41,34 +42,17 @@ fn a_canary_that_is_not_listed_stops_it() {
     }
 }
 
-/// A store in which another prune makes each canary just before this one does.
-struct Another(MemoryStore);
-
-impl BlobStore for Another {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
-        if let Some(BlobKind::Canary) = name.kind() {
-            self.0.put_new(name, bytes)?;
-        }
-        self.0.put_new(name, bytes)
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        self.0.get(name, range)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.0.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        self.0.delete(name)
-    }
-}
-
 #[test]
 fn a_canary_that_another_prune_makes_at_the_same_time_is_no_lie() {
     let scene = half_forgotten();
-    let report = scene.prune_through(&Another(scene.store.clone()), &USUAL).unwrap();
+    let store = Watched::new(&scene.store, |call| {
+        if let StoreCall::Put(name) = call
+            && let Some(BlobKind::Canary) = name.kind()
+        {
+            scene.store.put_new(name, CANARY).unwrap();
+        }
+    });
+    let report = scene.prune_through(&store, &USUAL).unwrap();
     assert!(report.sealed, "{report:?}");
     scene.assert_whole();
 }
@@ -198,11 +182,11 @@ struct Hiding {
 }
 
 impl BlobStore for Hiding {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<keepstone_engine::store::Put, StoreError> {
+    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
         self.inner.put_new(name, bytes)
     }
 
-    fn get(&self, name: &BlobName, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, StoreError> {
+    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
         self.inner.get(name, range)
     }
 

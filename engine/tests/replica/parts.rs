@@ -1,7 +1,8 @@
 //! Blobs that are there and are not what they should be.
 
-use crate::place::{ReadOnly, assert_lacks, snapshots, told};
+use crate::place::{assert_lacks, snapshots, told};
 use crate::scene::{Call, Scene, USUAL};
+use crate::world::watched::Watched;
 use crate::world::{latest, noise, open, restored};
 use keepstone_engine::BlobStore;
 use keepstone_engine::prune::Unused;
@@ -65,7 +66,7 @@ fn newest_map_pack(store: &MemoryStore) -> BlobName {
 fn all_restore_points_of_a_whole_copy_are_whole_and_telling_so_writes_nothing() {
     let scene = scene();
     assert_eq!(whole(&scene.store), 4);
-    let store = ReadOnly(&scene.store);
+    let store = Watched::read_only(&scene.store);
     let repository = open(&store);
     for root in snapshots(&repository) {
         assert!(restored(&repository, &root, "disk0").unwrap() == scene.holds[&root.session()]);

@@ -1,34 +1,13 @@
 //! What must hold of a place that has any subset of a repository's blobs.
 
+use crate::world::watched::Watched;
 use crate::world::{open, restored};
 use keepstone_engine::replica::{Completeness, Missing, Whole};
 use keepstone_engine::snapshots::{Snapshot, list};
-use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
+use keepstone_engine::store::{MemoryStore, Put};
 use keepstone_engine::{BlobStore, Repository};
 use repo_format::{BlobName, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-
-/// A store that nothing may be written to.
-pub struct ReadOnly<'s>(pub &'s MemoryStore);
-
-impl BlobStore for ReadOnly<'_> {
-    fn put_new(&self, name: &BlobName, _: &[u8]) -> Result<Put, StoreError> {
-        panic!("{name} is written");
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        self.0.get(name, range)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.0.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        panic!("{name} is deleted");
-    }
-}
 
 pub fn snapshots(repository: &Repository<'_>) -> Vec<Snapshot> {
     list(repository, None).unwrap().snapshots
@@ -36,7 +15,7 @@ pub fn snapshots(repository: &Repository<'_>) -> Vec<Snapshot> {
 
 /// What is told of each restore point; all ways of asking agree.
 pub fn told(store: &MemoryStore) -> BTreeMap<SessionId, Whole> {
-    let store = ReadOnly(store);
+    let store = Watched::read_only(store);
     let repository = open(&store);
     let roots = snapshots(&repository);
     let all = |completeness: Completeness<'_, '_>| {
@@ -60,7 +39,7 @@ pub fn checked(
     archive: &BTreeMap<BlobName, Vec<u8>>,
 ) -> BTreeSet<SessionId> {
     let told = told(store);
-    let read_only = ReadOnly(store);
+    let read_only = Watched::read_only(store);
     let repository = open(&read_only);
     let mut whole = BTreeSet::new();
     for root in snapshots(&repository) {
