@@ -110,7 +110,7 @@ pub(crate) fn read(repository: &Repository<'_>, listed: Vec<BlobInfo>) -> Result
         };
         by_name.entry(replica).or_default().push(fact);
     }
-    replicas.registered = by_name.into_iter().filter_map(|(name, facts)| registered(name, facts)).collect();
+    replicas.registered = by_name.into_iter().filter_map(|(name, facts)| registered(&name, facts)).collect();
     Ok(replicas)
 }
 
@@ -152,7 +152,7 @@ struct Fact {
 }
 
 /// What the facts of one replica come to; nothing if it is not registered.
-fn registered(name: ReplicaName, mut facts: Vec<Fact>) -> Option<RegisteredReplica> {
+fn registered(name: &ReplicaName, mut facts: Vec<Fact>) -> Option<RegisteredReplica> {
     facts.sort_by_key(|fact| fact.number);
     let mut replica: Option<RegisteredReplica> = None;
     for Fact { number, time, told } in facts {
@@ -161,11 +161,12 @@ fn registered(name: ReplicaName, mut facts: Vec<Fact>) -> Option<RegisteredRepli
                 *replica = None;
                 continue;
             }
-            (Some(BarrierFact::Confirmed { sessions }), replica) => {
-                // What was confirmed before it was registered says nothing of what is there now.
-                replica.iter_mut().for_each(|replica| replica.confirmed.extend(sessions.iter().cloned()));
+            (Some(BarrierFact::Confirmed { sessions }), Some(replica)) => {
+                replica.confirmed.extend(sessions);
                 continue;
             }
+            // What was confirmed before it was registered says nothing of what is there now.
+            (Some(BarrierFact::Confirmed { .. }), None) => continue,
             (Some(BarrierFact::Registered { place }), Some(replica))
                 if replica.place.as_ref() == Some(&place) =>
             {
