@@ -1,7 +1,7 @@
 //! Prune waits until what was packed again is confirmed at every registered replica.
 
-use crate::repacking::{ALL_UNUSED, scattered};
-use crate::scene::{Call, Scene, USUAL};
+use crate::repacking::scattered;
+use crate::scene::{ALL_UNUSED, Call, Scene, USUAL};
 use crate::world::{latest, noise, open, restored, retention_key};
 use keepstone_engine::barrier::{self, Change};
 use keepstone_engine::prune::{PruneReport, Waiting, WaitingFor};

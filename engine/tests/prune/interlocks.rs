@@ -1,7 +1,7 @@
 //! What stops a prune.
 
-use crate::repacking::{ALL_UNUSED, scattered};
-use crate::scene::{Call, Scene, USUAL};
+use crate::repacking::scattered;
+use crate::scene::{ALL_UNUSED, Call, Scene, USUAL};
 use crate::world::watched::{Call as StoreCall, Watched};
 use crate::world::{noise, retention_key};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};

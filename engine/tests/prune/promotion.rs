@@ -1,7 +1,7 @@
 //! Replicas that are promoted: what is written and pruned there afterwards.
 
-use crate::repacking::{ALL_UNUSED, scattered};
-use crate::scene::{DAY, PATIENCE, Scene};
+use crate::repacking::scattered;
+use crate::scene::{ALL_UNUSED, DAY, PATIENCE, Scene};
 use crate::world::{PASSWORD, noise, open, restored, retention_key};
 use keepstone_engine::forget::policy::{Bucket, Limit, Policy, Rule};
 use keepstone_engine::forget::{ForgetJob, LastOnes, Times, What, forget};

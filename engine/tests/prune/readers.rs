@@ -1,11 +1,10 @@
 //! Reading beside a prune: a verification, a comparison and the statistics, at each of whose calls somebody forgets and
 //! prunes.
 
-use crate::scene::{Call, Scene, USUAL};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::{noise, open, restored};
 use keepstone_engine::diff::{diff, diff_of_snapshots};
 use keepstone_engine::observer::Quiet;
-use keepstone_engine::prune::Unused;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::stats::{StatsReport, VmStatsReport, stats, stats_of};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
@@ -19,8 +18,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Names that a listing gives at a time, so that much happens between its pages.
 const PAGE: usize = 4;
-const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
-
 /// A store in which somebody else does something before the call with some number.
 struct Beside<'a> {
     inner: MemoryStore,

@@ -1,14 +1,11 @@
 //! Packs that are mostly not needed are packed again.
 
-use crate::scene::{Call, Scene, USUAL};
+use crate::scene::{ALL_UNUSED, Call, Scene};
 use crate::world::{PASSWORD, cheap_kdf, latest, noise, open, restored};
 use keepstone_engine::Entropy;
-use keepstone_engine::prune::Unused;
 use keepstone_engine::repository::{NewSlot, add_slot};
 use keepstone_engine::store::{Fault, FaultStore, RecordingStore};
 use repo_format::{SlotKind, SlotName};
-
-pub const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
 
 /// Many days of which each changes some places of a disk; all but the newest, and one in the middle, are forgotten.
 pub fn scattered() -> Scene {

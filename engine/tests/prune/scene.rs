@@ -1,7 +1,7 @@
 //! A repository with some VMs, and what must be restored of it.
 
 use crate::world::{
-    NOW, PASSWORD, create, memory_index, open, restored, retention_key, small_geometry, undamaged,
+    NOW, PASSWORD, create, memory_index, noise, open, restored, retention_key, small_geometry, undamaged,
 };
 use keepstone_engine::backup::{Audit, BackupJob, Compression, JobDisk, Reading, Unfinished, backup};
 use keepstone_engine::observer::Quiet;
@@ -51,12 +51,36 @@ pub const USUAL: Call<'static> = Call {
     unfinished: Unfinished::MayRun { ended: &[] },
 };
 
+/// A prune that packs again whatever is not needed in full.
+pub const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
+
 impl Scene {
     pub fn new() -> Self {
         let store = MemoryStore::new();
         store.set_time(NOW);
         create(&store, small_geometry());
         Self { store, holds: BTreeMap::new(), runs: Cell::new(0), time: NOW }
+    }
+
+    /// Two VMs: one with three days, each of which replaces half of the disk, the other with the data of the last day.
+    pub fn three_days() -> Self {
+        let mut scene = Self::new();
+        let mut disk = noise(1, 300_000);
+        scene.back_up("vm", &disk);
+        for day in 2..4 {
+            disk[..150_000].copy_from_slice(&noise(day, 150_000));
+            scene.back_up("vm", &disk);
+        }
+        scene.back_up("other", &disk);
+        scene
+    }
+
+    /// Forgets the first of the three days.
+    pub fn forget_first_day(&mut self) -> SessionId {
+        let is_first = |(_, bytes): &(&SessionId, &Vec<u8>)| bytes.starts_with(&noise(1, 1000));
+        let first = *self.holds.iter().find(is_first).expect("it is there once").0;
+        self.forget(first);
+        first
     }
 
     pub fn repository(&self) -> Repository<'_> {

@@ -5,22 +5,9 @@ use crate::world::{noise, open};
 use keepstone_engine::prune::PruneEnd;
 use keepstone_engine::store::{Fault, FaultStore};
 
-/// Three snapshots of one VM, each of which replaces half of the disk, and one of another VM with the same data.
-fn three_days() -> Scene {
-    let mut scene = Scene::new();
-    let mut disk = noise(1, 300_000);
-    scene.back_up("vm", &disk);
-    for day in 2..4 {
-        disk[..150_000].copy_from_slice(&noise(day, 150_000));
-        scene.back_up("vm", &disk);
-    }
-    scene.back_up("other", &disk);
-    scene
-}
-
 #[test]
 fn nothing_is_deleted_and_no_generation_begins_while_all_is_needed() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let packs = [scene.names("d/"), scene.names("m/")];
     let report = scene.prune();
     assert_eq!(report.generation, None);
@@ -32,9 +19,8 @@ fn nothing_is_deleted_and_no_generation_begins_while_all_is_needed() {
 
 #[test]
 fn what_only_a_forgotten_snapshot_needed_is_deleted_and_nothing_else() {
-    let mut scene = three_days();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
+    let mut scene = Scene::three_days();
+    let first = scene.forget_first_day();
     let before = scene.count("d/");
     let planned = scene.plan(&USUAL).unwrap();
     let report = scene.prune();
@@ -55,7 +41,7 @@ fn what_only_a_forgotten_snapshot_needed_is_deleted_and_nothing_else() {
 
 #[test]
 fn all_packs_go_when_all_snapshots_are_forgotten() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     for session in scene.holds.keys().copied().collect::<Vec<_>>() {
         scene.forget(session);
     }
@@ -82,12 +68,10 @@ fn what_a_later_backup_needs_of_a_forgotten_one_stays() {
 
 #[test]
 fn a_deleted_pack_is_never_referenced_again_and_its_data_is_stored_anew() {
-    let mut scene = three_days();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    let bytes = scene.holds[&first].clone();
-    scene.forget(first);
+    let mut scene = Scene::three_days();
+    scene.forget_first_day();
     scene.prune();
-    scene.back_up("third", &bytes);
+    scene.back_up("third", &noise(1, 300_000));
     scene.assert_whole();
     scene.prune();
     scene.assert_whole();
@@ -96,15 +80,14 @@ fn a_deleted_pack_is_never_referenced_again_and_its_data_is_stored_anew() {
 /// Runs a prune that crashes at each of its store calls, in every way; another pruner then goes on.
 #[test]
 fn a_prune_that_ends_anywhere_is_ended_by_another_one() {
-    let mut whole = three_days();
-    let first = *whole.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    whole.forget(first);
+    let mut whole = Scene::three_days();
+    whole.forget_first_day();
     let mut runs = 0;
     for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::CrashDuring] {
         // At each call it ends once; beside that, some suffice.
         let step = if fault == Fault::CrashAfter { 1 } else { 5 };
         for call in (0..).step_by(step) {
-            let mut scene = three_days();
+            let mut scene = Scene::three_days();
             scene.store = whole.store.copied();
             scene.holds.clone_from(&whole.holds);
             let store = FaultStore::new(scene.store.clone(), call, fault);
@@ -131,7 +114,7 @@ fn a_prune_that_ends_anywhere_is_ended_by_another_one() {
 
 #[test]
 fn resuming_ends_the_open_generation_and_begins_no_other() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     let sessions: Vec<_> = scene.holds.keys().copied().collect();
     scene.forget(sessions[0]);
     // It ends after it has condemned.

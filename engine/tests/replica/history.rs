@@ -1,14 +1,11 @@
 //! What happens in a repository: blobs that come and go.
 
 use crate::dice::Dice;
-use crate::scene::{Call, Scene, USUAL};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::noise;
 use keepstone_engine::BlobStore;
-use keepstone_engine::prune::Unused;
 use repo_format::{BlobKind, BlobName, PackName, RepackRecord, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
-
-const ALL_UNUSED: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
 
 pub struct History {
     /// In the order in which they happened.

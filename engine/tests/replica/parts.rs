@@ -1,11 +1,10 @@
 //! Blobs that are there and are not what they should be.
 
 use crate::place::{assert_lacks, snapshots, told};
-use crate::scene::{Call, Scene, USUAL};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::watched::Watched;
 use crate::world::{latest, noise, open, restored};
 use keepstone_engine::BlobStore;
-use keepstone_engine::prune::Unused;
 use keepstone_engine::replica::{Completeness, Missing, Whole};
 use keepstone_engine::store::MemoryStore;
 use repo_format::{
@@ -33,8 +32,7 @@ fn repacked() -> (Scene, MemoryStore) {
     let first = snapshots(&scene.repository()).into_iter().find(|root| root.commit.vm == "web").unwrap();
     scene.forget(first.session());
     let before = scene.store.copied();
-    let call = Call { max_unused: Unused::Bytes(0), ..USUAL };
-    assert!(scene.prune_as(&call).unwrap().repacked.is_some_and(|repacked| repacked.emptied > 0));
+    assert!(scene.prune_as(&ALL_UNUSED).unwrap().repacked.is_some_and(|repacked| repacked.emptied > 0));
     (scene, before)
 }
 

@@ -1,10 +1,9 @@
 //! What is copied, and what is not.
 
-use crate::place::{ALL, Watched, all_of, copy, plan, snapshots_at, three_days, whole};
-use crate::scene::{Call, USUAL};
+use crate::place::{ALL, Watched, all_of, copied_three_days, copy, plan, snapshots_at, whole};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::{NOW, noise, open, retention_key, undamaged};
 use keepstone_engine::pins::{self, Pinning};
-use keepstone_engine::prune::Unused;
 use keepstone_engine::replicate::{ReplicateJob, There};
 use keepstone_engine::snapshots::{Selector, find};
 use keepstone_engine::store::{MemoryStore, RecordingStore};
@@ -13,7 +12,7 @@ use repo_format::BlobName;
 
 #[test]
 fn every_snapshot_of_a_copy_restores_from_it_alone() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     let report = copy(&scene.store, &there, &ALL).unwrap();
     assert_eq!((report.snapshots.copied, report.failed.len()), (4, 0));
@@ -30,9 +29,7 @@ fn every_snapshot_of_a_copy_restores_from_it_alone() {
 
 #[test]
 fn a_run_with_nothing_new_reads_neither_maps_nor_packs_and_creates_nothing() {
-    let scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
+    let (scene, there) = copied_three_days();
     let source = Watched::new(scene.store.clone());
     let destination = RecordingStore::new(there.clone());
     let names = there.names();
@@ -48,9 +45,7 @@ fn a_run_with_nothing_new_reads_neither_maps_nor_packs_and_creates_nothing() {
 
 #[test]
 fn only_what_is_new_is_copied() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
+    let (mut scene, there) = copied_three_days();
     let mut disk = noise(1, 300_000);
     disk[..150_000].copy_from_slice(&noise(3, 150_000));
     disk[200_000..210_000].copy_from_slice(&noise(9, 10_000));
@@ -64,7 +59,7 @@ fn only_what_is_new_is_copied() {
 
 #[test]
 fn only_the_vms_that_are_asked_for_are_copied() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     let vms = ["other".to_owned()];
     let job = ReplicateJob { vms: &vms, ..ALL };
@@ -81,7 +76,7 @@ fn only_the_vms_that_are_asked_for_are_copied() {
 
 #[test]
 fn only_the_newest_of_each_vm_are_copied() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     let job = ReplicateJob { last: Some(1), ..ALL };
     assert_eq!(copy(&scene.store, &there, &job).unwrap().snapshots.copied, 2);
@@ -100,7 +95,7 @@ fn only_the_newest_of_each_vm_are_copied() {
 
 #[test]
 fn tombstones_and_pins_are_copied_and_what_is_forgotten_is_not() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     let there = MemoryStore::new();
     let sessions = all_of(&scene);
     let source = open(&scene.store);
@@ -121,12 +116,10 @@ fn tombstones_and_pins_are_copied_and_what_is_forgotten_is_not() {
 
 #[test]
 fn what_was_packed_again_is_copied_with_the_records_that_lead_to_it() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     let there = MemoryStore::new();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
-    let call = Call { max_unused: Unused::Bytes(0), ..USUAL };
-    let pruned = scene.prune_as(&call).unwrap();
+    scene.forget_first_day();
+    let pruned = scene.prune_as(&ALL_UNUSED).unwrap();
     assert!(pruned.repacked.is_some(), "{pruned:?}");
     let report = copy(&scene.store, &there, &ALL).unwrap();
     assert_eq!(report.repacks, 1, "{report:?}");
@@ -137,12 +130,9 @@ fn what_was_packed_again_is_copied_with_the_records_that_lead_to_it() {
 
 #[test]
 fn a_repack_session_is_copied_for_what_was_copied_before() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
-    scene.prune_as(&Call { max_unused: Unused::Bytes(0), ..USUAL }).unwrap();
+    let (mut scene, there) = copied_three_days();
+    scene.forget_first_day();
+    scene.prune_as(&ALL_UNUSED).unwrap();
     let report = copy(&scene.store, &there, &ALL).unwrap();
     assert_eq!((report.snapshots.copied, report.repacks), (0, 1), "{report:?}");
     whole(&there, &scene.holds);
@@ -152,7 +142,7 @@ fn a_repack_session_is_copied_for_what_was_copied_before() {
 
 #[test]
 fn a_dry_run_writes_nothing_and_tells_what_the_run_does() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     let there = MemoryStore::new();
     let planned = plan(&scene.store, &there, &ALL).unwrap();
     assert!(there.names().is_empty());
@@ -168,9 +158,7 @@ fn a_dry_run_writes_nothing_and_tells_what_the_run_does() {
 
 #[test]
 fn what_the_copy_has_lost_is_copied_again_when_it_is_looked_for() {
-    let scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
+    let (scene, there) = copied_three_days();
     let lost: Vec<BlobName> =
         there.names().into_iter().filter(|name| name.as_str().starts_with("d/")).step_by(2).collect();
     for name in &lost {
@@ -187,7 +175,7 @@ fn what_the_copy_has_lost_is_copied_again_when_it_is_looked_for() {
 
 #[test]
 fn a_pack_that_the_source_has_lost_keeps_only_those_from_being_copied_that_need_it() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     scene.back_up("third", &noise(77, 200_000));
     let third = find(&open(&scene.store), &Selector::Latest("third".to_owned())).unwrap().session();
     let pack = scene.names("d/").into_iter().find(|name| name.as_str().contains(&third.to_string())).unwrap();

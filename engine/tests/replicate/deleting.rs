@@ -1,10 +1,9 @@
 //! What the source deleted is deleted at the destination, and nothing that is needed there.
 
-use crate::place::{ALL, DELETING, all_of, copy, plan, snapshots_at, three_days, whole};
-use crate::scene::{Call, USUAL};
+use crate::place::{ALL, DELETING, all_of, copied_three_days, copy, plan, snapshots_at, whole};
+use crate::scene::ALL_UNUSED;
 use crate::world::{noise, open, undamaged};
 use keepstone_engine::BlobStore;
-use keepstone_engine::prune::Unused;
 use keepstone_engine::replicate::ReplicateJob;
 use keepstone_engine::store::MemoryStore;
 use repo_format::BlobName;
@@ -17,12 +16,9 @@ fn names(store: &MemoryStore, prefixes: &[&str]) -> Vec<BlobName> {
 
 #[test]
 fn what_the_source_deleted_goes_only_where_that_is_asked_for() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
+    let (mut scene, there) = copied_three_days();
     let before = names(&there, &["d/", "m/"]);
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
+    scene.forget_first_day();
     scene.prune();
     copy(&scene.store, &there, &ALL).unwrap();
     assert_eq!(names(&there, &["d/", "m/"]), before);
@@ -43,12 +39,9 @@ fn what_the_source_deleted_goes_only_where_that_is_asked_for() {
 
 #[test]
 fn a_pack_that_was_moved_stays_until_what_it_was_moved_to_is_there() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
-    scene.prune_as(&Call { max_unused: Unused::Bytes(0), ..USUAL }).unwrap();
+    let (mut scene, there) = copied_three_days();
+    scene.forget_first_day();
+    scene.prune_as(&ALL_UNUSED).unwrap();
     // Of a VM that is not there, so that no repack session is copied.
     let vms = ["none".to_owned()];
     copy(&scene.store, &there, &ReplicateJob { vms: &vms, ..DELETING }).unwrap();
@@ -62,11 +55,8 @@ fn a_pack_that_was_moved_stays_until_what_it_was_moved_to_is_there() {
 
 #[test]
 fn nothing_is_deleted_where_something_could_not_be_copied() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
+    let (mut scene, there) = copied_three_days();
+    scene.forget_first_day();
     scene.prune();
     let new = scene.back_up("third", &noise(50, 100_000));
     let pack = scene.names("d/").into_iter().find(|name| name.as_str().contains(&new.to_string())).unwrap();

@@ -1,6 +1,7 @@
 //! Places that are no destination, and copies that are damaged.
 
-use crate::place::{ALL, copy, copy_taking, plan, snapshots_at, three_days, whole};
+use crate::place::{ALL, copy, copy_taking, plan, snapshots_at, whole};
+use crate::scene::Scene;
 use crate::world::{NOW, PASSWORD, create_from_seed, noise, open, small_geometry};
 use keepstone_engine::replicate::{ReplicateError, ReplicateJob, Taking, There};
 use keepstone_engine::store::MemoryStore;
@@ -13,7 +14,7 @@ fn name(text: &str) -> BlobName {
 
 #[test]
 fn another_repository_is_no_destination() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     create_from_seed(&there, small_geometry(), [9; 32]).unwrap();
     let names = there.names();
@@ -26,7 +27,7 @@ fn another_repository_is_no_destination() {
 
 #[test]
 fn a_place_that_is_not_empty_and_no_repository_is_no_destination() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     there.put_new(&name("d/host-a/00000000000000000000000000000000-00000000"), b"x").unwrap();
     let refused = copy(&scene.store, &there, &ALL);
@@ -36,7 +37,7 @@ fn a_place_that_is_not_empty_and_no_repository_is_no_destination() {
 
 #[test]
 fn the_source_itself_is_no_destination() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let names = scene.store.names();
     let refused = copy(&scene.store, &scene.store, &ALL);
     assert!(matches!(refused, Err(EngineError::Replicate(ReplicateError::NotAReplica))), "{refused:?}");
@@ -45,7 +46,7 @@ fn the_source_itself_is_no_destination() {
 
 #[test]
 fn a_copy_that_was_made_otherwise_becomes_a_replica_if_it_is_adopted() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = scene.store.copied();
     let lost: Vec<BlobName> =
         there.names().into_iter().filter(|name| name.as_str().starts_with("d/")).step_by(3).collect();
@@ -63,7 +64,7 @@ fn a_copy_that_was_made_otherwise_becomes_a_replica_if_it_is_adopted() {
 
 #[test]
 fn a_copy_that_was_written_to_is_not_adopted() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     let mut other = scene.copied();
     // Each run has an id of its own.
     other.back_up("vm", &noise(40, 100_000));
@@ -75,7 +76,7 @@ fn a_copy_that_was_written_to_is_not_adopted() {
 
 #[test]
 fn a_truncated_pack_of_the_copy_is_named_and_nothing_that_needs_it_is_copied() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     let vms = ["none".to_owned()];
     copy(&scene.store, &there, &ReplicateJob { vms: &vms, ..ALL }).unwrap();
@@ -97,7 +98,7 @@ fn a_truncated_pack_of_the_copy_is_named_and_nothing_that_needs_it_is_copied() {
 
 #[test]
 fn a_blob_with_other_bytes_is_named_and_stays() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     let vms = ["none".to_owned()];
     copy(&scene.store, &there, &ReplicateJob { vms: &vms, ..ALL }).unwrap();
@@ -114,7 +115,7 @@ fn a_blob_with_other_bytes_is_named_and_stays() {
 
 #[test]
 fn a_copy_is_copied_on_and_what_is_not_whole_in_it_is_left_out() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let (first, second) = (scene.store.copied(), MemoryStore::new());
     copy(&scene.store, &MemoryStore::new(), &ALL).unwrap();
     let packs = first.names().into_iter().filter(|name| name.as_str().starts_with("d/"));
@@ -132,7 +133,7 @@ fn a_copy_is_copied_on_and_what_is_not_whole_in_it_is_left_out() {
 
 #[test]
 fn a_planted_tombstone_is_not_copied_and_told() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     let session = *scene.holds.keys().next().unwrap();
     let decision =

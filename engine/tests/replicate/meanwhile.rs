@@ -1,28 +1,24 @@
 //! A source that changes while it is copied, and in between.
 
-use crate::place::{ALL, DELETING, Watched, all_of, copy, snapshots_at, three_days, whole};
-use crate::scene::{Call, Scene, USUAL};
+use crate::place::{ALL, DELETING, Watched, all_of, copy, snapshots_at, whole};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::{noise, open, undamaged};
-use keepstone_engine::prune::Unused;
 use keepstone_engine::replicate::ReplicateJob;
 use keepstone_engine::store::MemoryStore;
 use repo_format::BlobKind;
 use std::sync::Mutex;
 
-const PACKING: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
-
 /// Forgets the oldest snapshot, and prunes; the first call condemns, and the second deletes.
 fn forget_and_prune(scene: &mut Scene) {
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
-    scene.prune_as(&PACKING).unwrap();
+    scene.forget_first_day();
+    scene.prune_as(&ALL_UNUSED).unwrap();
 }
 
 /// At each call of the source, something happens to it before.
 fn while_it_is_copied(job: &ReplicateJob<'_>, happens: impl Fn(&mut Scene) + Sync) {
     let mut calls = 0;
     for call in (0..).step_by(4) {
-        let scene = three_days();
+        let scene = Scene::three_days();
         let before = scene.holds.clone();
         let there = MemoryStore::new();
         let store = scene.store.clone();
@@ -78,7 +74,7 @@ fn a_copy_follows_a_long_history() {
         if day % 3 == 2 {
             let oldest = *scene.holds.keys().nth(day % scene.holds.len()).unwrap();
             scene.forget(oldest);
-            scene.prune_as(&PACKING).unwrap();
+            scene.prune_as(&ALL_UNUSED).unwrap();
         }
         let job = if day % 2 == 0 { ALL } else { DELETING };
         let report = copy(&scene.store, &there, &job).unwrap();

@@ -1,16 +1,13 @@
 //! A source that packs again what it has packed again, between the steps of a run and between runs.
 
 use crate::place::{DELETING, Watched, copy, copy_taking, snapshots_at, whole};
-use crate::scene::{Call, Scene, USUAL};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::{noise, open, undamaged};
 use keepstone_engine::BlobStore;
-use keepstone_engine::prune::Unused;
 use keepstone_engine::replicate::{ReplicateJob, Taking, There};
 use keepstone_engine::store::MemoryStore;
 use repo_format::{BlobName, RepackRecord, SessionId};
 use std::sync::Mutex;
-
-const PACKING: Call<'static> = Call { max_unused: Unused::Bytes(0), ..USUAL };
 
 /// A source with a copy of what it had before anything was packed again, and then once.
 struct Twice {
@@ -32,7 +29,7 @@ impl Twice {
         let there = MemoryStore::new();
         copy(&source.store, &there, &DELETING).unwrap();
         source.forget(first);
-        assert!(source.prune_as(&PACKING).unwrap().repacked.is_some());
+        assert!(source.prune_as(&ALL_UNUSED).unwrap().repacked.is_some());
         Self { source, there, second }
     }
 
@@ -54,7 +51,7 @@ fn pack_again(source: &mut Scene, second: SessionId) {
     };
     let before = packed(source);
     source.forget(second);
-    assert!(source.prune_as(&PACKING).unwrap().repacked.is_some());
+    assert!(source.prune_as(&ALL_UNUSED).unwrap().repacked.is_some());
     assert!(
         before.iter().any(|name| source.store.get(name, None).is_err()),
         "what was packed is still there"

@@ -1,7 +1,7 @@
 //! A second place, and what must be true there.
 
 use crate::scene::Scene;
-use crate::world::{NOW, PASSWORD, noise, restored};
+use crate::world::{NOW, PASSWORD, restored};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::replica::Completeness;
 use keepstone_engine::replicate::{
@@ -115,17 +115,11 @@ pub fn all_of(scene: &Scene) -> Vec<SessionId> {
     scene.holds.keys().copied().collect()
 }
 
-/// Two VMs: one with three days, each of which replaces half of the disk, the other with the data of the last day.
-pub fn three_days() -> Scene {
-    let mut scene = Scene::new();
-    let mut disk = noise(1, 300_000);
-    scene.back_up("vm", &disk);
-    for day in 2..4 {
-        disk[..150_000].copy_from_slice(&noise(day, 150_000));
-        scene.back_up("vm", &disk);
-    }
-    scene.back_up("other", &disk);
-    scene
+/// Three days, and a copy of them.
+pub fn copied_three_days() -> (Scene, MemoryStore) {
+    let (scene, there) = (Scene::three_days(), MemoryStore::new());
+    copy(&scene.store, &there, &ALL).unwrap();
+    (scene, there)
 }
 
 /// What is done at a call.

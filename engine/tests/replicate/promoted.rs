@@ -1,6 +1,6 @@
 //! A destination that somebody promotes while it is copied to.
 
-use crate::place::{ALL, DELETING, copy, three_days};
+use crate::place::{ALL, DELETING, copied_three_days, copy};
 use crate::world::watched::{Call, Watched};
 use crate::world::{NOW, PASSWORD, noise, open};
 use keepstone_engine::replicate::ReplicateError;
@@ -35,9 +35,7 @@ fn decisions(place: &MemoryStore) -> Vec<BlobName> {
 
 #[test]
 fn no_snapshot_is_created_after_the_destination_was_promoted() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
+    let (mut scene, there) = copied_three_days();
     scene.back_up("vm", &noise(60, 100_000));
     let before = decisions(&there);
     let stopped = copy(&scene.store, &promoted(&there), &ALL);
@@ -47,11 +45,8 @@ fn no_snapshot_is_created_after_the_destination_was_promoted() {
 
 #[test]
 fn nothing_more_is_deleted_after_the_destination_was_promoted() {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
+    let (mut scene, there) = copied_three_days();
+    scene.forget_first_day();
     scene.prune();
     let before = decisions(&there);
     let stopped = copy(&scene.store, &promoted(&there), &DELETING);

@@ -1,10 +1,11 @@
 //! Runs that end anywhere, fail in any way, or run beside each other.
 
-use crate::place::{ALL, DELETING, all_of, copy, snapshots_at, three_days, whole, whole_without_moved};
-use crate::scene::{Call, Scene, USUAL};
+use crate::place::{
+    ALL, DELETING, all_of, copied_three_days, copy, snapshots_at, whole, whole_without_moved,
+};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::{noise, open, undamaged};
 use keepstone_engine::BlobStore;
-use keepstone_engine::prune::Unused;
 use keepstone_engine::replicate::ReplicateJob;
 use keepstone_engine::store::{Fault, FaultStore, MemoryStore};
 use repo_format::{BlobName, SessionId};
@@ -12,12 +13,9 @@ use std::num::NonZeroUsize;
 
 /// A repository that was forgotten from, pruned and packed again, and backed up once more; and a copy from before that.
 fn with_history() -> (Scene, MemoryStore) {
-    let mut scene = three_days();
-    let there = MemoryStore::new();
-    copy(&scene.store, &there, &ALL).unwrap();
-    let first = *scene.holds.iter().find(|(_, bytes)| bytes.starts_with(&noise(1, 1000))).unwrap().0;
-    scene.forget(first);
-    scene.prune_as(&Call { max_unused: Unused::Bytes(0), ..USUAL }).unwrap();
+    let (mut scene, there) = copied_three_days();
+    scene.forget_first_day();
+    scene.prune_as(&ALL_UNUSED).unwrap();
     let mut disk = noise(1, 300_000);
     disk[..150_000].copy_from_slice(&noise(3, 150_000));
     disk[..5_000].copy_from_slice(&noise(8, 5_000));
@@ -30,7 +28,7 @@ fn ends_anywhere(scene: &Scene, there: &MemoryStore, job: &ReplicateJob<'_>) -> 
     let mut ended = 0;
     // What may be a snapshot there meanwhile.
     let mut holds = scene.holds.clone();
-    holds.extend(three_days().holds);
+    holds.extend(Scene::three_days().holds);
     for fault in
         [Fault::CrashAfter, Fault::CrashBefore, Fault::CrashDuring, Fault::AnswerLost, Fault::NotApplied]
     {
@@ -63,7 +61,7 @@ fn ends_anywhere(scene: &Scene, there: &MemoryStore, job: &ReplicateJob<'_>) -> 
 
 #[test]
 fn a_first_copy_that_ends_anywhere_is_whole_and_is_gone_on_with() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let ended = ends_anywhere(&scene, &MemoryStore::new(), &ALL);
     assert!(ended > 60, "{ended} ends");
 }
@@ -86,7 +84,7 @@ fn a_copy_that_deletes_and_ends_anywhere_is_whole_and_is_gone_on_with() {
 fn a_source_that_fails_anywhere_leaves_a_whole_copy() {
     let (scene, there) = with_history();
     let mut holds = scene.holds.clone();
-    holds.extend(three_days().holds);
+    holds.extend(Scene::three_days().holds);
     for call in 0.. {
         let copied = there.copied();
         let store = FaultStore::new(scene.store.clone(), call, Fault::CrashBefore);
@@ -154,7 +152,7 @@ fn at_each_call_a_second_run_may_be_done_in_between() {
 
 #[test]
 fn the_config_comes_last() {
-    let scene = three_days();
+    let scene = Scene::three_days();
     let there = MemoryStore::new();
     for call in 0.. {
         let copied = there.copied();
@@ -175,12 +173,11 @@ fn packed_again_twice() -> (Scene, MemoryStore) {
     let (mut scene, mut disk, sessions) = ten_days();
     let there = MemoryStore::new();
     copy(&scene.store, &there, &ALL).unwrap();
-    let call = Call { max_unused: Unused::Bytes(0), ..USUAL };
     for forgotten in [&sessions[..5], &sessions[5..8]] {
         for session in forgotten {
             scene.forget(*session);
         }
-        assert!(scene.prune_as(&call).unwrap().repacked.is_some());
+        assert!(scene.prune_as(&ALL_UNUSED).unwrap().repacked.is_some());
     }
     disk[..9_000].copy_from_slice(&noise(7, 9_000));
     scene.back_up("vm", &disk);

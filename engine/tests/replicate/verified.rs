@@ -1,6 +1,6 @@
 //! A copy of a part of the restore points is no damage, and what is lost in it later is.
 
-use crate::place::{ALL, copy, three_days};
+use crate::place::{ALL, copy};
 use crate::scene::{DAY, Scene};
 use crate::world::{NOW, noise, open, retention_key};
 use keepstone_engine::observer::Quiet;
@@ -43,7 +43,7 @@ fn decision_of(store: &MemoryStore, session: SessionId) -> BlobName {
 
 #[test]
 fn the_newest_restore_points_alone_are_a_copy_without_damage_before_and_after_it_is_promoted() {
-    let there = newest_only(&three_days());
+    let there = newest_only(&Scene::three_days());
     assert_eq!(damage(&there), []);
     promote_later(&there);
     assert_eq!(damage(&there), []);
@@ -51,7 +51,7 @@ fn the_newest_restore_points_alone_are_a_copy_without_damage_before_and_after_it
 
 #[test]
 fn a_decision_that_is_lost_after_the_promotion_is_missed() {
-    let mut scene = three_days();
+    let mut scene = Scene::three_days();
     let there = newest_only(&scene);
     promote_later(&there);
     there.set_time(NOW + 3 * DAY);
