@@ -7,7 +7,7 @@
 #[path = "golden/retained.rs"]
 mod retained;
 #[path = "protocol/watched.rs"]
-#[allow(dead_code, reason = "only what acts on a call is of interest here")]
+#[expect(dead_code, reason = "only what acts on a call is of interest here")]
 mod watched;
 mod world;
 

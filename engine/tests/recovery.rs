@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "protocol/pruner.rs"]
-#[allow(dead_code, reason = "only repacks are of interest here")]
+#[expect(dead_code, reason = "only repacks are of interest here")]
 mod pruner;
 #[path = "golden/retained.rs"]
 mod retained;
 #[path = "protocol/watched.rs"]
-#[allow(dead_code, reason = "only what acts on a call is of interest here")]
+#[expect(dead_code, reason = "only what acts on a call is of interest here")]
 mod watched;
 mod world;
 

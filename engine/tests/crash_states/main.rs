@@ -9,13 +9,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "it tells which state failed")]
 
-#[allow(dead_code, reason = "the simulation uses all of it")]
+#[expect(dead_code, reason = "the simulation uses all of it")]
 #[path = "../simulation/disks.rs"]
 mod disks;
 #[path = "../world/mod.rs"]
 mod lab;
 mod operations;
-#[allow(dead_code, reason = "the simulation uses all of it")]
+#[expect(dead_code, reason = "the simulation uses all of it")]
 #[path = "../simulation/random.rs"]
 mod random;
 mod recorded;

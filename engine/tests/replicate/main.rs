@@ -8,7 +8,7 @@ mod meanwhile;
 mod moved;
 mod place;
 mod promoted;
-#[allow(dead_code, reason = "the tests of pruning use all of it")]
+#[expect(dead_code, reason = "the tests of pruning use all of it")]
 #[path = "../prune/scene.rs"]
 mod scene;
 mod stops;

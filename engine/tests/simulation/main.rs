@@ -12,7 +12,7 @@ mod lab;
 
 mod actors;
 mod client;
-#[allow(dead_code, reason = "the crash states use a part of their own")]
+#[expect(dead_code, reason = "the crash states use a part of their own")]
 mod disks;
 mod ending;
 mod faults;
