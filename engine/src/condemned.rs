@@ -6,6 +6,7 @@ use crate::map::FANOUT;
 use crate::map::reader::MapReader;
 use crate::pack_set::PackSet;
 use crate::records::{Record, Records, Way};
+use crate::replica::Presence;
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
 use repo_format::{Child, PackName, SessionId};
@@ -16,6 +17,8 @@ use std::collections::BTreeSet;
 pub(crate) struct Condemned {
     packs: PackSet,
     records: Records,
+    /// Packs that lead to packs that are not there, by way of condemned ones.
+    stranded: BTreeSet<PackName>,
 }
 
 impl Condemned {
@@ -23,7 +26,33 @@ impl Condemned {
     pub(crate) fn load(repository: &Repository<'_>) -> Result<Self, EngineError> {
         let packs = Generations::list(repository)?.condemned(repository)?;
         let records = Records::load(repository)?;
-        Ok(Self { packs, records })
+        Ok(Self { packs, records, stranded: BTreeSet::new() })
+    }
+
+    /// Finds out what of a root's names is not to be kept because what they lead to has not all arrived, and something on
+    /// the way is condemned (W4): in a promoted place a record may be there without the packs, and then it is the packs on
+    /// the way that a root needs.
+    ///
+    /// # Errors
+    /// A failing store.
+    pub(crate) fn look_for_stranded(
+        &mut self,
+        repository: &Repository<'_>,
+        root: &Snapshot,
+    ) -> Result<(), EngineError> {
+        let applying = self.records.applying_to(root);
+        let moved: BTreeSet<&PackName> = applying.iter().flat_map(|record| record.moved()).collect();
+        let ways = moved.into_iter().map(|name| (name, Way::of(name, &applying)));
+        let is_condemned = |pack: &&PackName| self.packs.contains(pack);
+        let ways: Vec<_> = ways.filter(|(_, way)| way.packs.iter().any(is_condemned)).collect();
+        let mut presence = Presence::as_asked();
+        presence.look_for(repository, ways.iter().flat_map(|(_, way)| way.new.iter().copied()))?;
+        let stranded = ways.into_iter().filter_map(|(name, way)| {
+            let needed = way.needed(&|pack| presence.has(pack));
+            needed.iter().any(is_condemned).then(|| name.clone())
+        });
+        self.stranded = stranded.collect();
+        Ok(())
     }
 
     /// Adds packs that are lost: they may be referenced as little as condemned ones.
@@ -66,7 +95,8 @@ impl Condemned {
 
     /// Whether what a name leads to, through some records, is condemned.
     pub(crate) fn leads_to_condemned(&self, pack: &PackName, records: &[&Record]) -> bool {
-        Way::of(pack, records).ends.into_iter().any(|end| self.packs.contains(end))
+        self.stranded.contains(pack)
+            || Way::of(pack, records).ends.into_iter().any(|end| self.packs.contains(end))
     }
 }
 

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const READ_THREADS: usize = 32;
 
 /// The records of repack sessions that were committed, as one listing shows them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Records {
     all: Vec<Record>,
     /// All packs that something was moved from, each with the records that did so by their numbers.
@@ -224,7 +224,7 @@ pub(crate) struct Way<'p> {
     /// The packs from which no record leads on: the name itself if none leads from it.
     pub(crate) ends: BTreeSet<&'p PackName>,
     /// All packs that it comes by, with the name and the ends.
-    packs: BTreeSet<&'p PackName>,
+    pub(crate) packs: BTreeSet<&'p PackName>,
     /// Those of the ends that a record leads to, as it tells them.
     pub(crate) new: BTreeSet<&'p PackRef>,
     /// The sessions of the records that it passes.

@@ -7,7 +7,7 @@ use crate::error::EngineError;
 use crate::lineage::Standing;
 use crate::observer::{Event, Observer, tell};
 use crate::repository::Repository;
-use crate::snapshots::{self, Newest, Snapshot};
+use crate::snapshots::{self, Newest, Parents, Snapshot};
 use crate::store::{BlobInfo, BlobStore, Put, StoreError};
 use repo_format::{
     Abort, AbortBy, BlobKind, BlobName, Commit, Decision, DecisionName, Disk, Intent, PREFIX_GC,
@@ -121,16 +121,20 @@ impl Session {
         tell(observer, Event::SessionBegins(id))?;
         let (name, bytes) = intent.seal(repository.keys(), entropy.draw("intent salt", 0));
         create(repository.store(), &name, &bytes)?;
-        let condemned = Condemned::load(repository)?;
+        let mut condemned = Condemned::load(repository)?;
+        let parents = Parents { repository, standing: opening.standing, records: condemned.records() };
         let (found, rival) = match opening.as_what {
-            As::Next => (snapshots::newest(repository, vm, opening.standing)?, None),
+            As::Next => (snapshots::newest(&parents, vm)?, None),
             As::Imported { parent, .. } => {
-                let found = snapshots::given(repository, vm, parent)?;
+                let found = snapshots::given(&parents, vm, parent)?;
                 let rival = rival(repository, &decision, found.ended.contains(&id))?;
                 (found, rival)
             }
         };
         let Newest { snapshot: parent, unreadable, later, ended } = found;
+        if let (Some(parent), Standing::Promoted(_)) = (&parent, opening.standing) {
+            condemned.look_for_stranded(repository, parent)?;
+        }
         // Whatever has ended under this id, the parent may refer to its packs, which have the names of those that this
         // session is about to put.
         let is_aborted = ended.contains(&id)
@@ -235,11 +239,16 @@ pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
 /// As [`next_seq`], at a place. What was made since it was promoted has numbers that nothing made before has, here or where
 /// it was copied from: those of a lineage of its own. So it stays newer, whatever is imported later.
 pub(crate) fn next_seq_at(standing: &Standing, decisions: &[BlobInfo]) -> u32 {
-    let next = next_seq(decisions);
-    let Standing::Promoted(promoted) = standing else { return next };
+    next_seq(decisions).max(first_own_seq(standing, decisions).unwrap_or(0))
+}
+
+/// The first number of a VM's decisions that are made at a promoted place. Nothing if none of the VM had been copied by then,
+/// so that numbers do not tell, or if the place was not promoted.
+pub(crate) fn first_own_seq(standing: &Standing, decisions: &[BlobInfo]) -> Option<u32> {
+    let Standing::Promoted(promoted) = standing else { return None };
     let date = promoted.date.unwrap_or(promoted.time);
     let copied = decisions.iter().filter(|info| info.modified <= date);
-    next.max(highest(copied).map_or(0, |seq| first_of_lineage(seq).saturating_add(NUMBERS_OF_LINEAGE)))
+    highest(copied).map(|seq| first_of_lineage(seq).saturating_add(NUMBERS_OF_LINEAGE))
 }
 
 /// The highest number of some decisions.

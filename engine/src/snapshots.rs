@@ -5,7 +5,7 @@ mod query;
 mod selector;
 mod tombstones;
 
-pub(crate) use parent::{Newest, descends, given, newest};
+pub(crate) use parent::{Newest, Parents, descends, given, newest};
 pub use query::{Query, each, list, matching};
 pub(crate) use query::{each_batch, try_each};
 pub use selector::{Selector, find};

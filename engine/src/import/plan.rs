@@ -3,7 +3,8 @@
 use super::{IMPORTED_FROM, origin, sessions_of};
 use crate::diff::diff_of_places;
 use crate::error::EngineError;
-use crate::lineage::check_is_written;
+use crate::lineage::{Standing, check_is_written};
+use crate::replica::{Completeness, Whole};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Selector, Snapshot, Snapshots, UnreadableBlob, tombstoned_sessions};
 use repo_format::{DecisionName, Disk, SessionId};
@@ -162,6 +163,12 @@ impl Here {
         let mut snapshots = snapshots::list(into, Some(vm))?.snapshots;
         // They may never be whole.
         snapshots.retain(|snapshot| !set_aside.contains(&snapshot.name));
+        if let Standing::Promoted(_) = standing {
+            // Nor what arrived since.
+            let whole = Completeness::by_session(into)?.of(&snapshots)?;
+            let mut whole = whole.iter().map(Whole::is_whole);
+            snapshots.retain(|_| whole.next().unwrap_or_default());
+        }
         for snapshot in snapshots {
             by_origin.entry(origin(&snapshot)).or_default().push(snapshot);
         }

@@ -162,11 +162,14 @@ impl<'r, 's> Completeness<'r, 's> {
     }
 
     fn with(repository: &'r Repository<'s>, presence: Presence) -> Result<Self, EngineError> {
-        let records = Records::load_readable(repository)?;
+        Ok(Self::knowing(repository, presence, Records::load_readable(repository)?))
+    }
+
+    fn knowing(repository: &'r Repository<'s>, presence: Presence, records: Records) -> Self {
         let named = NamedPacks::new(FrameReader::knowing(repository, &records));
         let (facts, absent) = (vec![Fact::OutOfReach], HashMap::new());
         let place = Place { repository, presence, records, facts, absent };
-        Ok(Self { named, place, names_told: NAMES_TOLD })
+        Self { named, place, names_told: NAMES_TOLD }
     }
 
     /// Tells up to so many missing blobs of each restore point by name.
@@ -208,6 +211,20 @@ impl<'r, 's> Completeness<'r, 's> {
             *self = Self::by_session(self.place.repository)?.telling(self.names_told);
         }
     }
+}
+
+/// Whether a restore point is whole as far as some records lead, whatever others there are.
+///
+/// # Errors
+/// A failing store.
+pub(crate) fn is_whole_by(
+    repository: &Repository<'_>,
+    records: Records,
+    root: &Snapshot,
+) -> Result<bool, EngineError> {
+    let mut known = Completeness::knowing(repository, Presence::as_asked(), records);
+    let facts = known.named.facts(std::slice::from_ref(root), &mut known.place)?;
+    Ok(facts.iter().all(|facts| known.place.whole(root, facts, 0).is_whole()))
 }
 
 impl Notes for Place<'_, '_> {

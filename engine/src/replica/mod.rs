@@ -8,6 +8,7 @@ mod completeness;
 mod offer;
 mod presence;
 
+pub(crate) use completeness::is_whole_by;
 pub(crate) use presence::Presence;
 
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};

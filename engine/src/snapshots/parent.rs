@@ -1,12 +1,43 @@
 //! What a new snapshot builds on (W3).
+//!
+//! Where the repository was always written to, that is any snapshot: all that one needs is there. What arrived at a promoted
+//! place from elsewhere may lack something, also what arrived after the promotion, which set nothing of it aside. A new
+//! snapshot follows the records that its session knows, and tells them in its `via`; so what it is built on has to be whole
+//! by these, and not by one that came since (SPEC REP-3).
 
 use super::{Snapshot, UnreadableBlob, read, tombstoned};
 use crate::error::EngineError;
 use crate::lineage::Standing;
+use crate::records::Records;
+use crate::replica::is_whole_by;
 use crate::repository::Repository;
+use crate::session::first_own_seq;
 use repo_format::{BlobKind, Decision, DecisionName, SessionId, VmTag, decisions_prefix, tombstones_prefix};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+
+/// What a session knows when it chooses its parent.
+pub(crate) struct Parents<'a, 's> {
+    pub(crate) repository: &'a Repository<'s>,
+    pub(crate) standing: &'a Standing,
+    /// Those that it listed (W2).
+    pub(crate) records: &'a Records,
+}
+
+impl Parents<'_, '_> {
+    /// Whether a valid root may be the parent. `first_own` is the first number of those that were made here.
+    fn may_be(&self, root: &Snapshot, first_own: Option<u32>) -> Result<bool, EngineError> {
+        if !matches!(self.standing, Standing::Promoted(_))
+            || first_own.is_some_and(|seq| root.name.seq >= seq)
+        {
+            return Ok(true);
+        }
+        if self.standing.set_aside().any(|name| *name == root.name) {
+            return Ok(false);
+        }
+        is_whole_by(self.repository, self.records.clone(), root)
+    }
+}
 
 /// The newest snapshot of a VM, and what came to light on the way to it.
 pub(crate) struct Newest {
@@ -20,25 +51,21 @@ pub(crate) struct Newest {
 }
 
 /// The parent of a new snapshot (SPEC W-3).
-pub(crate) fn newest(
-    repository: &Repository<'_>,
-    vm: VmTag,
-    standing: &Standing,
-) -> Result<Newest, EngineError> {
-    let Decided { mut names, forgotten, ended, mut unreadable } = decided(repository, vm)?;
+pub(crate) fn newest(parents: &Parents<'_, '_>, vm: VmTag) -> Result<Newest, EngineError> {
+    let Decided { mut names, forgotten, ended, mut unreadable, first_own } = decided(parents, vm)?;
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
-    // What was not whole when this place was promoted may lack what a new snapshot would inherit.
-    let set_aside: BTreeSet<&DecisionName> = standing.set_aside().collect();
+    let set_aside: BTreeSet<&DecisionName> = parents.standing.set_aside().collect();
     for name in names.iter().filter(|name| !forgotten.contains(name) && !set_aside.contains(name)) {
         if best.as_ref().is_some_and(|best| best.name.seq > name.seq) {
             break;
         }
-        match read(repository, name) {
+        match read(parents.repository, name) {
             Ok(Some(Decision::Commit(commit))) => {
                 let rank = |snapshot: &Snapshot| (snapshot.commit.time, snapshot.session());
                 let found = Snapshot { name: name.clone(), commit: *commit };
-                if best.as_ref().is_none_or(|best| rank(&found) > rank(best)) {
+                let is_better = best.as_ref().is_none_or(|best| rank(&found) > rank(best));
+                if is_better && parents.may_be(&found, first_own)? {
                     best = Some(found);
                 }
             }
@@ -56,15 +83,16 @@ pub(crate) fn newest(
 
 /// The parent of an imported snapshot: that one, if it is a snapshot (still).
 pub(crate) fn given(
-    repository: &Repository<'_>,
+    parents: &Parents<'_, '_>,
     vm: VmTag,
     parent: Option<&DecisionName>,
 ) -> Result<Newest, EngineError> {
-    let Decided { names, forgotten, ended, mut unreadable } = decided(repository, vm)?;
+    let Decided { names, forgotten, ended, mut unreadable, first_own } = decided(parents, vm)?;
     let there = parent.filter(|parent| names.contains(parent) && !forgotten.contains(parent));
-    let snapshot = match there.map(|name| (name, read(repository, name))) {
+    let snapshot = match there.map(|name| (name, read(parents.repository, name))) {
         Some((name, Ok(Some(Decision::Commit(commit))))) => {
-            Some(Snapshot { name: name.clone(), commit: *commit })
+            let found = Snapshot { name: name.clone(), commit: *commit };
+            parents.may_be(&found, first_own)?.then_some(found)
         }
         Some((name, Err(error @ EngineError::Damaged { .. }))) => {
             unreadable.push((name.blob(), error));
@@ -82,9 +110,12 @@ struct Decided {
     forgotten: BTreeSet<DecisionName>,
     ended: BTreeSet<SessionId>,
     unreadable: Vec<UnreadableBlob>,
+    /// See [`first_own_seq`].
+    first_own: Option<u32>,
 }
 
-fn decided(repository: &Repository<'_>, vm: VmTag) -> Result<Decided, EngineError> {
+fn decided(parents: &Parents<'_, '_>, vm: VmTag) -> Result<Decided, EngineError> {
+    let repository = parents.repository;
     let listed = repository.list(&decisions_prefix(vm))?;
     let names: Vec<DecisionName> = listed.iter().filter_map(|info| DecisionName::of(&info.name)).collect();
     let mut unreadable = Vec::new();
@@ -95,7 +126,8 @@ fn decided(repository: &Repository<'_>, vm: VmTag) -> Result<Decided, EngineErro
         _ => None,
     });
     let ended = names.iter().map(|name| name.session).chain(buried).collect();
-    Ok(Decided { names, forgotten, ended, unreadable })
+    let first_own = first_own_seq(parents.standing, &listed);
+    Ok(Decided { names, forgotten, ended, unreadable, first_own })
 }
 
 /// Whether a snapshot is another one, or was built on it by way of snapshots that are all still there.

@@ -6,6 +6,7 @@ mod world;
 
 mod barrier;
 mod compaction;
+mod incomplete;
 mod interlocks;
 mod promotion;
 mod readers;

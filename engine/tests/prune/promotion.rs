@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 impl Scene {
     /// A replica at which a part of the blobs has arrived, some time later.
-    fn arrived(&self, arrives: impl Fn(&BlobName) -> bool) -> Self {
+    pub fn arrived(&self, arrives: impl Fn(&BlobName) -> bool) -> Self {
         let mut copy = self.copied();
         copy.store = MemoryStore::new();
         copy.later(DAY);
@@ -57,7 +57,7 @@ impl Scene {
     }
 
     /// Promotes, and keeps in mind what is whole here.
-    fn promote(&mut self) -> PromotionReport {
+    pub fn promote(&mut self) -> PromotionReport {
         let report = self.promote_through(&self.store).unwrap();
         let aside: BTreeSet<&String> = report.set_aside.iter().map(|one| &one.snapshot).collect();
         let there: BTreeSet<SessionId> = self.snapshots().iter().map(Snapshot::session).collect();

@@ -99,6 +99,11 @@ impl Scene {
         self.store.set_time(self.time);
     }
 
+    /// From now on, runs draw other randomness than those of what this was copied from.
+    pub fn part(&self) {
+        self.runs.set(self.runs.get() + 1_000_000);
+    }
+
     fn seed(&self) -> [u8; 32] {
         self.runs.set(self.runs.get() + 1);
         *blake3::hash(&self.runs.get().to_le_bytes()).as_bytes()
@@ -112,6 +117,14 @@ impl Scene {
         session
     }
 
+    /// Backs up a VM with one disk whose changes are known; returns the snapshot.
+    pub fn back_up_disk(&mut self, vm: &str, disk: &MemoryDisk) -> SessionId {
+        self.time += 1;
+        let session = self.try_back_up_disk(&self.store, "host-a", (vm, disk)).expect("the backup succeeds");
+        self.holds.insert(session, disk.bytes.clone());
+        session
+    }
+
     /// Backs up through a store that may do anything.
     pub fn try_back_up(
         &self,
@@ -119,6 +132,15 @@ impl Scene {
         writer: &str,
         vm: &str,
         bytes: &[u8],
+    ) -> Result<SessionId, EngineError> {
+        self.try_back_up_disk(store, writer, (vm, &MemoryDisk::new(bytes.to_vec())))
+    }
+
+    fn try_back_up_disk(
+        &self,
+        store: &dyn BlobStore,
+        writer: &str,
+        (vm, disk): (&str, &MemoryDisk),
     ) -> Result<SessionId, EngineError> {
         let repository = Repository::open(store, PASSWORD)?;
         let mut index = memory_index(&repository);
@@ -129,12 +151,11 @@ impl Scene {
             &keepstone_engine::index::Preference::default(),
             &Quiet,
         )?;
-        let disk = MemoryDisk::new(bytes.to_vec());
         let writer = WriterId::new(writer).expect("a writer id");
         let job = BackupJob {
             vm,
             writer: &writer,
-            disks: vec![JobDisk::new("disk0", &disk)],
+            disks: vec![JobDisk::new("disk0", disk)],
             reading: Reading::Changes,
             audit: Audit::Off,
             compression: Compression::Level(1),
