@@ -130,26 +130,9 @@ pub fn small_promotions() -> Vec<Run> {
 }
 
 fn large_promotions() -> Vec<Run> {
-    use World::{AbortAny, Crash, Spread, Worm};
     vec![
-        Run::promotion("promoted, packs in part", Promotion::new("r", "b", |size| size.with(Spread))),
-        Run::promotion(
-            "promoted, two pruners",
-            Promotion::new("r", "b", |size| size.pruners(2).with(Crash).with(AbortAny).candidates(1)),
-        ),
-        Run::promotion(
-            "promoted, two generations",
-            Promotion::new("r", "b", |size| size.generations(2).with(Worm)),
-        ),
+        Run::promotion("promoted, packs in part", Promotion::new("r", "b", |size| size.with(World::Spread))),
         Run::promotion("promoted, a repack and a backup there", Promotion::new("r", "rb", |size| size)),
-        Run::promotion(
-            "promoted, two repacks in the source",
-            Promotion::new("rr", "b", |size| size.candidates(1)),
-        ),
-        Run::promotion(
-            "promoted, a backup on a repack",
-            Promotion::new("rb", "b", |size| size.candidates(1)),
-        ),
         Run::promotion("promoted, a late backup", Promotion::new("b", "b", |size| size).late()),
         Run::promotion("promoted, a late repack", Promotion::new("r", "b", |size| size).late()),
     ]
