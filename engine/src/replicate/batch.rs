@@ -117,6 +117,9 @@ impl Run<'_> {
         packs.retain(|pack| !self.needs.is_there(pack));
         let packs: Vec<PackRef> = packs.into_iter().collect();
         let committed = roots.iter().map(|needed| needed.root.session()).collect();
+        // One that stored nothing of its own has an intent, too.
+        let owner = |needed: &Needed| (needed.root.name.writer.clone(), needed.root.session());
+        self.copy_sessions(roots.iter().map(owner).collect(), &committed)?;
         let lost = self.copy_packs(&packs, &committed)?;
         let passed: BTreeSet<SessionId> = roots.iter().flat_map(|needed| needed.passed.clone()).collect();
         let unmoved = self.copy_records(&passed)?;

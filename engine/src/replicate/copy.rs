@@ -1,8 +1,10 @@
 //! Copying blobs: by the service that has them, or through this program.
 
+use super::sound::check_pack;
 use super::{Amount, ReplicateError};
 use crate::error::EngineError;
 use crate::observer::{Event, Observer, tell};
+use crate::repository::Repository;
 use crate::session::put_twice;
 use crate::store::azure::AzureStore;
 use crate::store::{BlobStore, Put};
@@ -27,7 +29,7 @@ pub enum Route<'a> {
 
 /// Copies blobs, and counts them.
 pub(super) struct Copier<'a> {
-    source: &'a dyn BlobStore,
+    source: &'a Repository<'a>,
     /// Nothing if it only pretends to.
     destination: Option<(&'a dyn BlobStore, Route<'a>)>,
     jobs: NonZeroUsize,
@@ -55,7 +57,7 @@ impl Counts {
 
 impl<'a> Copier<'a> {
     pub(super) fn new(
-        source: &'a dyn BlobStore,
+        source: &'a Repository<'a>,
         destination: &'a dyn BlobStore,
         route: Route<'a>,
         jobs: NonZeroUsize,
@@ -64,7 +66,7 @@ impl<'a> Copier<'a> {
     }
 
     /// One that copies nothing and counts what it would.
-    pub(super) fn pretending(source: &'a dyn BlobStore, jobs: NonZeroUsize) -> Self {
+    pub(super) fn pretending(source: &'a Repository<'a>, jobs: NonZeroUsize) -> Self {
         Self {
             source,
             destination: None,
@@ -169,10 +171,11 @@ impl<'a> Copier<'a> {
                 destination.copy_from(source, &name, len)?
             }
             Some((destination, Route::ThroughHost)) => {
-                let bytes = self.source.get(&name, Some(0..len + 1))?;
+                let bytes = self.source.store().get(&name, Some(0..len + 1))?;
                 if bytes.len() as u64 != len {
                     return Err(EngineError::Short { name, expected: len });
                 }
+                check_pack(self.source.keys(), &pack.name, &bytes).map_err(EngineError::damaged(&name))?;
                 let put = put_twice(destination, &name, &bytes)?;
                 self.count_through_host(put, len);
                 put

@@ -1,10 +1,11 @@
 //! The place that restore points are copied to.
 
 use super::ReplicateError;
+use super::sound::read_twice;
 use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::lineage::{self, Standing};
-use crate::repository::{Repository, get_limited, list};
+use crate::repository::{Repository, list};
 use crate::session::put_twice;
 use crate::store::{BlobStore, Put, StoreError};
 use repo_format::limits::{CONFIG_LEN_MAX, SLOT_LEN_MAX};
@@ -72,7 +73,7 @@ pub fn prepare<'t>(
     // The mark comes before the config: no moment in which somebody could take it for a repository that is written to.
     lineage::mark(&destination, (told, time), entropy)?;
     let name = BlobName::config();
-    let config = get_limited(source.store(), &name, CONFIG_LEN_MAX)?;
+    let config = read_twice(source.store(), &name, CONFIG_LEN_MAX)?;
     put(store, &name, &config)?;
     Ok(Place::Ready(Box::new(source.at(store)?)))
 }
@@ -121,7 +122,7 @@ fn copy_keys(source: &Repository<'_>, destination: &Repository<'_>) -> Result<()
         if there.contains(&info.name) {
             continue;
         }
-        let bytes = match get_limited(source.store(), &info.name, SLOT_LEN_MAX) {
+        let bytes = match read_twice(source.store(), &info.name, SLOT_LEN_MAX) {
             // One that was removed meanwhile, or that nobody can open.
             Err(EngineError::Store(StoreError::NotFound { .. }) | EngineError::Damaged { .. }) => continue,
             other => other?,

@@ -1,14 +1,16 @@
 //! Copying restore points to another place, so that the copy is whole at every moment (PROTOCOL 8).
 //!
 //! # Order
-//! Tombstones and pins come first. Then, for some restore points at a time: the intents of the sessions whose packs are
-//! copied, and their ABORTs; the packs; the indexes of these sessions; the records of repacks that names pass through,
-//! each before its decision; and when a listing of the destination shows every one of those packs with its length, the
-//! decisions that make them snapshots. So whatever is a snapshot at the destination is whole there after every single
-//! create, and a run that ends anywhere leaves packs that a later one finds.
+//! Tombstones and pins come first. Then, for some restore points at a time: their intents and those of the sessions whose
+//! packs are copied, and the ABORTs of these; the packs; the indexes of these sessions; the records of repacks that names
+//! pass through, each before its decision; and when a listing of the destination shows every one of those packs with its
+//! length, the decisions that make them snapshots. So whatever is a snapshot at the destination is whole there after
+//! every single create, and a run that ends anywhere leaves packs that a later one finds.
 //!
-//! Nothing is ever replaced. Several runs at once create the same blobs, and the second one finds them there. What a
-//! pruner wrote (`gc/`), and what is told about places (`b/`, `lineage/`), stays where it is.
+//! Nothing is ever replaced, so a pack that passes through this program is checked as it does, with all its frames: what
+//! was read wrongly once would be wrong at the destination for ever. Several runs at once create the same blobs, and the
+//! second one finds them there. What a pruner wrote (`gc/`), and what is told about places (`b/`, `lineage/`), stays
+//! where it is.
 //!
 //! # What is copied
 //! A restore point needs the packs that its names lead to through the records that apply to it at the source. Names are
@@ -33,6 +35,7 @@ mod objects;
 mod plan;
 mod repacks;
 mod sessions;
+mod sound;
 
 pub use copy::Route;
 pub use destination::{Place, Preparing, Taking, prepare};
@@ -184,7 +187,7 @@ pub fn replicate(
     job: &ReplicateJob<'_>,
     observer: &dyn Observer,
 ) -> Result<ReplicateReport, EngineError> {
-    let copier = Copier::new(source.store(), destination.store(), route, job.jobs);
+    let copier = Copier::new(source, destination.store(), route, job.jobs);
     Run::begin(source, Some(destination), copier, (job, observer))?.all()
 }
 
@@ -198,7 +201,7 @@ pub fn dry_run(
     job: &ReplicateJob<'_>,
     observer: &dyn Observer,
 ) -> Result<ReplicateReport, EngineError> {
-    let copier = Copier::pretending(source.store(), job.jobs);
+    let copier = Copier::pretending(source, job.jobs);
     Run::begin(source, destination, copier, (job, observer))?.all()
 }
 

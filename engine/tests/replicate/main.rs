@@ -5,6 +5,7 @@ mod copying;
 mod deleting;
 mod destinations;
 mod meanwhile;
+mod misread;
 mod moved;
 mod place;
 mod promoted;

@@ -50,6 +50,18 @@ fn the_newest_restore_points_alone_are_a_copy_without_damage_before_and_after_it
 }
 
 #[test]
+fn a_restore_point_that_stored_nothing_of_its_own_is_copied_without_damage() {
+    let mut scene = Scene::new();
+    for _ in 0..3 {
+        scene.back_up("vm", &noise(1, 100_000));
+        scene.later(DAY);
+    }
+    let there = MemoryStore::new();
+    copy(&scene.store, &there, &ALL).unwrap();
+    assert_eq!(damage(&there), []);
+}
+
+#[test]
 fn a_decision_that_is_lost_after_the_promotion_is_missed() {
     let mut scene = Scene::three_days();
     let there = newest_only(&scene);
