@@ -1,10 +1,12 @@
 //! Who does something in the simulated world, each again and again.
 
-use crate::client::{Client, Process, Role};
+use crate::client::{Client, Process};
+use crate::copies::Seen;
 use crate::disks::Disks;
 use crate::faults::{Kind, Rates};
 use crate::oracle::{Known, Oracle};
 use crate::random::Random;
+use crate::rights::Role;
 use crate::scenario::{Scenario, Store};
 use crate::world::{DAY, MINUTE, World};
 use keepstone_engine::backup::{
@@ -18,8 +20,8 @@ use keepstone_engine::{BlobStore, EngineError, Entropy, Observer, Repository, sn
 use repo_format::WriterId;
 use std::error::Error;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// What a simulation consists of.
 pub struct Simulation {
@@ -27,6 +29,8 @@ pub struct Simulation {
     pub disks: Arc<Disks>,
     pub oracle: Oracle,
     pub scenario: Scenario,
+    /// What was seen of the copy; nothing while somebody looks at it.
+    pub seen: Mutex<Option<Seen>>,
 }
 
 /// An error with its reasons.

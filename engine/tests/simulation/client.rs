@@ -1,23 +1,15 @@
 //! A process and its way to the store.
 
 use crate::faults::{Kind, Rates};
-use crate::world::{DAY, HOUR, World};
+use crate::rights::Role;
+use crate::world::{DAY, HOUR, Site, World, told};
 use keepstone_engine::BlobStore;
 use keepstone_engine::store::{LateCall, Page, Put, StoreError};
-use repo_format::{BlobKind, BlobName, PackKind};
+use repo_format::BlobName;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What a process may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Writer,
-    Retention,
-    Pruner,
-    Reader,
-}
 
 /// One run of the program: it may end at any call, or stand still.
 pub struct Process {
@@ -78,7 +70,6 @@ impl Request<'_> {
         }
     }
 
-    /// What a twin's request must be equal in to be the same one.
     fn key(&self) -> String {
         let (verb, object) = (self.verb(), self.object());
         match self {
@@ -186,16 +177,32 @@ impl Process {
 pub struct Client {
     pub world: Arc<World>,
     pub process: Arc<Process>,
+    site: Site,
 }
 
 impl Client {
     pub fn new(world: &Arc<World>, process: Process) -> Self {
-        Self { world: Arc::clone(world), process: Arc::new(process) }
+        Self { world: Arc::clone(world), process: Arc::new(process), site: Site::Source }
+    }
+
+    /// What the same process sees of a store.
+    pub fn at(&self, site: Site) -> Self {
+        Self { site, ..self.clone() }
+    }
+
+    fn note(&self, request: &Request<'_>, outcome: &str) {
+        let object = told(self.site, request.object());
+        self.world.note(&self.process.name, request.verb(), &object, outcome);
+    }
+
+    /// What a twin's request must be equal in to be the same one.
+    fn key(&self, request: &Request<'_>) -> String {
+        told(self.site, &request.key())
     }
 
     fn ask(&self, request: &Request<'_>) -> Result<Answer, StoreError> {
         if let Some(answer) = self.remembered(request) {
-            self.world.note(&self.process.name, request.verb(), request.object(), "as in the past");
+            self.note(request, "as in the past");
             return Ok(answer);
         }
         let mut tried = 0;
@@ -211,7 +218,7 @@ impl Client {
                 Ok(Answer::Deleted) => String::new(),
                 Err(error) => format!("failed: {error}"),
             };
-            self.world.note(&self.process.name, request.verb(), request.object(), &outcome);
+            self.note(request, &outcome);
             let is_final = |error: &StoreError| {
                 tried >= self.process.tries
                     || error.is_damage()
@@ -234,7 +241,7 @@ impl Client {
         if state.past.is_empty() {
             return None;
         }
-        state.past.get_mut(&request.key()).and_then(VecDeque::pop_front)
+        state.past.get_mut(&self.key(request)).and_then(VecDeque::pop_front)
     }
 
     fn remember(&self, request: &Request<'_>, answer: &Answer) {
@@ -244,13 +251,13 @@ impl Client {
         }
         state.keep -= 1;
         if let Some(kept) = &mut state.kept {
-            kept.entry(request.key()).or_default().push_back(answer.clone());
+            kept.entry(self.key(request)).or_default().push_back(answer.clone());
         }
     }
 
     fn ask_once(&self, request: &Request<'_>) -> Result<Answer, StoreError> {
         shuttle::thread::yield_now();
-        self.may(request);
+        self.check_right(request);
         let mut fault = None;
         loop {
             let stalled_until = {
@@ -280,17 +287,16 @@ impl Client {
         self.apply_with(fault, request)
     }
 
-    /// Writers have no delete and read no data, readers write nothing.
-    fn may(&self, request: &Request<'_>) {
-        let reads_data = |name: &BlobName| matches!(name.kind(), Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Data);
-        let is_allowed = match (self.process.role, request) {
-            (Role::Writer, Request::Get(name, _)) => !reads_data(name),
-            (Role::Writer | Role::Retention, Request::Delete(_))
-            | (Role::Reader, Request::Put(..) | Request::Delete(_)) => false,
-            _ => true,
+    fn check_right(&self, request: &Request<'_>) {
+        let role = self.process.role;
+        let is_allowed = match request {
+            Request::Put(name, _) => role.may_create(self.site, name),
+            Request::Get(name, _) => role.may_read(name),
+            Request::List(..) => true,
+            Request::Delete(name) => role.may_delete(self.site, name),
         };
         if !is_allowed {
-            let (role, verb, object) = (self.process.role, request.verb(), request.object());
+            let (verb, object) = (request.verb(), told(self.site, request.object()));
             self.world.violated(&format!("a {role:?} asked to {verb} {object}"));
         }
     }
@@ -385,22 +391,24 @@ impl Client {
 
     fn leave_under_way(&self, request: &Request<'_>) {
         if let Some(late) = request.as_late() {
-            self.world.later(late, self.process.is_twin);
+            self.world.later(self.site, late, self.process.is_twin);
         }
     }
 
     fn apply(&self, request: &Request<'_>) -> Result<Answer, StoreError> {
         Ok(match request {
-            Request::Put(name, bytes) => Answer::Put(self.world.create(name, bytes, self.process.is_twin)),
-            Request::Get(name, range) => Answer::Bytes(self.world.truth.get(name, range.clone())?),
+            Request::Put(name, bytes) => {
+                Answer::Put(self.world.create(self.site, name, bytes, self.process.is_twin))
+            }
+            Request::Get(name, range) => Answer::Bytes(self.world.at(self.site).get(name, range.clone())?),
             Request::List(prefix, from, limit) => {
                 let limit = (*limit).min(self.world.inner().page_len);
-                let mut page = self.world.truth.list(prefix, *from, limit)?;
+                let mut page = self.world.at(self.site).list(prefix, *from, limit)?;
                 page.blobs.retain(|info| !self.process.hidden.contains(&info.name));
                 Answer::Page(page)
             }
             Request::Delete(name) => {
-                self.world.remove(name);
+                self.world.remove(self.site, name);
                 Answer::Deleted
             }
         })

@@ -1,11 +1,12 @@
 //! What must hold when nothing goes wrong any more.
 
 use crate::actors::{Simulation, told};
-use crate::client::{Client, Role};
+use crate::client::Client;
 use crate::harms;
 
+use crate::rights::Role;
 use crate::scenario::{Sabotage, Store};
-use crate::world::DAY;
+use crate::world::{DAY, Site};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::{self, Snapshot};
 use keepstone_engine::store::{Page, Put, StoreError};
@@ -74,7 +75,10 @@ impl Simulation {
         }
         self.clean()?;
         if self.scenario.sabotage == Sabotage::LosesAPack {
-            harms::lose_a_pack(&self.world);
+            harms::lose_a_pack(&self.world, Site::Source);
+        }
+        if self.scenario.sabotage == Sabotage::LosesAPackOfTheCopy {
+            harms::lose_a_pack(&self.world, Site::Copy);
         }
         let reads = Reads {
             inner: Client::new(&self.world, self.safe_process(Role::Reader)),
@@ -98,6 +102,9 @@ impl Simulation {
         }
         let needed = reads.packs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.has_no_garbage(&needed);
+        if !self.scenario.replicators.is_empty() {
+            self.check_copy_at_last(&list.snapshots)?;
+        }
         self.verifies(&repository)
     }
 
@@ -111,6 +118,9 @@ impl Simulation {
             let (_, result) = self.prune("pruner-z", self.safe_process(Role::Pruner), self.world.now());
             let report = result?;
             self.note_prune(&report);
+            if !self.scenario.replicators.is_empty() {
+                self.copy_at_last()?;
+            }
             if self.world.truth.names() == before && report.waiting.is_empty() {
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! What a store does that does not keep its promises.
 
 use crate::faults::Kind;
-use crate::world::World;
+use crate::world::{Site, World};
 use keepstone_engine::BlobStore as _;
 use repo_format::{BlobKind, BlobName, PackKind};
 use std::collections::BTreeSet;
@@ -42,11 +42,11 @@ pub fn one(world: &World) {
 }
 
 /// Deletes a data pack that a snapshot may need.
-pub fn lose_a_pack(world: &World) {
+pub fn lose_a_pack(world: &World, site: Site) {
     let is_data =
         |name: &BlobName| matches!(name.kind(), Some(BlobKind::Pack(pack)) if pack.kind == PackKind::Data);
-    if let Some(name) = world.truth.names().into_iter().find(is_data) {
-        world.truth.delete(&name).expect("memory does not fail");
+    if let Some(name) = world.at(site).names().into_iter().find(is_data) {
+        world.at(site).delete(&name).expect("memory does not fail");
     }
 }
 

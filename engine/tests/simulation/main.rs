@@ -1,5 +1,5 @@
-//! Whole repositories under a scheduler, with one store and one clock: many writers, forgetters, pruners, readers and a
-//! copier, and everything that can go wrong between them and the store. All follows from a seed.
+//! Whole repositories under a scheduler, with one clock, one store and another one that restore points are copied to: many
+//! writers, forgetters, pruners, readers and replicators, a copier, and everything that can go wrong between them and the store. All follows from a seed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "it tells what happened in how many seeds, and how to repeat one")]
 #![expect(
@@ -12,18 +12,23 @@ mod lab;
 
 mod actors;
 mod client;
+mod copies;
 #[expect(dead_code, reason = "the crash states use a part of their own")]
 mod disks;
 mod ending;
+mod failover;
 mod faults;
 mod harms;
 mod oracle;
 mod random;
+mod replicator;
 mod retention;
+mod rights;
 mod runs;
 mod scenario;
 mod scheduler;
 mod seeds;
+mod states;
 mod world;
 
 use keepstone_engine::index::LocalIndex;

@@ -1,8 +1,9 @@
 //! Who forgets snapshots, and who frees what nothing needs any more.
 
 use crate::actors::{Simulation, choose, told};
-use crate::client::{Client, Process, Role};
+use crate::client::{Client, Process};
 use crate::random::Random;
+use crate::rights::Role;
 use crate::world::DAY;
 use keepstone_engine::backup::Unfinished;
 use keepstone_engine::forget::{ForgetJob, LastOnes, Times, What, forget};
@@ -74,6 +75,7 @@ impl Simulation {
                 }
                 (_, Err(_)) => self.world.reach("a prune failed"),
             }
+            self.check_states();
         }
     }
 
@@ -113,12 +115,17 @@ impl Simulation {
 
     pub fn note_prune(&self, report: &PruneReport) {
         self.world.reach("a prune went as far as it could");
+        let waits = |for_replica: bool| {
+            let replicas = report.waiting.iter().map(|waiting| waiting.replica.is_some());
+            replicas.into_iter().any(|waits| waits == for_replica)
+        };
         let happened = [
             (report.deleted.packs > 0, "a prune deleted packs"),
             (report.rescued.packs > 0, "a prune rescued packs"),
             (report.deferred.packs > 0, "a prune deferred deletes"),
             (!report.aborted.is_empty(), "a prune aborted a session"),
-            (!report.waiting.is_empty(), "a prune waited for a session"),
+            (waits(false), "a prune waited for a session"),
+            (waits(true), "a prune waited for a replica"),
             (report.indexes_removed > 0, "a prune compacted indexes"),
         ];
         for (_, what) in happened.iter().filter(|(has, _)| *has) {

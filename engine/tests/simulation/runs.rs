@@ -1,6 +1,7 @@
 //! One seed from its beginning to its end.
 
-use crate::actors::Simulation;
+use crate::actors::{Simulation, told};
+use crate::copies::Seen;
 use crate::disks::Disks;
 use crate::faults::Counts;
 use crate::oracle::Oracle;
@@ -91,21 +92,32 @@ impl Simulation {
     fn new(store: MemoryStore, mut random: Random, sabotage: Sabotage) -> Self {
         let mut scenario = Scenario::draw(&mut random);
         scenario.sabotage = sabotage;
+        if sabotage == Sabotage::LosesAPackOfTheCopy && scenario.store == Store::Honest {
+            scenario.replicators = vec![1];
+        }
         let disks = Arc::new(Disks::new(&mut random, scenario.vms));
         let oracle = Oracle::new(&disks);
         let world = Arc::new(World::new(store, random, crate::lab::NOW));
         world.inner().takes_back = scenario.store == Store::Destroys;
         world.inner().repacks = scenario.repacks;
-        Self { world, disks, oracle, scenario }
+        world.inner().states.are_of_copy = !scenario.replicators.is_empty();
+        world.inner().states.are_of_source = scenario.is_registered;
+        Self { world, disks, oracle, scenario, seen: Mutex::new(Some(Seen::default())) }
     }
 
     fn run(self: Arc<Self>) {
+        if self.scenario.is_registered
+            && let Err(error) = self.register()
+        {
+            self.world.violated(&format!("the copy cannot be registered: {}", told(&error)));
+        }
         self.act();
+        self.fail_over_if_lost();
         self.end();
     }
 
     /// Everybody does what the scenario says.
-    fn act(self: &Arc<Self>) {
+    pub fn act(self: &Arc<Self>) {
         let mut threads = Vec::new();
         let mut spawn = |act: Box<dyn FnOnce(&Self) + Send>| {
             let simulation = Arc::clone(self);
@@ -128,6 +140,9 @@ impl Simulation {
         }
         if let Some((blobs, times)) = self.scenario.copies {
             spawn(Box::new(move |simulation| simulation.copier(blobs, times)));
+        }
+        for times in self.scenario.replicators.clone() {
+            spawn(Box::new(move |simulation| simulation.replicator(times)));
         }
         for thread in threads {
             thread.join().expect("a panic ends the execution");

@@ -4,6 +4,9 @@ use crate::faults::{Kind, Rates};
 use crate::random::Random;
 use crate::world::{DAY, HOUR, MINUTE};
 
+/// In one of so many scenarios restore points are copied to another store.
+const REPLICATED_ONE_IN: u64 = 6;
+
 /// What may go wrong beyond what a store promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
@@ -19,6 +22,8 @@ pub enum Sabotage {
     None,
     /// A pack that is needed is gone in the end.
     LosesAPack,
+    /// A pack that is needed is gone from the copy.
+    LosesAPackOfTheCopy,
 }
 
 #[derive(Clone, Debug)]
@@ -35,6 +40,12 @@ pub struct Scenario {
     pub reads: Vec<u64>,
     /// How many blobs a copier carries at a time, and how often.
     pub copies: Option<(u64, u64)>,
+    /// For each who copies restore points to another store, how often.
+    pub replicators: Vec<u64>,
+    /// Whether that store is a registered replica.
+    pub is_registered: bool,
+    /// Whether it is promoted, as the source is lost.
+    pub is_lost: bool,
     /// How long actors pause at most.
     pub pace: u64,
     pub rates: Rates,
@@ -69,7 +80,7 @@ impl Scenario {
             &["pruner-a", "pruner-b"],
             &["pruner-a", "pruner-a"],
         ]);
-        Self {
+        let mut scenario = Self {
             store,
             vms,
             writers,
@@ -85,6 +96,15 @@ impl Scenario {
             repacks: random.one_in(2),
             sabotage: Sabotage::None,
             harms: if store == Store::Destroys { random.below(5) } else { 0 },
+            replicators: Vec::new(),
+            is_registered: false,
+            is_lost: false,
+        };
+        if store == Store::Honest && random.one_in(REPLICATED_ONE_IN) {
+            scenario.replicators = (0..=random.below(2)).map(|_| 1 + random.below(3)).collect();
+            scenario.is_registered = random.one_in(2);
+            scenario.is_lost = random.one_in(3);
         }
+        scenario
     }
 }

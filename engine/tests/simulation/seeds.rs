@@ -15,11 +15,13 @@ const THREADS: usize = 2;
 const TOLD_EVERY: u64 = 500;
 
 /// What happens in some of the seeds, or they would prove nothing.
-const REACHED: [&str; 25] = [
-    "a backup failed",
+const REACHED: [&str; 37] = [
     "a backup ended one that had not",
+    "a backup failed",
     "a backup succeeded",
     "a backup was aborted and began anew",
+    "a copy had everything in the end",
+    "a pack was deleted when what was packed again was confirmed",
     "a prune aborted a session",
     "a prune compacted indexes",
     "a prune deferred deletes",
@@ -27,20 +29,30 @@ const REACHED: [&str; 25] = [
     "a prune failed",
     "a prune refused to go on with what it saw",
     "a prune rescued packs",
+    "a prune waited for a replica",
     "a prune waited for a session",
     "a reader failed",
     "a reader succeeded",
     "a replica had a part of a snapshot",
     "a replica had a whole snapshot",
+    "a replicator was resumed twice",
     "a reported snapshot was whole in the end",
     "a session filled several packs",
     "a snapshot that nobody reported was whole in the end",
     "a snapshot was damaged",
+    "a state of the copy was looked at",
     "a verification named a damaged snapshot",
     "a writer found its twin",
     "a writer found that it may be running",
     "a writer was resumed twice",
+    "copying failed",
+    "forgotten restore points were deleted at the copy",
+    "it was confirmed what is whole at the copy",
+    "newer restore points were copied",
+    "packs were deleted at the copy",
+    "restore points were copied",
     "snapshots were forgotten",
+    "what was packed again was copied",
 ];
 
 /// What all seeds so far came to.
@@ -154,4 +166,15 @@ fn a_pack_that_is_lost_does_not_go_unnoticed() {
         outcome.violations.iter().any(|violation| violation.contains("in the end"))
     });
     assert!(noticed.count() > 10);
+}
+
+#[test]
+fn a_pack_that_the_copy_loses_does_not_go_unnoticed() {
+    let noticed = (0..10).filter(|seed| {
+        let outcome = run(*seed, Sabotage::LosesAPackOfTheCopy);
+        let is_of_copy =
+            |violation: &String| violation.contains("at the copy") && violation.contains("lacks");
+        outcome.violations.iter().any(is_of_copy)
+    });
+    assert!(noticed.count() > 5);
 }

@@ -1,7 +1,8 @@
-//! The one store and the one clock of a simulation, and all that happens to them.
+//! The stores and the one clock of a simulation, and all that happens to them.
 
 use crate::faults::{Counts, Kind};
 use crate::random::Random;
+use crate::states::States;
 use keepstone_engine::BlobStore as _;
 use keepstone_engine::store::{LateCall, MemoryStore, Put};
 use repo_format::{BlobKind, BlobName, SessionId};
@@ -15,10 +16,21 @@ pub const MINUTE: u64 = 60 * SECOND;
 pub const HOUR: u64 = 60 * MINUTE;
 pub const DAY: u64 = 24 * HOUR;
 
+/// Where a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Site {
+    /// Where hosts back up to.
+    Source,
+    /// What restore points are copied to.
+    Copy,
+}
+
 /// What all actors share.
 pub struct World {
     /// What the store holds, with nothing between.
     pub truth: MemoryStore,
+    /// What the store holds that restore points are copied to.
+    pub copy: MemoryStore,
     /// Locked for a moment, and never while another thread has its turn.
     inner: Mutex<Inner>,
     /// Held by who waits for the clock.
@@ -43,7 +55,7 @@ pub struct Inner {
     /// Every call of the store.
     pub log: Vec<String>,
     /// The content of each name that was ever written, and whether a twin wrote it.
-    written: HashMap<String, ([u8; 32], bool)>,
+    written: HashMap<(Site, String), ([u8; 32], bool)>,
     /// What each key that bytes were sent under sealed.
     sealed: HashMap<Vec<u8>, [u8; 32]>,
     /// Sessions for which a tombstone was sent.
@@ -56,6 +68,8 @@ pub struct Inner {
     pub is_quiet: bool,
     /// Whether pruners pack again what is mostly not needed.
     pub repacks: bool,
+    /// States of the stores that are not looked at yet.
+    pub states: States,
     /// What must not be.
     pub violations: Vec<String>,
     /// How often something happened that a simulation is about.
@@ -65,6 +79,7 @@ pub struct Inner {
 
 struct Late {
     due: u64,
+    site: Site,
     request: LateCall,
     by_twin: bool,
 }
@@ -93,11 +108,27 @@ impl World {
             takes_back: false,
             is_quiet: false,
             repacks: false,
+            states: States::default(),
             violations: Vec::new(),
             reached: BTreeMap::new(),
             processes: 0,
         };
-        Self { truth, inner: Mutex::new(inner), gate: shuttle::sync::Mutex::new(()), moved: Condvar::new() }
+        let copy = MemoryStore::new();
+        Self {
+            truth,
+            copy,
+            inner: Mutex::new(inner),
+            gate: shuttle::sync::Mutex::new(()),
+            moved: Condvar::new(),
+        }
+    }
+
+    /// What a store holds, with nothing between.
+    pub fn at(&self, site: Site) -> &MemoryStore {
+        match site {
+            Site::Source => &self.truth,
+            Site::Copy => &self.copy,
+        }
     }
 
     pub fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -179,7 +210,7 @@ impl World {
     }
 
     /// Has a request applied at a later time.
-    pub fn later(&self, request: LateCall, by_twin: bool) {
+    pub fn later(&self, site: Site, request: LateCall, by_twin: bool) {
         let mut inner = self.inner();
         let delay = match inner.random.below(4) {
             0 => SECOND,
@@ -188,7 +219,7 @@ impl World {
             _ => 20 * DAY,
         };
         let due = inner.now + inner.random.below(delay);
-        inner.late.push(Late { due, request, by_twin });
+        inner.late.push(Late { due, site, request, by_twin });
     }
 
     /// Applies what is due.
@@ -204,12 +235,12 @@ impl World {
             let Some(late) = late else { return };
             match &late.request {
                 LateCall::PutNew(name, bytes) => {
-                    let put = self.create(name, bytes, late.by_twin);
-                    self.note("late", "create", name.as_str(), &format!("{put:?}"));
+                    let put = self.create(late.site, name, bytes, late.by_twin);
+                    self.note("late", "create", &told(late.site, name.as_str()), &format!("{put:?}"));
                 }
                 LateCall::Delete(name) => {
-                    self.remove(name);
-                    self.note("late", "delete", name.as_str(), "");
+                    self.remove(late.site, name);
+                    self.note("late", "delete", &told(late.site, name.as_str()), "");
                 }
             }
         }
@@ -222,14 +253,17 @@ impl World {
     }
 
     /// Creates a blob in truth.
-    pub fn create(&self, name: &BlobName, bytes: &[u8], by_twin: bool) -> Put {
+    pub fn create(&self, site: Site, name: &BlobName, bytes: &[u8], by_twin: bool) -> Put {
         let mut inner = self.inner();
-        self.truth.set_time(inner.now.saturating_add_signed(inner.store_clock));
-        let put = self.truth.put_new(name, bytes).expect("memory does not fail");
+        self.at(site).set_time(inner.now.saturating_add_signed(inner.store_clock));
+        let put = self.at(site).put_new(name, bytes).expect("memory does not fail");
         if put == Put::Created {
             let content = *blake3::hash(bytes).as_bytes();
-            inner.changed(name, None);
-            let before = inner.written.insert(name.to_string(), (content, by_twin));
+            inner.changed(site, name, None);
+            if site == Site::Copy {
+                inner.arrived(self, name, content);
+            }
+            let before = inner.written.insert((site, name.to_string()), (content, by_twin));
             if let Some((before, twin_before)) = before
                 && before != content
                 && !by_twin
@@ -247,12 +281,14 @@ impl World {
     }
 
     /// Deletes a blob in truth.
-    pub fn remove(&self, name: &BlobName) {
+    pub fn remove(&self, site: Site, name: &BlobName) {
         let mut inner = self.inner();
-        if let Ok(before) = self.truth.get(name, None) {
-            inner.changed(name, Some(before));
+        if let Ok(before) = self.at(site).get(name, None) {
+            inner.goes(self, site, name);
+            inner.changed(site, name, Some(before));
+            self.at(site).delete(name).expect("memory does not fail");
+            inner.gone(self, site, name);
         }
-        self.truth.delete(name).expect("memory does not fail");
     }
 
     /// Makes the store what it was so many changes ago.
@@ -327,6 +363,14 @@ fn may_be_created_anew(name: &BlobName) -> bool {
     matches!(name.kind(), Some(BlobKind::Awaited(_)))
 }
 
+/// How an object of a store is called in the log.
+pub fn told(site: Site, object: &str) -> String {
+    match site {
+        Site::Source => object.to_owned(),
+        Site::Copy => format!("copy:{object}"),
+    }
+}
+
 /// The sealed directory of a pack.
 fn directory_of(pack: &[u8]) -> Option<&[u8]> {
     let offset: [u8; 4] = pack.get(12..16)?.try_into().ok()?;
@@ -338,8 +382,14 @@ fn directory_of(pack: &[u8]) -> Option<&[u8]> {
 const CHANGES_KEPT: usize = 20;
 
 impl Inner {
-    fn changed(&mut self, name: &BlobName, before: Option<Vec<u8>>) {
-        if self.takes_back {
+    /// What was written last under a name, unless a twin wrote it.
+    pub fn written_at(&self, site: Site, name: &BlobName) -> Option<[u8; 32]> {
+        let written = self.written.get(&(site, name.to_string()));
+        written.filter(|(_, by_twin)| !by_twin).map(|(content, _)| *content)
+    }
+
+    fn changed(&mut self, site: Site, name: &BlobName, before: Option<Vec<u8>>) {
+        if self.takes_back && site == Site::Source {
             self.changes.push_back((name.clone(), before));
             if self.changes.len() > CHANGES_KEPT {
                 self.changes.pop_front();
