@@ -132,6 +132,10 @@ pub fn small_promotions() -> Vec<Run> {
 fn large_promotions() -> Vec<Run> {
     vec![
         Run::promotion("promoted, packs in part", Promotion::new("r", "b", |size| size.with(World::Spread))),
+        Run::promotion(
+            "promoted, two generations",
+            Promotion::new("r", "b", |size| size.generations(2).with(World::Worm)),
+        ),
         Run::promotion("promoted, a repack and a backup there", Promotion::new("r", "rb", |size| size)),
         Run::promotion("promoted, a late backup", Promotion::new("b", "b", |size| size).late()),
         Run::promotion("promoted, a late repack", Promotion::new("r", "b", |size| size).late()),
