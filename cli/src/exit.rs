@@ -276,6 +276,7 @@ mod tests {
             },
             EngineError::IsAReplica,
             EngineError::NotAReplica,
+            EngineError::NotPromoted,
             EngineError::OtherSideMayBeThere,
             EngineError::NoSuchReplica {
                 name: replica("west"),

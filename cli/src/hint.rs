@@ -189,6 +189,10 @@ fn place(error: &EngineError) -> Option<&'static str> {
         EngineError::NotAReplica => {
             "name the replica with -r; a copy that does not say that it is one takes --replica"
         }
+        EngineError::NotPromoted => {
+            "`keepstone replica promote` does; if it was promoted, leave out --replica and `replica` of the profile, which \
+             say that it is a copy of what it was copied from"
+        }
         EngineError::OtherSideMayBeThere => {
             "once nothing writes there any more: `keepstone replica promote --other-side-gone`; until then nothing is deleted here"
         }

@@ -339,6 +339,9 @@ pub enum EngineError {
     /// A place that was not filled from elsewhere cannot be promoted.
     #[error("this is not a replica: the repository is written to here")]
     NotAReplica,
+    /// A replica that was not promoted, or that is said not to have been.
+    #[error("this replica has not been promoted yet")]
+    NotPromoted,
     /// A replica was promoted, and what still is in the place that it was copied from may need what is here.
     #[error("this replica was promoted, and nobody has declared yet that the other side is gone")]
     OtherSideMayBeThere,

@@ -91,6 +91,9 @@ impl From<&Missing> for Lacks {
 
 /// Promotes a replica, or goes on with a promotion.
 ///
+/// What a place that is declared to be a replica ([`Repository::as_replica`]) tells of promotions came with the copy, and is of
+/// the place that it was copied from: it is promoted anew.
+///
 /// Afterwards the place can be backed up to and forgotten from; what is whole in it stays so. A prune refuses until
 /// [`declare_other_side_gone`].
 ///
@@ -104,17 +107,19 @@ pub fn promote(
     observer: &dyn Observer,
 ) -> Result<PromotionReport, EngineError> {
     check_key(repository, key)?;
-    let before = place(repository)?;
-    let was_promoted = before.lineage.is_some();
-    if !was_promoted && before.standing == Standing::Written {
-        return Err(EngineError::NotAReplica);
-    }
+    let Place { standing, lineage: told, .. } = place(repository)?;
+    let before = match standing {
+        Standing::Promoted(promoted) => Some(promoted),
+        Standing::Replica => None,
+        Standing::Written => return Err(EngineError::NotAReplica),
+    };
+    let was_promoted = before.is_some();
     // Before the promotion is there, nobody begins a session here.
     let undecided = Sessions::list(repository, [])?.undecided(repository)?;
     let roots = Roots::find(repository, observer)?;
-    let promoted = match before.lineage {
+    let promoted = match before {
         Some(promoted) => promoted,
-        None => publish(repository, key, job, &roots)?,
+        None => publish(repository, key, job, (told.map(|promoted| promoted.number), &roots))?,
     };
     let mut report = PromotionReport {
         lineage: promoted.id.to_string(),
@@ -148,19 +153,17 @@ pub fn promote(
 /// delete here. Returns whether it was not declared before.
 ///
 /// # Errors
-/// [`EngineError::NotAReplica`] for a place that never was one; one that was not promoted; a failing store.
+/// [`EngineError::NotAReplica`] for a place that never was one; [`EngineError::NotPromoted`]; a failing store.
 pub fn declare_other_side_gone(
     repository: &Repository<'_>,
     key: &RetentionKey,
     job: &PromoteJob<'_>,
 ) -> Result<bool, EngineError> {
     check_key(repository, key)?;
-    let Place { lineage, standing, .. } = place(repository)?;
-    let Some(promoted) = lineage else {
-        return Err(match standing {
-            Standing::Written => EngineError::NotAReplica,
-            _ => EngineError::BadJob("the replica has not been promoted yet"),
-        });
+    let promoted = match place(repository)?.standing {
+        Standing::Promoted(promoted) => promoted,
+        Standing::Written => return Err(EngineError::NotAReplica),
+        Standing::Replica => return Err(EngineError::NotPromoted),
     };
     if promoted.other_side_gone {
         return Ok(false);
@@ -184,7 +187,7 @@ fn publish(
     repository: &Repository<'_>,
     key: &RetentionKey,
     job: &PromoteJob<'_>,
-    roots: &Roots,
+    (before, roots): (Option<u32>, &Roots),
 ) -> Result<Promoted, EngineError> {
     let lineage = Lineage {
         number: 0,
@@ -200,7 +203,7 @@ fn publish(
             .into_iter()
             .collect(),
     };
-    put(repository, key, job, (None, lineage))
+    put(repository, key, job, (before, lineage))
 }
 
 /// Creates a lineage under the next number of the place, whatever number it has, unless one was created since that of number

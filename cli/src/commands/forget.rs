@@ -379,6 +379,18 @@ fn warn_of(done: &ForgetReport, report: &Report) -> Exit {
             ));
         }
     }
+    for vm in &report.vms {
+        let is_aside = |point: &&PointLine| point.reasons.contains(&Reason::SetAside);
+        let ids: Vec<String> = vm.snapshots.iter().filter(is_aside).map(PointLine::short_id).collect();
+        if !ids.is_empty() {
+            attention(&format!(
+                "{}: {} were set aside when this place was promoted, as they were not whole, so no policy forgets them or \
+                 counts them: forget them by their ids, once what is missing has been imported or is given up",
+                vm.vm,
+                ids.join(", ")
+            ));
+        }
+    }
     for name in &report.blocked {
         attention(&format!(
             "{name} is not forgotten: something else has the name of its tombstone; look at it, and move it away"

@@ -281,7 +281,9 @@ fn by_policy(
         snapshots::matching(repository, &Query { vm, ..Query::default() })?;
     let Pins { pinned, unknown, unreadable: unreadable_pins, unsigned } = pins::list(repository, vm)?;
     let dates = dates(repository, vm)?;
-    let promoted = lineage::place(repository)?.lineage.and_then(|promoted| promoted.date);
+    let place = lineage::place(repository)?;
+    let set_aside: BTreeSet<&DecisionName> = place.standing.set_aside().collect();
+    let promoted = place.lineage.as_ref().and_then(|promoted| promoted.date);
     let mut held: BTreeMap<VmTag, Vec<DecisionName>> = BTreeMap::new();
     for (name, _) in &unreadable {
         if let Some(name) = DecisionName::of(name) {
@@ -305,6 +307,7 @@ fn by_policy(
             seq: snapshot.name.seq,
             is_pinned: pinned.contains_key(&snapshot.session()) || unknown.contains(&snapshot.session()),
             is_doubtful: is_doubtful(snapshot, job, (dates.get(&snapshot.name.blob()), promoted)),
+            is_set_aside: set_aside.contains(&snapshot.name),
         };
         let points: Vec<Point> = snapshots.iter().map(point).collect();
         let judged = snapshots.into_iter().zip(policy::reasons(policy, &points));
@@ -371,6 +374,8 @@ fn named(
             Err(error) => return Err(error),
         }
     }
+    let standing = standing(repository)?;
+    let set_aside: BTreeSet<&DecisionName> = standing.set_aside().collect();
     for (vm, named) in of_vms {
         let pins = pins::list(repository, Some(&vm))?;
         for session in named.keys() {
@@ -379,8 +384,12 @@ fn named(
         report.unsigned.extend(pins.unsigned);
         report.unreadable.extend(pins.unreadable);
         let Snapshots { snapshots, unreadable, .. } = snapshots::list(repository, Some(&vm))?;
-        let stays = snapshots.iter().any(|snapshot| !named.contains_key(&snapshot.session()));
-        if !stays && job.last_ones == LastOnes::Stay {
+        let goes = |snapshot: &Snapshot| named.contains_key(&snapshot.session());
+        // What may not be whole does not count, and is nobody's last one.
+        let counts = |snapshot: &&Snapshot| !set_aside.contains(&snapshot.name);
+        let mut counting = snapshots.iter().filter(counts).peekable();
+        let is_last = counting.peek().is_some() && counting.all(goes);
+        if is_last && job.last_ones == LastOnes::Stay {
             return Err(ForgetError::LastOfVm { vm }.into());
         }
         report.note(unreadable);

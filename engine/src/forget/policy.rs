@@ -115,6 +115,8 @@ pub struct Point {
     pub is_pinned: bool,
     /// Whether its time is not to be believed. It stays, and takes nobody's place.
     pub is_doubtful: bool,
+    /// Whether it was set aside when the place was promoted, as it was not whole. It stays, and takes nobody's place.
+    pub is_set_aside: bool,
 }
 
 /// Why a restore point stays.
@@ -132,6 +134,8 @@ pub enum Reason {
     Pinned,
     /// Its time is not to be believed.
     DoubtfulTime,
+    /// It was not whole when the place was promoted.
+    SetAside,
 }
 
 impl fmt::Display for Reason {
@@ -144,6 +148,7 @@ impl fmt::Display for Reason {
             Self::Latest => f.write_str("latest"),
             Self::Pinned => f.write_str("pinned"),
             Self::DoubtfulTime => f.write_str("doubtful-time"),
+            Self::SetAside => f.write_str("set-aside"),
         }
     }
 }
@@ -162,12 +167,17 @@ pub fn reasons(policy: &Policy, points: &[Point]) -> Vec<BTreeSet<Reason>> {
     for (point, reasons) in points.iter().zip(&mut reasons) {
         reasons.extend(point.is_pinned.then_some(Reason::Pinned));
         reasons.extend(point.is_doubtful.then_some(Reason::DoubtfulTime));
+        reasons.extend(point.is_set_aside.then_some(Reason::SetAside));
     }
-    let latest = (0..points.len()).max_by_key(|at| (points[*at].seq, points[*at].time, points[*at].session));
+    // What may not be whole is no replacement for what is.
+    let counting: Vec<usize> = (0..points.len()).filter(|at| !points[*at].is_set_aside).collect();
+    let latest =
+        counting.iter().copied().max_by_key(|at| (points[*at].seq, points[*at].time, points[*at].session));
     if let Some(latest) = latest {
         reasons[latest].insert(Reason::Latest);
     }
-    let mut believed: Vec<usize> = (0..points.len()).filter(|at| !points[*at].is_doubtful).collect();
+    let mut believed = counting;
+    believed.retain(|at| !points[*at].is_doubtful);
     believed.sort_by_key(|at| Reverse((points[*at].time, points[*at].seq, points[*at].session)));
     for rule in &policy.rules {
         for (at, reason) in kept_by(*rule, points, &believed) {

@@ -4,7 +4,7 @@ use crate::repacking::scattered;
 use crate::scene::{ALL_UNUSED, DAY, PATIENCE, Scene};
 use crate::world::{PASSWORD, noise, open, restored, retention_key};
 use keepstone_engine::forget::policy::{Bucket, Limit, Policy, Rule};
-use keepstone_engine::forget::{ForgetJob, LastOnes, Times, What, forget};
+use keepstone_engine::forget::{ForgetError, ForgetJob, LastOnes, Times, What, forget};
 use keepstone_engine::lineage::{self, Standing};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::promotion::{PromoteJob, PromotionReport, declare_other_side_gone, promote};
@@ -41,11 +41,22 @@ impl Scene {
     }
 
     fn promote_through(&self, store: &dyn BlobStore) -> Result<PromotionReport, EngineError> {
+        self.promote_repository(&Repository::open(store, PASSWORD)?)
+    }
+
+    /// Promotes it as somebody does who says something of it.
+    fn promote_as<'s>(
+        &'s self,
+        said: impl Fn(Repository<'s>) -> Repository<'s>,
+    ) -> Result<PromotionReport, EngineError> {
+        self.promote_repository(&said(self.repository()))
+    }
+
+    fn promote_repository(&self, repository: &Repository<'_>) -> Result<PromotionReport, EngineError> {
         let key = retention_key(&self.repository());
-        let repository = Repository::open(store, PASSWORD)?;
         let entropy = Entropy::new([6; 32]);
         let job = PromoteJob { time: self.time, program: "test", entropy: &entropy };
-        promote(&repository, &key, &job, &Quiet)
+        promote(repository, &key, &job, &Quiet)
     }
 
     fn declare(&self) -> Result<bool, EngineError> {
@@ -173,12 +184,12 @@ fn a_replica_is_written_to_only_after_it_was_promoted() {
     assert!(matches!(refused, Err(EngineError::IsAReplica)));
     assert!(matches!(scene.prune_as(&ALL_UNUSED), Err(EngineError::IsAReplica)));
     let names = scene.store.names();
-    assert!(matches!(scene.declare(), Err(EngineError::BadJob(_))));
+    assert!(matches!(scene.declare(), Err(EngineError::NotPromoted)));
     assert_eq!(scene.store.names(), names);
     scene.promote();
     scene.back_up("vm", &noise(1, 1000));
     scene.assert_holds();
-    // Whoever says that it is a replica is believed, but not by a promotion, which goes on.
+    // Whoever says that it is a replica is believed, whatever is there: what tells of a promotion is copied, too.
     let repository = scene.repository().as_replica();
     assert_eq!(lineage::standing(&repository).unwrap(), Standing::Replica);
 }
@@ -275,6 +286,45 @@ fn a_result_that_arrived_is_not_carried_out() {
 }
 
 #[test]
+fn a_copy_of_a_promoted_place_is_promoted_anew_and_does_not_carry_out_what_arrived() {
+    let mut west = scattered().arrived(|_| true);
+    west.promote();
+    west.declare().unwrap();
+    let last = west.back_up("other", &noise(70, 200_000));
+    west.back_up("other", &noise(71, 200_000));
+    let before = west.copied();
+    let published = (0..).step_by(5).map(|call| {
+        let mut scene = before.copied();
+        scene.forget(last);
+        let store = FaultStore::new(scene.store.clone(), call, Fault::ChangesForbidden);
+        let _stopped = scene.prune_through(&store, &ALL_UNUSED);
+        scene
+    });
+    let west = { published }.find(|scene| scene.store.names().contains(&BlobName::result(0))).unwrap();
+    // What the west published has arrived, and that it forgot a restore point has not.
+    let mut third = before;
+    for name in west.names("gc/") {
+        third.store.put_new(&name, &west.store.get(&name, None).unwrap()).unwrap();
+    }
+    third.later(DAY);
+    assert!(third.holds.contains_key(&last));
+    let report = third.promote_as(Repository::as_replica).unwrap();
+    assert!(!report.was_promoted && !report.other_side_gone, "{report:?}");
+    assert_eq!((report.first_generation, report.set_aside.len()), (1, 0));
+    third.later(DAY);
+    assert!(matches!(third.prune_as(&ALL_UNUSED), Err(EngineError::OtherSideMayBeThere)));
+    third.declare().unwrap();
+    third.prune_as(&ALL_UNUSED).unwrap();
+    third.assert_holds();
+    // Somebody who still says that it is a copy cannot declare anything of it.
+    let repository = third.repository().as_replica();
+    let entropy = Entropy::new([7; 32]);
+    let job = PromoteJob { time: third.time, program: "test", entropy: &entropy };
+    let refused = declare_other_side_gone(&repository, &retention_key(&repository), &job);
+    assert!(matches!(refused, Err(EngineError::NotPromoted)), "{refused:?}");
+}
+
+#[test]
 fn a_policy_believes_the_times_of_what_had_arrived_before_the_promotion() {
     let mut source = Scene::new();
     for day in 0..5u64 {
@@ -299,6 +349,41 @@ fn a_policy_believes_the_times_of_what_had_arrived_before_the_promotion() {
     assert_eq!(forgotten(&scene), 0);
     scene.promote();
     assert_eq!(forgotten(&scene), 4);
+}
+
+#[test]
+fn a_policy_does_not_count_what_was_set_aside_and_keeps_what_is_whole() {
+    let mut source = Scene::new();
+    let whole = source.back_up("vm", &noise(1, 60_000));
+    source.later(DAY);
+    let torn = source.back_up("vm", &noise(2, 60_000));
+    let is_data_of_torn =
+        |name: &BlobName| name.as_str().starts_with("d/") && name.as_str().contains(&torn.to_string());
+    let mut scene = source.arrived(|name| !is_data_of_torn(name));
+    assert_eq!(scene.promote().set_aside.len(), 1);
+    let policy = Policy::new(&[Rule { bucket: Bucket::Each, limit: Limit::Newest(1) }]).unwrap();
+    let forget_what = |what: What<'_>| {
+        let (repository, entropy) = (scene.repository(), Entropy::new([5; 32]));
+        let (last_ones, times) = (LastOnes::Stay, Times::Checked);
+        let job = ForgetJob { what, last_ones, times, time: scene.time, entropy: &entropy };
+        let report = forget(&repository, &retention_key(&repository), &job, &Quiet)?;
+        let reasons = report.vms.iter().flat_map(|vm| &vm.points);
+        Ok::<_, EngineError>(
+            reasons
+                .map(|point| (point.snapshot.session(), format!("{:?}", point.reasons)))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let by_policy = What::Policy { policy: &policy, vms: &[], tags: &[] };
+    let stay = [(whole, "{Newest(Each), Latest}".to_owned()), (torn, "{SetAside}".to_owned())];
+    assert_eq!(forget_what(by_policy).unwrap(), stay);
+    // By its name the whole one is the last of its VM, and the other one nobody's last one.
+    let named = |session: SessionId| [Selector::Id(session.to_string())];
+    let refused = forget_what(What::Named(&named(whole)));
+    assert!(matches!(refused, Err(EngineError::Forget(ForgetError::LastOfVm { .. }))), "{refused:?}");
+    forget_what(What::Named(&named(torn))).unwrap();
+    assert_eq!(scene.snapshots().iter().map(Snapshot::session).collect::<Vec<_>>(), [whole]);
+    scene.assert_holds();
 }
 
 /// The numbers of the decisions of a VM, in the order in which they were made.

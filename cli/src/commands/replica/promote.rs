@@ -10,7 +10,9 @@ use crate::open;
 use crate::progress::Progress;
 use crate::retention_key::retention_key;
 use crate::settings::Settings;
+use crate::standing;
 use keepstone_engine::promotion::{PromoteJob, PromotionReport, SetAside, declare_other_side_gone, promote};
+use keepstone_engine::replica::Doubt;
 use serde::Serialize;
 
 /// Snapshots that are told one by one; the JSON report has all of them.
@@ -38,6 +40,11 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
+    let repository = match standing::doubt(&store, &repository)? {
+        // What a copy tells that the service keeps is of the place that it is copied from.
+        Doubt::All => repository.as_replica(),
+        Doubt::Of(_) | Doubt::None => repository,
+    };
     let key = retention_key(settings, &repository)?;
     let entropy = open::entropy()?;
     let job = PromoteJob { time: clock::now_millis(), program: PROGRAM, entropy: &entropy };

@@ -13,7 +13,14 @@ fn within(bucket: Bucket, days: u64) -> Rule {
 
 fn point(number: u8, time: u64) -> Point {
     let seq = u32::from(number);
-    Point { session: SessionId([number; 16]), time, seq, is_pinned: false, is_doubtful: false }
+    Point {
+        session: SessionId([number; 16]),
+        time,
+        seq,
+        is_pinned: false,
+        is_doubtful: false,
+        is_set_aside: false,
+    }
 }
 
 /// Restore points at so many hours after Monday, 4 January 2027, 00:00 UTC.
@@ -84,6 +91,16 @@ fn a_doubtful_time_neither_ages_the_others_nor_takes_their_place() {
 }
 
 #[test]
+fn what_was_set_aside_stays_and_takes_nobodys_place() {
+    let mut points = points(&[0, 24, 48]);
+    points[2].is_set_aside = true;
+    let expected = ["", "last latest", "set-aside"];
+    assert_eq!(told(&[rule(Bucket::Each, 1)], &points), expected);
+    points[1].is_set_aside = true;
+    assert_eq!(told(&[rule(Bucket::Each, 1)], &points), ["last latest", "set-aside", "set-aside"]);
+}
+
+#[test]
 fn what_the_next_backup_builds_on_stays_although_a_clock_went_back() {
     let points = points(&[0, 48, 24]);
     assert_eq!(told(&[rule(Bucket::Each, 1)], &points), ["", "last", "latest"]);
@@ -148,7 +165,14 @@ fn any_points() -> impl Strategy<Value = Vec<Point>> {
     prop::collection::vec((time, 0u32..40, flags), 1..60).prop_map(|points| {
         let point = |(number, (time, seq, (is_pinned, is_doubtful)))| {
             let number: u128 = number;
-            Point { session: SessionId(number.to_be_bytes()), time, seq, is_pinned, is_doubtful }
+            Point {
+                session: SessionId(number.to_be_bytes()),
+                time,
+                seq,
+                is_pinned,
+                is_doubtful,
+                is_set_aside: false,
+            }
         };
         (0..).zip(points).map(point).collect()
     })
