@@ -46,8 +46,8 @@ impl<'a> Other<'a> {
     /// of it.
     ///
     /// # Errors
-    /// A profile that cannot be used; a name of no place that this build knows; flags for Azure, and neither repository
-    /// is there.
+    /// A profile that cannot be used; a name of no place that this build knows, or of the place of the command's own
+    /// repository; flags for Azure, and neither repository is there.
     pub(crate) fn resolve(
         settings: &'a Settings,
         place: &'a str,
@@ -57,7 +57,25 @@ impl<'a> Other<'a> {
         let is_there = credentials::is_any_there(Whose::Other, &|name| std::env::var_os(name));
         let azure = options(&settings.azure, profile, is_there);
         let other = Self { settings, place, azure };
-        if let (Location::Directory(_), Location::Directory(_)) = (other.location()?, settings.location()?) {
+        let (there, here) = (other.location()?, settings.location()?);
+        if there.told() == here.told() {
+            let both = Usage::new(format!(
+                "{} is named twice: as this repository and as the other one",
+                here.told()
+            ));
+            anyhow::bail!(both.hint("-r and the option of this command name two places"));
+        }
+        if let (Location::Directory(there), Location::Directory(here)) = (&there, &here)
+            && (is_below(there, here) || is_below(here, there))
+        {
+            let below = Usage::new(format!(
+                "one of {} and {} is inside of the other",
+                there.display(),
+                here.display()
+            ));
+            anyhow::bail!(below.hint("name a place outside of both"));
+        }
+        if let (Location::Directory(_), Location::Directory(_)) = (there, here) {
             settings.azure.refuse_for_directory(Uploads::default())?;
         }
         Ok(other)
@@ -114,6 +132,15 @@ impl<'a> Other<'a> {
     pub(crate) fn own_store(&self) -> anyhow::Result<Store> {
         open::store_at(self.settings, &self.settings.azure, self.settings.location()?, Uploads::default())
     }
+}
+
+/// Whether a path, which need not be there, is below a directory.
+fn is_below(path: &std::path::Path, directory: &std::path::Path) -> bool {
+    let there = path.ancestors().find_map(|path| match path {
+        path if path.as_os_str().is_empty() => std::env::current_dir().ok(),
+        path => path.canonicalize().ok(),
+    });
+    directory.canonicalize().is_ok_and(|directory| there.is_some_and(|there| there.starts_with(directory)))
 }
 
 /// Whether there is nothing, or a directory without anything in it.

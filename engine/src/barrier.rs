@@ -12,10 +12,10 @@ use crate::generations::Generations;
 use crate::lineage::{check_is_written, first_free, standing};
 use crate::pack_set::PackSet;
 use crate::prune::Owner;
-use crate::records::{Record, Records};
+use crate::records::{Readable, Record, Records};
 use crate::repository::{Repository, get_sealed};
 use crate::session::put_twice;
-use crate::store::{BlobInfo, Put};
+use crate::store::{BlobInfo, Put, StoreError};
 use crate::threads;
 use repo_format::{
     Barrier, BarrierFact, BlobKind, BlobName, FormatError, PREFIX_BARRIER, PackKind, ReplicaName,
@@ -260,22 +260,18 @@ pub fn confirmable_repacks(
     let new: Vec<&Record> =
         records.all().iter().filter(|record| !confirmed.contains(&record.owner())).collect();
     let found = threads::each(&new, READ_THREADS, |record| {
-        Ok(is_whole((source, replica), record, &deleted)?.then(|| record.owner()))
+        Ok(is_whole(replica, record, &deleted)?.then(|| record.owner()))
     });
     found.into_iter().filter_map(Result::transpose).collect()
 }
 
 /// Whether a repack session of a repository is whole at a replica of it.
-fn is_whole(
-    (source, replica): (&Repository<'_>, &Repository<'_>),
-    record: &Record,
-    deleted: &PackSet,
-) -> Result<bool, EngineError> {
-    for name in [BlobName::repack(record.session), record.decision.blob()] {
-        let (here, there) = (source.blob_len(&name)?, replica.blob_len(&name)?);
-        if here.is_none() || here != there {
-            return Ok(false);
-        }
+fn is_whole(replica: &Repository<'_>, record: &Record, deleted: &PackSet) -> Result<bool, EngineError> {
+    // Somebody reads it there when the old packs are gone: that it is as long as it was is not enough.
+    match Readable::of(replica, &BlobName::repack(record.session)) {
+        Ok(Readable::Counts(there)) if there.decision == record.decision => {}
+        Ok(_) | Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(false),
+        Err(error) => return Err(error),
     }
     let arrived = packs_of(replica, record)?;
     let mut needed = record.new_packs().filter(|pack| !deleted.contains(&pack.name));

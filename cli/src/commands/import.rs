@@ -3,7 +3,7 @@
 use super::backup::{PROGRAM, vm_name};
 use crate::clock::{self, EveryMinute, Stopwatch};
 use crate::console::{lines, one_line, warn};
-use crate::exit::{Exit, Usage};
+use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::index;
 use crate::numbers::{count, parse_size, size};
@@ -137,11 +137,6 @@ struct Report {
 pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Exit> {
     let stopwatch = Stopwatch::start();
     let other = Other::resolve(settings, &arguments.from, &arguments.other)?;
-    if other.told()? == settings.location()?.told() {
-        return Err(Usage::new("a repository cannot be imported into itself")
-            .hint("name the place to read from with --from, and the one to write to with -r")
-            .into());
-    }
     settings.interrupt.install()?;
     let (store, store_there) = (other.own_store()?, other.store(Missing::Refused)?);
     let into = open::repository_with_data(settings, &store)?;

@@ -3,6 +3,7 @@
 use crate::copied::Copied;
 use crate::world::text;
 use serde_json::{Value, json};
+use std::fs;
 
 fn of<'v>(list: &'v Value, key: &str, value: &str) -> &'v Value {
     let lines = list.as_array().expect("a list");
@@ -49,8 +50,24 @@ fn a_vm_without_a_whole_restore_point_needs_attention() {
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.stdout.contains("LATE"), "{ended:?}");
     assert_eq!(copied.run(&["replica", "status", "--vm", "db", "--max-age", "1h"]).code, Some(0));
-    // One that nobody has heard of has none either.
+    // One that nobody has heard of has none either, and a place where nothing has arrived has none of any.
     assert_eq!(copied.run(&["replica", "status", "--vm", "unheard-of"]).code, Some(4));
+    fs::remove_dir_all(copied.world.path("copy/r")).unwrap();
+    assert_eq!(copied.run(&["replica", "status", "--max-age", "1h"]).code, Some(4));
+}
+
+#[test]
+fn a_place_is_not_the_source_of_itself() {
+    let copied = Copied::new();
+    let status = ["replica", "status", "--source", "./copy/../copy", "--confirm", "west"];
+    let ended = copied.plainly(&status);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("is named twice"), "{ended:?}");
+    // Nor is what is written to a replica of which something could be confirmed.
+    let swapped = ["replica", "status", "--source", "copy", "--confirm", "west"];
+    let ended = copied.world.run(&swapped);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("this is not a replica"), "{ended:?}");
 }
 
 #[test]

@@ -94,9 +94,11 @@ fn a_place_that_is_no_copy_is_refused() {
         let ended = world.run(&[&["replicate", "--to", to], more].concat());
         (ended.code, ended.stderr)
     };
-    let (code, told) = refused("repo", &[]);
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("the repository is written to there") && told.contains("--adopt"), "{told}");
+    for itself in ["repo", "./repo", "repo/below"] {
+        let (code, told) = refused(itself, &["--adopt"]);
+        assert_eq!(code, Some(2), "{told}");
+    }
+    assert!(!world.path("repo/below").exists());
     Ended::of(at(&world, "other", &["init"]).output()).done();
     let (code, told) = refused("other", &[]);
     assert_eq!(code, Some(1), "{told}");

@@ -122,7 +122,8 @@ impl Run<'_> {
         self.copy_sessions(roots.iter().map(owner).collect(), &committed)?;
         let lost = self.copy_packs(&packs, &committed)?;
         let passed: BTreeSet<SessionId> = roots.iter().flat_map(|needed| needed.passed.clone()).collect();
-        let unmoved = self.copy_records(&passed)?;
+        let mut unmoved = self.copy_records(&passed)?;
+        unmoved.extend(self.prove_records(&passed)?);
         let (mut complete, mut failed) = (Vec::new(), Vec::new());
         for Needed { root, missing, passed, failed: reason } in roots {
             let of_packs = missing.iter().find_map(|pack| lost.get(pack));

@@ -78,7 +78,7 @@ pub fn prepare<'t>(
     Ok(Place::Ready(Box::new(source.at(store)?)))
 }
 
-/// Refuses a place that is written to.
+/// Refuses a place that is written to, and one of which something that may have told so cannot be read.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -87,12 +87,24 @@ pub(super) fn check(
     destination: &Repository<'_>,
     taking: Taking,
 ) -> Result<(), EngineError> {
-    match lineage::place(destination)?.standing {
+    let lineage::Place { standing, damaged, .. } = lineage::place(destination)?;
+    if let (Standing::Replica | Standing::Written, Some((_, error))) = (&standing, damaged.into_iter().next())
+    {
+        return Err(error);
+    }
+    match standing {
         Standing::Replica => Ok(()),
         Standing::Promoted(_) => Err(ReplicateError::Promoted.into()),
-        Standing::Written if taking == Taking::OwnReplica => Err(ReplicateError::NotAReplica.into()),
+        Standing::Written if taking == Taking::OwnReplica || is_replica(source)? => {
+            Err(ReplicateError::NotAReplica.into())
+        }
         Standing::Written => check_is_copy(source, destination),
     }
+}
+
+/// Whether a source is a copy itself: what it would take for its copy may be what it was copied from.
+fn is_replica(source: &Repository<'_>) -> Result<bool, EngineError> {
+    Ok(lineage::standing(source)? == Standing::Replica)
 }
 
 /// Whether every decision of the destination is the source's, or was until it was forgotten.

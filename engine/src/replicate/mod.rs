@@ -19,7 +19,7 @@
 //! found by listing the sessions that made them.
 //!
 //! # Memory
-//! 48 bytes for each decision, tombstone, pin and record that is at the destination, and 150 for each decision that is at
+//! 56 bytes for each decision, tombstone, pin and record that is at the destination, and 150 for each decision that is at
 //! the source only; those of the source are listed as long as that takes. `ROOTS_AT_ONCE` restore points and the
 //! packs that they name, 150 bytes each; 60 bytes for each distinct node that was read, and for each pack of the sessions that were looked at. Blobs under
 //! way: [`ReplicateJob::jobs`] times the longest pack, or nothing where the service copies.
@@ -53,7 +53,7 @@ use doubts::Doubts;
 use needs::Needs;
 use objects::{Indexes, Objects};
 use plan::Candidates;
-use repo_format::{SessionId, WriterId};
+use repo_format::{BlobKind, BlobName, DecisionName, SessionId, WriterId};
 use serde::Serialize;
 use sessions::Sessions;
 use std::collections::BTreeSet;
@@ -157,7 +157,7 @@ pub struct Deleted {
 }
 
 /// A restore point that could not be copied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NotCopied {
     /// Its session, in hex.
     pub snapshot: String,
@@ -246,6 +246,8 @@ struct Run<'r> {
     doubts: Doubts<'r>,
     /// Sessions whose packs were copied in this run.
     sessions: Sessions,
+    /// Repack sessions whose records this run found at the destination as they are at the source, or copied.
+    proven: BTreeSet<SessionId>,
     report: ReplicateReport,
 }
 
@@ -259,7 +261,8 @@ impl<'r> Run<'r> {
         begin(observer, Phase::Replicate, 0)?;
         let objects = Objects::list(destination, plan::tags_of_facts(source, job).as_ref())?;
         let (needs, doubts) = (Needs::new(source, destination)?, Doubts::of(source)?);
-        let (indexes, sessions, report) = (None, Sessions::default(), ReplicateReport::default());
+        let (sessions, proven) = (Sessions::default(), BTreeSet::new());
+        let (indexes, report) = (None, ReplicateReport::default());
         Ok(Self {
             source,
             destination,
@@ -271,6 +274,7 @@ impl<'r> Run<'r> {
             needs,
             doubts,
             sessions,
+            proven,
             report,
         })
     }
@@ -304,11 +308,28 @@ impl<'r> Run<'r> {
         self.report.failed.push(NotCopied { snapshot: session.to_string(), reason: chain(error) });
     }
 
+    /// As [`Run::fail`], of the session that an object is of.
+    fn fail_of(&mut self, name: &BlobName, error: &EngineError) {
+        match name.kind() {
+            Some(
+                BlobKind::Decision(DecisionName { session, .. })
+                | BlobKind::Intent { session, .. }
+                | BlobKind::Index { session, .. }
+                | BlobKind::Tombstone { session, .. }
+                | BlobKind::Pin { session, .. }
+                | BlobKind::Repack(session),
+            ) => self.fail(session, error),
+            _ => self.report.ignored.push(name.to_string()),
+        }
+    }
+
     fn finished(self) -> ReplicateReport {
         let mut report = self.report;
         report.packs = self.copier.packs();
         report.blobs = self.copier.blobs();
         report.bytes_through_host = self.copier.bytes_through_host();
+        report.failed.sort_unstable();
+        report.failed.dedup();
         report.ignored.sort_unstable();
         report.ignored.dedup();
         report

@@ -10,7 +10,7 @@ use repo_format::{
     PREFIX_INDEX, PREFIX_PINS, PREFIX_REPACK, PREFIX_TOMBSTONES, Pin, RepackRecord, SessionId, Tombstone,
     VmTag, decisions_prefix, pins_prefix, tombstones_prefix,
 };
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Objects that are read at a time: each of those that are longest has some MiB.
 const OBJECTS_AT_ONCE: usize = 1024;
@@ -18,7 +18,8 @@ const OBJECTS_AT_ONCE: usize = 1024;
 /// Which objects of some kinds are at the destination.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
-    names: HashSet<[u8; 16]>,
+    /// The lengths of objects, by their names.
+    lens: HashMap<[u8; 16], u32>,
 }
 
 impl Objects {
@@ -45,12 +46,21 @@ impl Objects {
 
     /// Lists what begins with a prefix.
     pub(super) fn add(&mut self, destination: &Repository<'_>, prefix: &str) -> Result<(), EngineError> {
-        self.names.extend(list_as(destination.store(), prefix, &|info: BlobInfo| Some(key(&info.name)))?);
+        let listed =
+            list_as(destination.store(), prefix, &|info: BlobInfo| Some(entry(&info.name, info.len)))?;
+        self.lens.extend(listed);
         Ok(())
     }
 
     pub(super) fn has(&self, name: &BlobName) -> bool {
-        self.names.contains(&key(name))
+        self.lens.contains_key(&key(name))
+    }
+
+    /// Whether an object is there as long as it is at the source. One that is not was damaged, or somebody took its name:
+    /// who creates it is told.
+    pub(super) fn has_all_of(&self, info: &BlobInfo) -> bool {
+        let (key, len) = entry(&info.name, info.len);
+        self.lens.get(&key) == Some(&len)
     }
 
     /// Whether a tombstone is there for a session of that name. It was authentic when it was copied.
@@ -58,8 +68,8 @@ impl Objects {
         self.has(&BlobName::tombstone(name.vm, name.session))
     }
 
-    fn note(&mut self, name: &BlobName) {
-        self.names.insert(key(name));
+    fn note(&mut self, name: &BlobName, len: u64) {
+        self.lens.extend([entry(name, len)]);
     }
 }
 
@@ -72,6 +82,11 @@ fn decisions_of_no_vm(source: &Repository<'_>) -> Result<BTreeMap<SessionId, Dec
 
 fn key(name: &BlobName) -> [u8; 16] {
     *blake3::hash(name.as_str().as_bytes()).as_bytes().first_chunk().expect("32 bytes begin with 16 bytes")
+}
+
+/// A name, and a length: no object is so long that it takes more.
+fn entry(name: &BlobName, len: u64) -> ([u8; 16], u32) {
+    (key(name), u32::try_from(len).unwrap_or(u32::MAX))
 }
 
 fn of_vm(vm: VmTag) -> [String; 3] {
@@ -93,7 +108,8 @@ fn check(keys: &Keys, name: &BlobName, bytes: &[u8]) -> Result<(), FormatError> 
 
 /// What became of an object.
 enum Copied {
-    Done,
+    /// It is there, so many bytes long.
+    Done(u64),
     /// It is not at the source (any more).
     Gone,
     /// It is no use, which a verification tells more about.
@@ -102,7 +118,7 @@ enum Copied {
 
 impl Run<'_> {
     /// Copies objects that are not at the destination. One that is gone at the source is left out; one that nobody can
-    /// use is told in the report.
+    /// use is told in the report, and so is one that is another at the destination.
     ///
     /// Returns how many are at the destination now.
     pub(super) fn copy_objects(&mut self, names: &[BlobName]) -> Result<u64, EngineError> {
@@ -119,16 +135,18 @@ impl Run<'_> {
                 if check(source.keys(), name, &bytes).is_err() {
                     return Ok(Copied::Useless);
                 }
-                copier.object(name, &bytes).map(|()| Copied::Done)
+                copier.object(name, &bytes).map(|()| Copied::Done(bytes.len() as u64))
             })?;
             for (name, result) in names.iter().zip(results) {
-                match result? {
-                    Copied::Done => {
+                match result {
+                    Ok(Copied::Done(len)) => {
                         done += 1;
-                        self.objects.note(name);
+                        self.objects.note(name, len);
                     }
-                    Copied::Gone => {}
-                    Copied::Useless => self.report.ignored.push(name.as_str().to_owned()),
+                    Ok(Copied::Gone) => {}
+                    // Somebody took its name at the destination, or it was damaged there.
+                    Err(error) => self.fail_of(name, &error),
+                    Ok(Copied::Useless) => self.report.ignored.push(name.as_str().to_owned()),
                 }
             }
         }
@@ -145,8 +163,9 @@ impl Run<'_> {
             let is_fact = |info: &BlobInfo| {
                 matches!(info.name.kind(), Some(BlobKind::Tombstone { .. } | BlobKind::Pin { .. }))
             };
-            let listed = self.source.list(&prefix)?.into_iter().filter(is_fact).map(|info| info.name);
-            let names: Vec<BlobName> = listed.filter(|name| !self.objects.has(name)).collect();
+            let listed = self.source.list(&prefix)?.into_iter().filter(is_fact);
+            let missing = listed.filter(|info| !self.objects.has_all_of(info));
+            let names: Vec<BlobName> = missing.map(|info| info.name).collect();
             self.report.facts += self.copy_objects(&names)?;
         }
         Ok(())
@@ -197,7 +216,7 @@ impl Run<'_> {
         let mut missing = Indexes::new();
         for info in self.source.list(PREFIX_INDEX)? {
             if let Some(BlobKind::Index { session, .. }) = info.name.kind()
-                && !self.objects.has(&info.name)
+                && !self.objects.has_all_of(&info)
             {
                 missing.entry(session).or_default().push(info.name);
             }

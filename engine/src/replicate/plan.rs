@@ -6,6 +6,7 @@ use crate::error::{EngineError, chain};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query};
 use crate::stats::no_snapshot_of;
+use crate::store::BlobInfo;
 use repo_format::{
     BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_TOMBSTONES, VmTag, decisions_prefix,
     tombstones_prefix,
@@ -102,7 +103,7 @@ fn of_newest(
         let query = Query { newest: Some(newest), ..query };
         let mut names = Vec::new();
         let listed = snapshots::each(source, &query, &mut |snapshot| names.push(snapshot.name))?;
-        found.take(names, there, job.there);
+        found.take(names.into_iter().map(|name| (there.has(&name.blob()), name)), job.there);
         let unreadable = listed.unreadable.into_iter();
         found.unreadable.extend(unreadable.filter_map(|(name, error)| not_copied(&name, &error)));
     }
@@ -121,8 +122,8 @@ fn of_all(
     let mut found = Candidates::default();
     for (decisions, tombstones) in prefixes {
         let listed = source.list(&decisions)?;
-        let names = listed.iter().filter_map(|info| DecisionName::of(&info.name));
-        found.take(names.collect(), there, job.there);
+        let name = |info: &BlobInfo| Some((there.has_all_of(info), DecisionName::of(&info.name)?));
+        found.take(listed.iter().filter_map(name), job.there);
         let tombstones = source.list(&tombstones)?;
         let forgotten = snapshots::tombstoned(source, &tombstones, &found.names, &mut Vec::new())?;
         found.forget(&forgotten);
@@ -137,10 +138,10 @@ impl Candidates {
         self.forgotten += (before - self.names.len()) as u64;
     }
 
-    /// Takes those that are not at the destination, or are to be looked at all the same.
-    fn take(&mut self, names: Vec<DecisionName>, there: &Objects, believed: There) {
-        for name in names {
-            let is_there = there.has(&name.blob());
+    /// Takes those that are not at the destination, or are to be looked at all the same. Each is given with whether it is
+    /// there.
+    fn take(&mut self, names: impl Iterator<Item = (bool, DecisionName)>, believed: There) {
+        for (is_there, name) in names {
             self.there += u64::from(is_there);
             if !is_there || believed == There::Checked {
                 self.names.push(name);

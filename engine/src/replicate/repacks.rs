@@ -5,7 +5,7 @@
 //! the record and finds the old pack needless. So records come in the order from the newest to the oldest, since the
 //! newer ones lead on from where the older ones lead.
 
-use super::{NotCopied, Run};
+use super::{NotCopied, Run, There};
 use crate::error::EngineError;
 use crate::records::Record;
 use crate::replica::Presence;
@@ -51,6 +51,9 @@ impl Run<'_> {
                 Some(reason) => drop(failed.insert(session, reason)),
                 None => failed.extend(self.copy_records(&BTreeSet::from([session]))?),
             }
+            if self.job.there == There::Checked {
+                failed.extend(self.prove_records(&BTreeSet::from([session]))?);
+            }
         }
         Ok(failed)
     }
@@ -66,6 +69,34 @@ impl Run<'_> {
             }
         }
         Ok(failed)
+    }
+
+    /// Looks whether records that were at the destination before are what they are at the source, once in a run: what is
+    /// copied now is found through them. Returns those that are not, and why.
+    pub(super) fn prove_records(&mut self, sessions: &BTreeSet<SessionId>) -> Result<Failed, EngineError> {
+        let mut failed = Failed::new();
+        for session in sessions {
+            if self.copier.is_pretending() || !self.has_record(*session) || self.proven.contains(session) {
+                continue;
+            }
+            match self.create_record(*session)? {
+                Some(reason) => drop(failed.insert(*session, reason)),
+                None => drop(self.proven.insert(*session)),
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Creates the record of a session and then its decision, or finds just these there; returns why not. A record without
+    /// its decision does not count, and a decision must have its record.
+    fn create_record(&mut self, session: SessionId) -> Result<Option<String>, EngineError> {
+        let Some(decision) = self.needs.records().decision(session).cloned() else { return Ok(None) };
+        for name in [BlobName::repack(session), decision.blob()] {
+            if self.copy_objects(std::slice::from_ref(&name))? == 0 {
+                return Ok(Some(format!("{name} cannot be copied")));
+            }
+        }
+        Ok(None)
     }
 
     /// Sessions with all those that moved on what packs of the destination lead to by them.
@@ -89,8 +120,7 @@ impl Run<'_> {
 
     /// Copies the record of a session and then its decision, unless they are there; returns why they cannot be.
     fn copy_record(&mut self, session: SessionId) -> Result<Option<String>, EngineError> {
-        let Some(decision) = self.needs.records().decision(session).cloned() else { return Ok(None) };
-        if self.has_record(session) {
+        if self.needs.records().decision(session).is_none() || self.has_record(session) {
             return Ok(None);
         }
         let led_to = self.led_to_from_there(session)?;
@@ -100,14 +130,12 @@ impl Run<'_> {
         if let Some(reason) = self.leads_nowhere(led_to)? {
             return Ok(Some(reason));
         }
-        // One after the other: a record without its decision does not count, and a decision must have its record.
-        for name in [BlobName::repack(session), decision.blob()] {
-            if self.copy_objects(std::slice::from_ref(&name))? == 0 {
-                return Ok(Some(format!("{name} cannot be copied")));
-            }
+        let reason = self.create_record(session)?;
+        if reason.is_none() {
+            self.proven.insert(session);
+            self.report.repacks += 1;
         }
-        self.report.repacks += 1;
-        Ok(None)
+        Ok(reason)
     }
 
     /// Whether the record of a session is at the destination, and its decision.

@@ -1,12 +1,12 @@
 //! Places that are no destination, and copies that are damaged.
 
-use crate::place::{ALL, copy, copy_taking, plan, snapshots_at, whole};
-use crate::scene::Scene;
+use crate::place::{ALL, DELETING, copied_three_days, copy, copy_taking, plan, snapshots_at, whole};
+use crate::scene::{ALL_UNUSED, Scene};
 use crate::world::{NOW, PASSWORD, create_from_seed, noise, open, small_geometry};
-use keepstone_engine::replicate::{ReplicateError, ReplicateJob, Taking, There};
+use keepstone_engine::replicate::{Deleted, ReplicateError, ReplicateJob, Taking, There};
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, EngineError, Entropy, Repository};
-use repo_format::BlobName;
+use repo_format::{BlobKind, BlobName};
 
 fn name(text: &str) -> BlobName {
     BlobName::parse(text).unwrap()
@@ -75,6 +75,15 @@ fn a_copy_that_was_written_to_is_not_adopted() {
 }
 
 #[test]
+fn what_a_replica_was_copied_from_is_not_adopted_as_its_copy() {
+    let (scene, there) = copied_three_days();
+    let names = scene.store.names();
+    let refused = copy_taking(Taking::AnyCopy, &there, &scene.store, &ALL);
+    assert!(matches!(refused, Err(EngineError::Replicate(ReplicateError::NotAReplica))), "{refused:?}");
+    assert_eq!(scene.store.names(), names);
+}
+
+#[test]
 fn a_truncated_pack_of_the_copy_is_named_and_nothing_that_needs_it_is_copied() {
     let scene = Scene::three_days();
     let there = MemoryStore::new();
@@ -103,14 +112,69 @@ fn a_blob_with_other_bytes_is_named_and_stays() {
     let vms = ["none".to_owned()];
     copy(&scene.store, &there, &ReplicateJob { vms: &vms, ..ALL }).unwrap();
     let decision = scene.names("r/").remove(0);
-    there.put_new(&decision, b"another one").unwrap();
-    // What is there is believed; looked at, it is found.
-    let job = ReplicateJob { there: There::Checked, ..ALL };
-    let report = copy(&scene.store, &there, &job).unwrap();
-    assert_eq!(report.failed.len(), 1, "{report:?}");
-    assert!(report.failed[0].reason.contains(decision.as_str()), "{report:?}");
-    assert_eq!(there.get(&decision, None).unwrap(), b"another one");
+    let mut other = scene.store.get(&decision, None).unwrap();
+    *other.last_mut().unwrap() ^= 1;
+    // What is there and as long is believed; looked at, it is found.
+    for (planted, there_is) in [(&other[..], There::Checked), (b"another one", There::Whole)] {
+        there.overwrite(&decision, planted);
+        let report = copy(&scene.store, &there, &ReplicateJob { there: there_is, ..ALL }).unwrap();
+        assert_eq!(report.failed.len(), 1, "{report:?}");
+        assert!(report.failed[0].reason.contains(decision.as_str()), "{report:?}");
+        assert_eq!(there.get(&decision, None).unwrap(), planted);
+    }
     drop(open(&there));
+}
+
+#[test]
+fn a_tombstone_that_somebody_planted_at_the_copy_is_named_and_the_rest_is_copied() {
+    let (mut scene, there) = copied_three_days();
+    scene.forget_first_day();
+    let tombstone = scene.names("f/").remove(0);
+    there.put_new(&tombstone, b"planted").unwrap();
+    scene.back_up("vm", &noise(41, 100_000));
+    let report = copy(&scene.store, &there, &DELETING).unwrap();
+    assert_eq!((report.snapshots.copied, report.failed.len()), (1, 1), "{report:?}");
+    assert!(report.failed[0].reason.contains(tombstone.as_str()), "{report:?}");
+    assert_eq!(report.deleted, Deleted::default());
+}
+
+#[test]
+fn a_record_that_is_damaged_at_the_copy_is_named_and_nothing_is_copied_that_is_found_through_it() {
+    let (mut scene, there) = (Scene::three_days(), MemoryStore::new());
+    scene.forget_first_day();
+    scene.prune_as(&ALL_UNUSED).unwrap();
+    let vms = ["none".to_owned()];
+    copy(&scene.store, &there, &ReplicateJob { vms: &vms, ..ALL }).unwrap();
+    let is_of_repack = |name: &BlobName| matches!(name.kind(), Some(BlobKind::Repack(_)));
+    let record = scene.store.names().into_iter().find(is_of_repack).unwrap();
+    let Some(BlobKind::Repack(session)) = record.kind() else { panic!("{record}") };
+    for name in scene.store.names().iter().filter(|name| name.as_str().contains(&session.to_string())) {
+        there.put_new(name, &scene.store.get(name, None).unwrap()).unwrap();
+    }
+    let mut bytes = scene.store.get(&record, None).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    there.overwrite(&record, &bytes);
+    let report = copy(&scene.store, &there, &ALL).unwrap();
+    assert!(report.failed.iter().all(|failed| failed.reason.contains(record.as_str())), "{report:?}");
+    assert!(report.failed.iter().any(|failed| failed.snapshot == session.to_string()), "{report:?}");
+    // Some do not need what was packed again.
+    let whole_there = whole(&there, &scene.holds);
+    assert!(whole_there.len() < scene.holds.len(), "{whole_there:?}");
+    there.delete(&record).unwrap();
+    let report = copy(&scene.store, &there, &ALL).unwrap();
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(whole(&there, &scene.holds).len(), scene.holds.len());
+}
+
+#[test]
+fn nothing_is_copied_to_a_place_that_may_have_been_promoted() {
+    let (scene, there) = copied_three_days();
+    let lineage = BlobName::lineage(1);
+    there.put_new(&lineage, b"what told of a promotion, damaged").unwrap();
+    let names = there.names();
+    let refused = copy(&scene.store, &there, &DELETING).unwrap_err();
+    assert!(matches!(&refused, EngineError::Damaged { name, .. } if *name == lineage), "{refused}");
+    assert_eq!(there.names(), names);
 }
 
 #[test]

@@ -15,13 +15,15 @@ use crate::other::{Missing, Other, OtherArguments};
 use crate::progress::Progress;
 use crate::retention_key::retention_key;
 use crate::settings::Settings;
+use crate::standing;
 use crate::times;
 use crate::unreadable;
-use keepstone_engine::Repository;
 use keepstone_engine::barrier;
 use keepstone_engine::pins;
+use keepstone_engine::replica::Doubt;
 use keepstone_engine::snapshots::Snapshot;
 use keepstone_engine::verify::{ReadData, VerifyJob, VerifyReport, verify_remembering};
+use keepstone_engine::{EngineError, Repository};
 use repo_format::ReplicaName;
 use serde::Serialize;
 use std::time::Duration;
@@ -90,6 +92,9 @@ pub(super) struct Report {
     pub(super) figures: Figures,
     #[serde(skip)]
     pub(super) has_damage: bool,
+    /// There is nothing that could be young enough.
+    #[serde(skip)]
+    is_late: bool,
 }
 
 /// Tells what is whole in a replica.
@@ -105,6 +110,9 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let repository = open::repository(settings, &store)?;
     let at_source = other.as_ref().map(|other| other.store(Missing::Refused)).transpose()?;
     let source = at_source.as_ref().map(|store| repository.at(store)).transpose()?;
+    if arguments.confirm.is_some() && standing::doubt(&store, &repository)? != Doubt::All {
+        return Err(EngineError::NotAReplica.into());
+    }
     let (mut points, waited) = found(settings, arguments, &repository, source.as_ref())?;
     let mut unreadable_there = Vec::new();
     let told = match (&source, &at_source) {
@@ -133,6 +141,7 @@ pub(super) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         confirmed,
         unreadable: points.unreadable.iter().map(|(name, _)| name.to_string()).collect(),
         figures: Figures::take(stopwatch, &store),
+        is_late: points.vms.is_empty() && arguments.max_age.is_some(),
         has_damage: points.has_damage,
     };
     settings.console.report(&report, told::text)?;
@@ -163,7 +172,8 @@ fn exit(report: &Report) -> Exit {
         || !report.unreadable.is_empty()
         || report.source.as_ref().is_some_and(|source| !source.unreadable.is_empty())
         || report.deep.as_ref().is_some_and(VerifyReport::has_damage);
-    let attention = report.vms.iter().any(|vm| vm.late) || report.waited == Some(Waited::TimedOut);
+    let attention =
+        report.is_late || report.vms.iter().any(|vm| vm.late) || report.waited == Some(Waited::TimedOut);
     let exit = |is_so, exit| if is_so { exit } else { Exit::Done };
     Exit::worst([exit(damage, Exit::Damage), exit(attention, Exit::Attention)])
 }
