@@ -29,15 +29,22 @@ mod run;
 pub use plan::{Chosen, ChosenVm, Fate, PlannedPoint, VmPlan, Wanted, choose, plan};
 pub use run::{ImportJob, Imported, Importer, Outcome};
 
+use crate::error::EngineError;
 use crate::repository::Repository;
 use crate::snapshots::Snapshot;
-use repo_format::SessionId;
+use repo_format::{
+    BlobKind, DecisionName, PREFIX_INTENTS, SessionId, VmTag, decisions_prefix, tombstones_prefix,
+};
+use std::collections::BTreeSet;
 
 /// The key of the property of an imported snapshot that tells which one it was imported from, by its id.
 pub const IMPORTED_FROM: &str = "imported-from";
 
-/// How often an import of one restore point can be begun: each beginning uses up an id.
-const BEGINNINGS_MAX: u64 = 16;
+/// How often an import of one restore point can be begun: each beginning uses up an id, and so does one that is interrupted.
+const BEGINNINGS_MAX: u64 = 1 << 16;
+
+/// Ids after which there are no more in use if one is not: an id that nothing tells of any more leaves a gap.
+const GAP_MAX: usize = 16;
 
 /// What the ids of sessions that import are derived for.
 const ID_CONTEXT: &str = "keepstone v0 imported session";
@@ -49,12 +56,50 @@ fn origin(snapshot: &Snapshot) -> SessionId {
 }
 
 /// The ids of sessions that import a restore point, the first one first.
-fn sessions_of(repository: &Repository<'_>, origin: SessionId) -> Vec<SessionId> {
+fn sessions_of(repository: &Repository<'_>, origin: SessionId) -> impl Iterator<Item = SessionId> {
     let key = repository.keys().local_key(ID_CONTEXT);
-    let session = |number: u64| {
+    let session = move |number: u64| {
         let mut hasher = blake3::Hasher::new_keyed(&key);
         hasher.update(&origin.0).update(&number.to_le_bytes());
         SessionId(*hasher.finalize().as_bytes().first_chunk().expect("32 bytes begin with 16"))
     };
-    (0..BEGINNINGS_MAX).map(session).collect()
+    (0..BEGINNINGS_MAX).map(session)
+}
+
+/// The sessions of a VM that there were.
+struct Taken {
+    /// Those that something tells of: an intent, a decision or a tombstone.
+    sessions: BTreeSet<SessionId>,
+    decisions: Vec<DecisionName>,
+}
+
+impl Taken {
+    fn list(into: &Repository<'_>, vm: VmTag) -> Result<Self, EngineError> {
+        let mut taken = Self { sessions: BTreeSet::new(), decisions: Vec::new() };
+        for prefix in [decisions_prefix(vm), tombstones_prefix(vm), PREFIX_INTENTS.to_owned()] {
+            for info in into.list(&prefix)? {
+                match info.name.kind() {
+                    Some(BlobKind::Decision(name)) => {
+                        taken.sessions.insert(name.session);
+                        taken.decisions.push(name);
+                    }
+                    Some(BlobKind::Tombstone { session, .. } | BlobKind::Intent { session, .. }) => {
+                        taken.sessions.insert(session);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The ids that sessions may have had that imported a restore point.
+    fn of(&self, repository: &Repository<'_>, origin: SessionId) -> Vec<SessionId> {
+        let mut free = 0;
+        let is_near = |id: &SessionId| {
+            free = if self.sessions.contains(id) { 0 } else { free + 1 };
+            free <= GAP_MAX
+        };
+        sessions_of(repository, origin).take_while(is_near).collect()
+    }
 }

@@ -1,6 +1,6 @@
 //! What is to be imported: decided before anything is written.
 
-use super::{IMPORTED_FROM, origin, sessions_of};
+use super::{IMPORTED_FROM, Taken, origin};
 use crate::diff::diff_of_places;
 use crate::error::EngineError;
 use crate::lineage::{Standing, check_is_written};
@@ -132,8 +132,9 @@ pub fn plan(into: &Repository<'_>, from: &Repository<'_>, chosen: &ChosenVm) -> 
     let is_wanted = |id: &SessionId| chosen.named.is_empty() || chosen.named.contains(id);
     let wanted: Vec<&Snapshot> = there.iter().filter(|original| is_wanted(&original.session())).collect();
     let missing = wanted.iter().filter(|original| !same.contains_key(&original.session()));
+    let taken = Taken::list(into, into.keys().vm_tag(&chosen.vm))?;
     let ids = |original: &Snapshot| {
-        let mut ids = sessions_of(into, origin(original));
+        let mut ids = taken.of(into, origin(original));
         ids.extend([origin(original), original.session()]);
         ids
     };

@@ -1,7 +1,7 @@
 //! Importing the restore points of one VM, one after another.
 
 use super::plan::VmPlan;
-use super::{IMPORTED_FROM, origin, sessions_of};
+use super::{IMPORTED_FROM, Taken, origin, sessions_of};
 use crate::backup::{
     Audit, BackupJob, BackupReport, Compression, CountedFrom, JobDisk, Original, Reading, Unfinished,
     back_up_original,
@@ -17,11 +17,8 @@ use crate::session::first_of_lineage;
 use crate::snapshots::{self, Snapshot};
 use crate::source::SnapshotDisk;
 use crate::view::{DiskView, ViewSettings};
-use repo_format::{
-    BlobKind, Decision, DecisionName, Disk, PREFIX_INTENTS, SessionId, WriterId, decisions_prefix,
-    tombstones_prefix,
-};
-use std::collections::{BTreeMap, BTreeSet};
+use repo_format::{Decision, DecisionName, Disk, SessionId, WriterId};
+use std::collections::BTreeMap;
 use std::io;
 
 /// Sessions of one import that are begun because the one before was aborted by somebody.
@@ -186,26 +183,12 @@ impl<'a> Importer<'a> {
 
     /// What the new session and its decision are called.
     fn place(&self, original: &Snapshot) -> Result<Place, EngineError> {
-        let vm = original.name.vm;
-        let (mut taken, mut below) = (BTreeSet::new(), None);
-        for prefix in [decisions_prefix(vm), tombstones_prefix(vm), PREFIX_INTENTS.to_owned()] {
-            for info in self.into.list(&prefix)? {
-                match info.name.kind() {
-                    Some(BlobKind::Decision(name)) => {
-                        taken.insert(name.session);
-                        below = below.max(Some(name.seq).filter(|seq| *seq < original.name.seq));
-                    }
-                    Some(BlobKind::Tombstone { session, .. } | BlobKind::Intent { session, .. }) => {
-                        taken.insert(session);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        let mut ids = sessions_of(self.into, origin(original)).into_iter();
-        let Some(session) = ids.find(|id| !taken.contains(id)) else {
+        let Taken { sessions, decisions } = Taken::list(self.into, original.name.vm)?;
+        let mut ids = sessions_of(self.into, origin(original));
+        let Some(session) = ids.find(|id| !sessions.contains(id)) else {
             return Err(EngineError::TooManyImports { original: original.session() });
         };
+        let below = decisions.iter().map(|name| name.seq).filter(|seq| *seq < original.name.seq).max();
         // What was made here since has a higher number, or the same one and a later time. A number without its
         // predecessor would look like one whose decision was lost.
         let next = below.map_or(0, |seq| seq + 1);

@@ -182,6 +182,25 @@ fn what_was_forgotten_here_is_not_imported_again_unless_it_is_named() {
 }
 
 #[test]
+fn an_import_that_was_begun_very_often_is_made_all_the_same_and_is_known_when_it_is_forgotten() {
+    let (there, mut disks) = common_past(100_000);
+    let here = there.copied();
+    change(&mut disks, 3, 1);
+    At { store: &there, writer: THERE, vm: "vm", minute: 3 }.back_up(&disks);
+    for _ in 0..40 {
+        // What is left of one that ended there: its intent, which takes the id.
+        let begun = here.copied();
+        let (_, imported) = stored(&Import::new(&begun, &there).run().unwrap())[0];
+        let intent = repo_format::BlobName::intent(&WriterId::new(HERE).unwrap(), imported);
+        here.put_new(&intent, &begun.get(&intent, None).unwrap()).unwrap();
+    }
+    let (_, imported) = stored(&Import::new(&here, &there).run().unwrap())[0];
+    holds(&open(&here), imported, &disks);
+    forget_one(&here, imported);
+    assert!(stored(&Import::new(&here, &there).run().unwrap()).is_empty());
+}
+
+#[test]
 fn a_session_that_was_aborted_here_is_imported_under_another_id() {
     let (there, mut disks) = common_past(100_000);
     let here = there.copied();
