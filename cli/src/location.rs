@@ -1,5 +1,6 @@
 //! Where a repository is.
 
+use crate::credentials::is_like_one;
 use crate::exit::Usage;
 use crate::settings::Settings;
 use crate::unsupported::{Role, local_path};
@@ -41,6 +42,10 @@ impl<'a> Location<'a> {
     /// # Errors
     /// A name of no place that this build knows.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Usage> {
+        if AzurePlace::parse(text).is_none() && is_like_one(text) {
+            let error = Usage::new("the repository's name looks like a credential");
+            return Err(error.hint("a name is a directory, or azblob://ACCOUNT/CONTAINER/PREFIX"));
+        }
         match AzurePlace::parse(text) {
             // The name itself is not told: somebody may have put a signature in.
             Some(Err(error)) => Err(Usage::new(format!("the repository's name cannot be used: {error}"))

@@ -166,6 +166,11 @@ fn deciding(
         let bytes = match get_sealed(repository.store(), &name) {
             Ok(bytes) => bytes,
             Err(EngineError::Store(StoreError::NotFound { .. })) => continue,
+            Err(error) if error.is_damage() => {
+                pins.unknown.insert(session);
+                pins.unreadable.push((name, error));
+                continue;
+            }
             Err(error) => return Err(error),
         };
         match Pin::open(repository.keys(), &name, &bytes) {

@@ -225,17 +225,20 @@ fn a_pin_with_another_reason_replaces_the_one_before() {
 
 #[test]
 fn a_pin_that_cannot_be_read_keeps_its_snapshot_until_a_new_one_settles_it() {
-    let (store, made) = filled(&[("web", 0), ("web", 1)]);
-    let name = BlobName::pin(decision(&store, made[0]).vm, made[0], 5);
-    store.put_new(&name, b"no pin").unwrap();
-    let policy = policy(Bucket::Each, 1);
-    let report = Run::by_policy(&policy).forget(&store).unwrap();
-    assert_eq!(going(&report), []);
-    assert_eq!(report.unreadable.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&name]);
-    let named = forget_error(Run::new(What::Named(&[by_id(made[0])])).forget(&store));
-    assert!(matches!(named, ForgetError::Pinned { .. }), "{named:?}");
-    assert_eq!(pin(&store, made[0], Pinning::NotPinned).unwrap(), Change::Made);
-    assert_eq!(going(&Run::by_policy(&policy).forget(&store).unwrap()), [made[0]]);
+    // The second one is longer than a sealed object can be.
+    for planted in [b"no pin".to_vec(), vec![0; (64 << 20) + 4096]] {
+        let (store, made) = filled(&[("web", 0), ("web", 1)]);
+        let name = BlobName::pin(decision(&store, made[0]).vm, made[0], 5);
+        store.put_new(&name, &planted).unwrap();
+        let policy = policy(Bucket::Each, 1);
+        let report = Run::by_policy(&policy).forget(&store).unwrap();
+        assert_eq!(going(&report), []);
+        assert_eq!(report.unreadable.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&name]);
+        let named = forget_error(Run::new(What::Named(&[by_id(made[0])])).forget(&store));
+        assert!(matches!(named, ForgetError::Pinned { .. }), "{named:?}");
+        assert_eq!(pin(&store, made[0], Pinning::NotPinned).unwrap(), Change::Made);
+        assert_eq!(going(&Run::by_policy(&policy).forget(&store).unwrap()), [made[0]]);
+    }
 }
 
 /// Seals what a stolen backup host can make: it has all keys but that of the retention.

@@ -173,16 +173,16 @@ fn parse(rest: &str) -> Result<AzurePlace, PlaceError> {
         None => (account, false),
     };
     if !is_account(account) {
-        return Err(PlaceError::Account { name: account.to_owned() });
+        return Err(PlaceError::Account { name: told(account) });
     }
     if !is_container(container) {
-        return Err(PlaceError::Container { name: container.to_owned() });
+        return Err(PlaceError::Container { name: told(container) });
     }
     let mut prefix = String::new();
     for part in parts {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         if matches!(part, "" | "." | "..") || !part.bytes().all(allowed) {
-            return Err(PlaceError::Prefix { part: part.to_owned() });
+            return Err(PlaceError::Prefix { part: told(part) });
         }
         prefix += part;
         prefix.push('/');
@@ -197,6 +197,12 @@ fn parse(rest: &str) -> Result<AzurePlace, PlaceError> {
     }
     let [account, container] = [account, container].map(str::to_owned);
     Ok(AzurePlace { account, is_secondary, container, prefix, endpoint })
+}
+
+/// A part of a name that is refused, for an error. Of what may be a credential nothing is told.
+fn told(part: &str) -> String {
+    let may_be_secret = part.len() > 63 || part.contains([':', '@', '=', ';', '&', '%', '+']);
+    if may_be_secret { "...".to_owned() } else { part.to_owned() }
 }
 
 fn is_account(name: &str) -> bool {
@@ -308,6 +314,14 @@ mod tests {
             "azblob://account1/backups/a b",
         ] {
             assert!(matches!(place(text), Err(PlaceError::Prefix { .. })), "{text}");
+        }
+        for text in [
+            "azblob://user:secret@account1/backups",
+            "azblob://account1/backups;AccountKey=secret",
+            "azblob://account1/backups/x;SharedAccessSignature=sig=secret",
+        ] {
+            let error = place(text).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
         }
         for endpoint in ["", "ftp://host/", "http://user@host/", "http://host/?a=b", "host"] {
             let text = format!("azblob://account1/backups?endpoint={endpoint}");
