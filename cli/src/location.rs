@@ -42,10 +42,6 @@ impl<'a> Location<'a> {
     /// # Errors
     /// A name of no place that this build knows.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Usage> {
-        if AzurePlace::parse(text).is_none() && is_like_one(text) {
-            let error = Usage::new("the repository's name looks like a credential");
-            return Err(error.hint("a name is a directory, or azblob://ACCOUNT/CONTAINER/PREFIX"));
-        }
         match AzurePlace::parse(text) {
             // The name itself is not told: somebody may have put a signature in.
             Some(Err(error)) => Err(Usage::new(format!("the repository's name cannot be used: {error}"))
@@ -53,7 +49,11 @@ impl<'a> Location<'a> {
                     "as in azblob://ACCOUNT/CONTAINER/PREFIX; credentials come from the environment or files",
                 )),
             Some(Ok(place)) => Ok(Self::Azure(place)),
-            None => Ok(Self::Directory(Path::new(local_path(text, Role::Repository)?))),
+            None => match local_path(text, Role::Repository)? {
+                path if is_like_one(path) => Err(Usage::new("the repository's name looks like a credential")
+                    .hint("a name is a directory, or azblob://ACCOUNT/CONTAINER/PREFIX")),
+                path => Ok(Self::Directory(Path::new(path))),
+            },
         }
     }
 
