@@ -185,8 +185,11 @@ impl Simulation {
         match &result {
             Ok(report) => {
                 let before = self.oracle.known().acknowledged.insert(report.snapshot, choice.version);
-                // A store that takes back what it acknowledged lets a twin be the second one.
-                if self.is_honest() && before.is_some_and(|version| version != choice.version) {
+                // A store that takes back what it acknowledged lets a twin be the second one. Any store lets it create
+                // the decision again once that was forgotten and removed (engine/model/README.md, twins).
+                let must_be_once =
+                    self.is_honest() && !self.world.inner().forgotten.contains(&report.snapshot);
+                if must_be_once && before.is_some_and(|version| version != choice.version) {
                     self.world.violated(&format!("snapshot {} was reported twice", report.snapshot));
                 }
                 self.world.reach("a backup succeeded");
