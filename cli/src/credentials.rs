@@ -336,7 +336,7 @@ fn make(kind: AuthKind, given: &[Given], place: AzurePlace) -> anyhow::Result<(C
     let credential = match kind {
         AuthKind::Sas => match find(Part::SasToken) {
             Some(token) => Credential::Sas(token.secret()?),
-            None => Credential::SasFile(need(Part::SasTokenFile).path()),
+            None => Credential::SasFile(need(Part::SasTokenFile).path()?),
         },
         AuthKind::ConnectionString => {
             let text = need(Part::ConnectionString).secret()?;
@@ -351,12 +351,12 @@ fn make(kind: AuthKind, given: &[Given], place: AzurePlace) -> anyhow::Result<(C
         AuthKind::ClientCertificate => Credential::ClientCertificate {
             tenant: word(Part::Tenant)?,
             client: word(Part::Client)?,
-            pem: read_secret(&need(Part::ClientCertificate).path())?,
+            pem: read_secret(&need(Part::ClientCertificate).path()?)?,
         },
         AuthKind::WorkloadIdentity => Credential::WorkloadIdentity {
             tenant: word(Part::Tenant)?,
             client: word(Part::Client)?,
-            token_file: need(Part::FederatedToken).path(),
+            token_file: need(Part::FederatedToken).path()?,
         },
         AuthKind::ManagedIdentity => Credential::ManagedIdentity { client: optional(Part::Client)? },
         AuthKind::AzureCli => Credential::AzureCli { tenant: optional(Part::Tenant)? },
@@ -372,17 +372,23 @@ impl Given {
         }
     }
 
-    fn path(&self) -> PathBuf {
-        match &self.value {
-            Value::Text(value) => value.into(),
+    /// The file that holds it. What looks like the credential itself is refused before an error can tell it.
+    fn path(&self) -> Result<PathBuf, Usage> {
+        let path = match &self.value {
+            Value::Text(value) => PathBuf::from(value),
             Value::InFile(path) => path.clone(),
+        };
+        if is_like_one(&path.to_string_lossy()) {
+            return Err(Usage::new(format!("{} looks like a credential", self.name))
+                .hint("it is to be the name of a file that holds one"));
         }
+        Ok(path)
     }
 
     fn secret(&self) -> anyhow::Result<Secret> {
         match &self.value {
             Value::Text(value) => Ok(Secret::new(text(&self.name, value.clone())?)),
-            Value::InFile(path) => Ok(read_secret(path)?),
+            Value::InFile(_) => Ok(read_secret(&self.path()?)?),
         }
     }
 }
@@ -392,11 +398,7 @@ fn text(name: &str, value: OsString) -> Result<String, Usage> {
 }
 
 fn read_secret(path: &Path) -> Result<Secret, CredentialError> {
-    let failed = |source| {
-        let path = path.display().to_string();
-        let path = if is_like_one(&path) { "a file, as a credential was named".to_owned() } else { path };
-        CredentialError::File { path, source }
-    };
+    let failed = |source| CredentialError::File { path: path.display().to_string(), source };
     let mut text = std::fs::read_to_string(path).map_err(failed)?;
     text.truncate(text.trim_end_matches(['\r', '\n']).len());
     Ok(Secret::new(text))

@@ -60,6 +60,11 @@ fn failures_say_what_why_and_what_next() {
             &["-r", "azblob://account/container?endpoint=https://host/?sig=secret", "snapshots"],
         ),
         ("a SAS URL as a name", &["-r", "https://account.blob.core.windows.net/c?sig=secret", "snapshots"]),
+        ("a connection string as a name", &["-r", "AccountName=a;AccountKey=secret==", "snapshots"]),
+        (
+            "a SAS in a container's name",
+            &["-r", "azblob://account/c;SharedAccessSignature=secret", "snapshots"],
+        ),
         ("a tier in a directory", &["backup", "--vm", "web", "disk.raw", "--tier", "cool"]),
         ("a limit in a directory", &["--limit-upload", "1MiB", "snapshots"]),
         ("a credential for a directory", &["--auth", "sas", "snapshots"]),

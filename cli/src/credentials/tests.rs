@@ -170,3 +170,13 @@ fn the_other_repository_has_variables_of_its_own() {
     );
     assert!(!told.contains("hidden"), "{told}");
 }
+
+#[test]
+fn a_credential_where_a_file_is_to_be_named_is_not_told() {
+    for named in ["sv=2026&sig=hidden", "AccountName=a;AccountKey=hidden", "hiddenhidden=="] {
+        let environment = [("AZURE_STORAGE_SAS_TOKEN_FILE", named)];
+        let error = choose_of(None, &environment, &Profile::default()).expect_err("no such file");
+        let told = describe(&error);
+        assert!(told.contains("AZURE_STORAGE_SAS_TOKEN_FILE") && !told.contains("hidden"), "{told}");
+    }
+}
