@@ -24,13 +24,12 @@ fn doubt_of(
     standing: Standing,
     is_replicated: &dyn Fn(&BlobName) -> Result<bool, StoreError>,
 ) -> Result<Doubt, StoreError> {
-    Ok(match standing {
-        Standing::Replica => Doubt::All,
-        Standing::Promoted(promoted) if is_replicated(&BlobName::lineage(promoted.number))? => Doubt::All,
-        Standing::Promoted(promoted) => Doubt::Of(promoted.set_aside),
-        Standing::Written if is_replicated(&BlobName::config())? => Doubt::All,
-        Standing::Written => Doubt::None,
-    })
+    let is_brought = match &standing {
+        Standing::Replica => true,
+        Standing::Promoted(promoted) => is_replicated(&BlobName::lineage(promoted.number))?,
+        Standing::Written => is_replicated(&BlobName::config())?,
+    };
+    Ok(if is_brought { Doubt::All } else { standing.into() })
 }
 
 /// Finds the snapshot that a selector means, among those that are whole where the repository is.
@@ -52,16 +51,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// A place that was promoted and then told again that it is.
-    fn promoted() -> Standing {
-        Standing::Promoted(Promoted {
+    fn promoted() -> Promoted {
+        Promoted {
             number: 2,
             id: LineageId([7; 16]),
             time: 0,
             date: None,
+            seen_until: None,
             other_side_gone: true,
             first_generation: 4,
             set_aside: BTreeSet::new(),
-        })
+        }
     }
 
     /// What is in doubt where the service brought these blobs.
@@ -72,12 +72,13 @@ mod tests {
     #[test]
     fn all_is_in_doubt_in_a_copy_that_the_service_keeps_of_a_promoted_place() {
         let brought = [BlobName::config(), BlobName::lineage(1), BlobName::lineage(2)];
-        assert_eq!(of(promoted(), &brought), Doubt::All);
+        assert_eq!(of(Standing::Promoted(promoted()), &brought), Doubt::All);
     }
 
     #[test]
     fn what_the_service_brought_before_a_place_was_promoted_is_no_doubt_since() {
-        assert_eq!(of(promoted(), &[BlobName::config(), BlobName::lineage(1)]), Doubt::Of(BTreeSet::new()));
+        let before = [BlobName::config(), BlobName::lineage(1)];
+        assert_eq!(of(Standing::Promoted(promoted()), &before), Doubt::Of(promoted()));
     }
 
     #[test]
@@ -90,6 +91,7 @@ mod tests {
     #[test]
     fn a_service_that_does_not_say_is_no_place_that_is_written_to() {
         let failing = |name: &BlobName| Err(StoreError::NotFound { name: name.clone() });
-        assert!(doubt_of(Standing::Written, &failing).is_err() && doubt_of(promoted(), &failing).is_err());
+        assert!(doubt_of(Standing::Written, &failing).is_err());
+        assert!(doubt_of(Standing::Promoted(promoted()), &failing).is_err());
     }
 }

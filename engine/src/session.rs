@@ -239,16 +239,11 @@ pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
 /// As [`next_seq`], at a place. What was made since it was promoted has numbers that nothing made before has, here or where
 /// it was copied from: those of a lineage of its own. So it stays newer, whatever is imported later.
 pub(crate) fn next_seq_at(standing: &Standing, decisions: &[BlobInfo]) -> u32 {
-    next_seq(decisions).max(first_own_seq(standing, decisions).unwrap_or(0))
-}
-
-/// The first number of a VM's decisions that are made at a promoted place. Nothing if none of the VM had been copied by then,
-/// so that numbers do not tell, or if the place was not promoted.
-pub(crate) fn first_own_seq(standing: &Standing, decisions: &[BlobInfo]) -> Option<u32> {
-    let Standing::Promoted(promoted) = standing else { return None };
+    let next = next_seq(decisions);
+    let Standing::Promoted(promoted) = standing else { return next };
     let date = promoted.date.unwrap_or(promoted.time);
-    let copied = decisions.iter().filter(|info| info.modified <= date);
-    highest(copied).map(|seq| first_of_lineage(seq).saturating_add(NUMBERS_OF_LINEAGE))
+    let copied = highest(decisions.iter().filter(|info| info.modified <= date)).unwrap_or(0);
+    next.max(first_of_lineage(copied).saturating_add(NUMBERS_OF_LINEAGE))
 }
 
 /// The highest number of some decisions.

@@ -384,7 +384,7 @@ fn warn_of(done: &ForgetReport, report: &Report) -> Exit {
         let ids: Vec<String> = vm.snapshots.iter().filter(is_aside).map(PointLine::short_id).collect();
         if !ids.is_empty() {
             attention(&format!(
-                "{}: {} were set aside when this place was promoted, as they were not whole, so no policy forgets them or \
+                "{}: {} were not whole when this place was promoted, or came later and are not, so no policy forgets them or \
                  counts them: forget them by their ids, once what is missing has been imported or is given up",
                 vm.vm,
                 ids.join(", ")

@@ -105,7 +105,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         Some(Ppm(ppm)) => ReadData::Part { ppm },
     };
     let mut memory = memory(settings, &repository)?;
-    let is_named = !snapshots.is_empty() && doubt.is_none();
+    let is_named = !arguments.snapshots.is_empty();
     let is_nothing = snapshots.is_empty() && (doubt == Doubt::All || !incomplete.is_empty());
     let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
     let progress = Progress::new(settings);
@@ -156,7 +156,7 @@ fn chosen(
     progress.finish();
     found?;
     if incomplete.is_empty() && *doubt != Doubt::All {
-        // All that was not whole when the place was promoted is now.
+        // All that came from elsewhere is whole.
         return Ok((Vec::new(), incomplete));
     }
     whole.sort_by_key(|snapshot: &Snapshot| (snapshot.commit.time, snapshot.session()));

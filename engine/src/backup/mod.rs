@@ -40,7 +40,7 @@ use crate::error::{EngineError, chain};
 use crate::frames::FrameReader;
 use crate::import::IMPORTED_FROM;
 use crate::index::LocalIndex;
-use crate::lineage::{Standing, check_is_written};
+use crate::lineage::{LINEAGE_PROPERTY, Standing, check_is_written};
 use crate::map::Shape;
 use crate::map::reader::MapReader;
 use crate::observer::{Notice, Observer, Phase, begin, notify};
@@ -225,7 +225,9 @@ fn back_up(
                 Ok(plans)
             });
             let time = original.map_or(job.time, |original| original.time);
-            let attempt = Attempt { repository, job, time, session: &session, entropy: &entropy, resources };
+            let session = &session;
+            let place = &standing;
+            let attempt = Attempt { repository, place, job, time, session, entropy: &entropy, resources };
             planned.and_then(|plans| attempt.run(plans, index.reborrow(), observer))
         };
         match result {
@@ -358,9 +360,10 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     if job.tags.len() > TAGS_MAX {
         return Err(EngineError::BadJob("a snapshot has at most 1024 tags"));
     }
-    if job.properties.len() + job.disks.len() > PROPERTIES_MAX {
+    // One for what the audit of each disk finds, and one for the lineage.
+    if job.properties.len() + job.disks.len() + 1 > PROPERTIES_MAX {
         return Err(EngineError::BadJob(
-            "a snapshot has at most 1024 properties, one for each disk included",
+            "a snapshot has at most 1023 properties, one for each disk included",
         ));
     }
     if !job.audit.is_possible() {
@@ -399,12 +402,16 @@ fn check_properties(job: &BackupJob<'_>) -> Result<(), EngineError> {
     if job.properties.iter().any(|(key, _)| key == IMPORTED_FROM) {
         return Err(EngineError::BadJob("the property `imported-from` is given by imports"));
     }
+    if job.properties.iter().any(|(key, _)| key == LINEAGE_PROPERTY) {
+        return Err(EngineError::BadJob("the property `lineage` is given by the place that is backed up to"));
+    }
     Ok(())
 }
 
 /// One session's try at a backup.
 struct Attempt<'a, 'r, 's> {
     repository: &'r Repository<'s>,
+    place: &'a Standing,
     job: &'a BackupJob<'a>,
     /// When what is stored was made.
     time: u64,
@@ -518,6 +525,9 @@ impl Attempt<'_, '_, '_> {
             let text = plan.audit.as_ref()?.mismatch_text()?;
             Some((AuditReport::property(plan.key), text))
         }));
+        if let Standing::Promoted(promoted) = self.place {
+            properties.push((LINEAGE_PROPERTY.to_owned(), promoted.id.to_string()));
+        }
         properties.sort();
         let commit = Commit {
             session: self.session.id,

@@ -8,27 +8,21 @@
 //! clock may be wrong; so a time that is more than a day off the store's own date of the decision is not believed, and its
 //! snapshot stays. A repository that was copied has new dates, which is what [`Times::Trusted`] is for.
 
+mod points;
 pub mod policy;
+mod unreadable;
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;
-use crate::generations::Generations;
-use crate::lineage::{self, check_is_written, standing};
+use crate::lineage::check_is_written;
 use crate::observer::{Event, Observer, Phase, begin, tell};
-use crate::pins::{self, Pins};
-use crate::repository::{Repository, get_sealed};
+use crate::repository::Repository;
 use crate::session::put_twice;
-use crate::snapshots::{self, Query, Selector, Snapshot, Snapshots, UnreadableBlob};
-use crate::store::{BlobInfo, Put};
-use policy::{Point, Policy, Reason};
-use repo_format::{
-    BlobKind, BlobName, DecisionName, FormatError, Intent, PREFIX_DECISIONS, PREFIX_INTENTS,
-    PREFIX_TOMBSTONES, RetentionKey, SessionId, Tombstone, VmTag, decisions_prefix,
-};
-use std::collections::{BTreeMap, BTreeSet};
-
-/// How far a snapshot's time may be from the store's date of its decision, and in the future.
-const TIMES_APART: u64 = 24 * 60 * 60 * 1000;
+use crate::snapshots::{self, Selector, Snapshot, UnreadableBlob};
+use crate::store::Put;
+use policy::{Policy, Reason};
+use repo_format::{BlobKind, BlobName, DecisionName, FormatError, RetentionKey, SessionId, Tombstone};
+use std::collections::BTreeSet;
 
 /// What is to be forgotten.
 #[derive(Clone, Copy, Debug)]
@@ -203,9 +197,9 @@ impl ForgetReport {
 /// A [`ForgetError`], a snapshot that does not exist, or a failing store.
 pub fn plan(repository: &Repository<'_>, job: &ForgetJob<'_>) -> Result<ForgetReport, EngineError> {
     match job.what {
-        What::Policy { policy, vms, tags } => by_policy(repository, job, policy, (vms, tags)),
-        What::Named(selectors) => named(repository, job, selectors),
-        What::Unreadable(wanted) => unreadable(repository, wanted),
+        What::Policy { policy, vms, tags } => points::by_policy(repository, job, policy, (vms, tags)),
+        What::Named(selectors) => points::named(repository, job, selectors),
+        What::Unreadable(wanted) => unreadable::settle(repository, wanted),
     }
 }
 
@@ -268,219 +262,4 @@ fn bury(
         Put::Different if snapshots::is_forgotten(repository, name)? => Ok(Buried::Yes),
         Put::Different => Ok(Buried::NameTaken),
     }
-}
-
-fn by_policy(
-    repository: &Repository<'_>,
-    job: &ForgetJob<'_>,
-    policy: &Policy,
-    (vms, tags): (&[String], &[String]),
-) -> Result<ForgetReport, EngineError> {
-    let vm = if let [vm] = vms { Some(vm.as_str()) } else { None };
-    let Snapshots { snapshots, unreadable, .. } =
-        snapshots::matching(repository, &Query { vm, ..Query::default() })?;
-    let Pins { pinned, unknown, unreadable: unreadable_pins, unsigned } = pins::list(repository, vm)?;
-    let dates = dates(repository, vm)?;
-    let place = lineage::place(repository)?;
-    let set_aside: BTreeSet<&DecisionName> = place.standing.set_aside().collect();
-    let promoted = place.lineage.as_ref().and_then(|promoted| promoted.date);
-    let mut held: BTreeMap<VmTag, Vec<DecisionName>> = BTreeMap::new();
-    for (name, _) in &unreadable {
-        if let Some(name) = DecisionName::of(name) {
-            held.entry(name.vm).or_default().push(name);
-        }
-    }
-    let mut of_vms: BTreeMap<String, Vec<Snapshot>> = BTreeMap::new();
-    for snapshot in snapshots {
-        let Snapshot { commit, .. } = &snapshot;
-        let is_wanted = (vms.is_empty() || vms.contains(&commit.vm))
-            && (tags.is_empty() || tags.iter().any(|tag| commit.tags.contains(tag)));
-        if is_wanted {
-            of_vms.entry(commit.vm.clone()).or_default().push(snapshot);
-        }
-    }
-    let judge = |(vm, snapshots): (String, Vec<Snapshot>)| {
-        let held_by = held.get(&repository.keys().vm_tag(&vm)).cloned().unwrap_or_default();
-        let point = |snapshot: &Snapshot| Point {
-            session: snapshot.session(),
-            time: snapshot.commit.time,
-            seq: snapshot.name.seq,
-            is_pinned: pinned.contains_key(&snapshot.session()) || unknown.contains(&snapshot.session()),
-            is_doubtful: is_doubtful(snapshot, job, (dates.get(&snapshot.name.blob()), promoted)),
-            is_set_aside: set_aside.contains(&snapshot.name),
-        };
-        let points: Vec<Point> = snapshots.iter().map(point).collect();
-        let judged = snapshots.into_iter().zip(policy::reasons(policy, &points));
-        let points = judged.map(|(snapshot, reasons)| {
-            let goes = held_by.is_empty() && reasons.is_empty();
-            JudgedPoint { snapshot, reasons, goes }
-        });
-        VmPoints { vm, points: points.collect(), held_by: held_by.clone() }
-    };
-    let mut report = ForgetReport {
-        vms: of_vms.into_iter().map(judge).collect(),
-        unreadable: unreadable_pins,
-        unsigned,
-        ..ForgetReport::default()
-    };
-    report.note(unreadable);
-    Ok(report)
-}
-
-/// When the store says that each decision was created.
-fn dates(repository: &Repository<'_>, vm: Option<&str>) -> Result<BTreeMap<BlobName, u64>, EngineError> {
-    let prefix =
-        vm.map_or_else(|| PREFIX_DECISIONS.to_owned(), |vm| decisions_prefix(repository.keys().vm_tag(vm)));
-    let listed = repository.list(&prefix)?.into_iter();
-    Ok(listed.map(|BlobInfo { name, modified, .. }| (name, modified)).collect())
-}
-
-/// Whether a snapshot's time is not to be relied on. What was there before the place was promoted has arrived from elsewhere:
-/// when it was created here says nothing.
-fn is_doubtful(
-    snapshot: &Snapshot,
-    job: &ForgetJob<'_>,
-    (date, promoted): (Option<&u64>, Option<u64>),
-) -> bool {
-    let time = snapshot.commit.time;
-    let is_off = match job.times {
-        Times::Checked if date.zip(promoted).is_some_and(|(date, promoted)| *date < promoted) => false,
-        Times::Checked => date.is_none_or(|date| date.abs_diff(time) > TIMES_APART),
-        Times::Trusted => false,
-    };
-    is_off || time > job.time.saturating_add(TIMES_APART)
-}
-
-fn named(
-    repository: &Repository<'_>,
-    job: &ForgetJob<'_>,
-    selectors: &[Selector],
-) -> Result<ForgetReport, EngineError> {
-    let mut report = ForgetReport::default();
-    let mut of_vms: BTreeMap<String, BTreeMap<SessionId, Snapshot>> = BTreeMap::new();
-    for selector in selectors {
-        match snapshots::find(repository, selector) {
-            Ok(snapshot) => {
-                let of_vm = of_vms.entry(snapshot.commit.vm.clone()).or_default();
-                of_vm.insert(snapshot.session(), snapshot);
-            }
-            Err(error @ EngineError::NoSuchSnapshot { .. }) => match selector {
-                Selector::Id(id) => match forgotten_before(repository, id)? {
-                    Some(session) => report.forgotten_before.push(session),
-                    None => return Err(error),
-                },
-                Selector::Latest(_) | Selector::AtTime(..) => return Err(error),
-            },
-            Err(error) => return Err(error),
-        }
-    }
-    let standing = standing(repository)?;
-    let set_aside: BTreeSet<&DecisionName> = standing.set_aside().collect();
-    for (vm, named) in of_vms {
-        let pins = pins::list(repository, Some(&vm))?;
-        for session in named.keys() {
-            refuse_pinned(&vm, *session, &pins)?;
-        }
-        report.unsigned.extend(pins.unsigned);
-        report.unreadable.extend(pins.unreadable);
-        let Snapshots { snapshots, unreadable, .. } = snapshots::list(repository, Some(&vm))?;
-        let goes = |snapshot: &Snapshot| named.contains_key(&snapshot.session());
-        // What may not be whole does not count, and is nobody's last one.
-        let counts = |snapshot: &&Snapshot| !set_aside.contains(&snapshot.name);
-        let mut counting = snapshots.iter().filter(counts).peekable();
-        let is_last = counting.peek().is_some() && counting.all(goes);
-        if is_last && job.last_ones == LastOnes::Stay {
-            return Err(ForgetError::LastOfVm { vm }.into());
-        }
-        report.note(unreadable);
-        let points = snapshots.into_iter().filter(|snapshot| named.contains_key(&snapshot.session()));
-        let points =
-            points.map(|snapshot| JudgedPoint { snapshot, reasons: BTreeSet::new(), goes: true }).collect();
-        report.vms.push(VmPoints { vm, held_by: Vec::new(), points });
-    }
-    Ok(report)
-}
-
-fn refuse_pinned(vm: &str, session: SessionId, pins: &Pins) -> Result<(), ForgetError> {
-    let pin = pins.pinned.get(&session);
-    if pin.is_none() && !pins.unknown.contains(&session) {
-        return Ok(());
-    }
-    let reason = pin.map(|pin| pin.reason.clone()).unwrap_or_default();
-    Err(ForgetError::Pinned { session, vm: vm.to_owned(), reason })
-}
-
-/// A session that an id prefix can only mean, if it is forgotten: a forget that was interrupted is run again.
-fn forgotten_before(repository: &Repository<'_>, id: &str) -> Result<Option<SessionId>, EngineError> {
-    for info in repository.list(PREFIX_TOMBSTONES)? {
-        let Some(BlobKind::Tombstone { session, .. }) = info.name.kind() else { continue };
-        if session.to_string().starts_with(id) {
-            let bytes = get_sealed(repository.store(), &info.name)?;
-            if Tombstone::open(repository.keys(), &info.name, &bytes).is_ok() {
-                return Ok(Some(session));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn unreadable(repository: &Repository<'_>, wanted: &[String]) -> Result<ForgetReport, EngineError> {
-    let mut report = ForgetReport::default();
-    let listed = repository.list(PREFIX_DECISIONS)?;
-    let decisions: Vec<DecisionName> =
-        listed.iter().filter_map(|info| DecisionName::of(&info.name)).collect();
-    for wanted in wanted {
-        let fits = |name: &&DecisionName| {
-            name.session.to_string().starts_with(wanted) || name.blob().as_str() == wanted
-        };
-        let found: Vec<&DecisionName> = decisions.iter().filter(fits).collect();
-        let gone;
-        let name = match found.as_slice() {
-            [] => {
-                let nothing = || ForgetError::NoSuchDecision { wanted: wanted.clone() };
-                gone = vanished(repository, wanted)?.ok_or_else(nothing)?;
-                &gone
-            }
-            [name] => *name,
-            several => {
-                let found = several.iter().map(|name| name.session).collect();
-                return Err(EngineError::AmbiguousSnapshot { wanted: wanted.clone(), found });
-            }
-        };
-        if snapshots::is_forgotten(repository, name)? {
-            report.forgotten_before.push(name.session);
-            continue;
-        }
-        match snapshots::read(repository, name) {
-            Err(error @ EngineError::Damaged { .. }) => {
-                report.settled.push(name.clone());
-                report.unreadable.push((name.blob(), error));
-            }
-            Err(error) => return Err(error),
-            Ok(None) => report.settled.push(name.clone()),
-            Ok(Some(_)) => return Err(ForgetError::Readable { name: name.blob() }.into()),
-        }
-    }
-    Ok(report)
-}
-
-/// The decision of a snapshot that was there when the last prune ended, and is gone: its intent still tells its name. A
-/// session that no prune has seen as a snapshot may be running.
-fn vanished(repository: &Repository<'_>, wanted: &str) -> Result<Option<DecisionName>, EngineError> {
-    let roster = Generations::own(repository, &standing(repository)?)?.roster(repository)?;
-    let seen: BTreeSet<SessionId> =
-        roster.into_iter().filter(|session| session.to_string().starts_with(wanted)).collect();
-    if seen.is_empty() {
-        return Ok(None);
-    }
-    for info in repository.list(PREFIX_INTENTS)? {
-        if let Some(BlobKind::Intent { session, .. }) = info.name.kind()
-            && seen.contains(&session)
-        {
-            let bytes = get_sealed(repository.store(), &info.name)?;
-            let intent = Intent::open(repository.keys(), &info.name, &bytes);
-            return Ok(Some(intent.map_err(EngineError::damaged(&info.name))?.decision));
-        }
-    }
-    Ok(None)
 }

@@ -115,7 +115,8 @@ pub struct Point {
     pub is_pinned: bool,
     /// Whether its time is not to be believed. It stays, and takes nobody's place.
     pub is_doubtful: bool,
-    /// Whether it was set aside when the place was promoted, as it was not whole. It stays, and takes nobody's place.
+    /// Whether it was not whole when the place was promoted, or came from elsewhere since and is not. It stays, and takes
+    /// nobody's place.
     pub is_set_aside: bool,
 }
 
@@ -134,7 +135,7 @@ pub enum Reason {
     Pinned,
     /// Its time is not to be believed.
     DoubtfulTime,
-    /// It was not whole when the place was promoted.
+    /// It was not whole when the place was promoted, or came from elsewhere since and is not.
     SetAside,
 }
 

@@ -3,7 +3,7 @@
 use super::{IMPORTED_FROM, Taken, origin};
 use crate::diff::diff_of_places;
 use crate::error::EngineError;
-use crate::lineage::{Standing, check_is_written};
+use crate::lineage::{LINEAGE_PROPERTY, Standing, check_is_written};
 use crate::replica::{Completeness, Whole};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Selector, Snapshot, Snapshots, UnreadableBlob, tombstoned_sessions};
@@ -224,6 +224,8 @@ fn is_same(
     Ok(true)
 }
 
+/// Those that a restore point has wherever it is.
 fn properties(snapshot: &Snapshot) -> impl Iterator<Item = &(String, String)> {
-    snapshot.commit.properties.iter().filter(|(key, _)| key != IMPORTED_FROM)
+    let of_a_place = [IMPORTED_FROM, LINEAGE_PROPERTY];
+    snapshot.commit.properties.iter().filter(move |(key, _)| !of_a_place.contains(&key.as_str()))
 }

@@ -11,6 +11,7 @@ use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::extent::Extent;
 use crate::index::LocalIndex;
+use crate::lineage::LINEAGE_PROPERTY;
 use crate::observer::Observer;
 use crate::repository::Repository;
 use crate::session::first_of_lineage;
@@ -238,6 +239,7 @@ struct Place {
 
 fn properties(original: &Snapshot) -> Vec<(String, String)> {
     let mut properties = original.commit.properties.clone();
+    properties.retain(|(key, _)| key != LINEAGE_PROPERTY);
     if !properties.iter().any(|(key, _)| key == IMPORTED_FROM) {
         properties.push((IMPORTED_FROM.to_owned(), original.session().to_string()));
     }

@@ -12,5 +12,5 @@ pub(crate) use completeness::is_whole_by;
 pub(crate) use presence::Presence;
 
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};
-pub(crate) use offer::try_each;
 pub use offer::{Doubt, Point, each, find};
+pub(crate) use offer::{Doubted, newest_whole, try_each};

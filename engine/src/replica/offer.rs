@@ -2,11 +2,11 @@
 
 use super::completeness::{Completeness, Missing, Whole};
 use crate::error::EngineError;
+use crate::lineage::{Arrived, Promoted, Standing};
 use crate::map::named::ROOTS_AT_ONCE;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Selector, Snapshot, Snapshots};
-use repo_format::DecisionName;
 use std::collections::BTreeSet;
 
 /// Restore points of a VM that are looked at first on the way back to one that is whole.
@@ -21,28 +21,56 @@ pub enum Doubt {
     None,
     /// Any: they are copied from elsewhere.
     All,
-    /// These: they were not whole when the place was promoted.
-    Of(BTreeSet<DecisionName>),
+    /// Those that were not whole when the place was promoted, and those that came from elsewhere since.
+    Of(Promoted),
+}
+
+impl From<Standing> for Doubt {
+    fn from(standing: Standing) -> Self {
+        match standing {
+            Standing::Written => Self::None,
+            Standing::Replica => Self::All,
+            Standing::Promoted(promoted) => Self::Of(promoted),
+        }
+    }
 }
 
 impl Doubt {
-    /// Whether nothing has to be looked at.
+    /// Whether nothing has to be looked at, whatever there is.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::All => false,
-            Self::Of(names) => names.is_empty(),
-        }
+        *self == Self::None
     }
 
-    /// Whether a restore point has to be looked at.
-    #[must_use]
-    pub fn is_about(&self, name: &DecisionName) -> bool {
+    /// Which of the restore points of one VM, or of all, are in doubt. In a promoted place that takes one listing.
+    pub(crate) fn among(
+        &self,
+        repository: &Repository<'_>,
+        vm: Option<&str>,
+    ) -> Result<Doubted, EngineError> {
+        Ok(match self {
+            Self::None => Doubted::None,
+            Self::All => Doubted::All,
+            Self::Of(promoted) => Doubted::Of(Arrived::list(repository, promoted, vm)?),
+        })
+    }
+}
+
+/// Restore points that may not be whole.
+#[derive(Debug)]
+pub(crate) enum Doubted {
+    None,
+    All,
+    Of(Arrived),
+}
+
+impl Doubted {
+    /// Whether a restore point is one of these.
+    pub(crate) fn has(&self, snapshot: &Snapshot) -> bool {
         match self {
             Self::None => false,
             Self::All => true,
-            Self::Of(names) => names.contains(name),
+            Self::Of(arrived) => arrived.has(snapshot),
         }
     }
 }
@@ -87,20 +115,26 @@ pub(crate) fn try_each(
     if doubt.is_none() {
         return snapshots::try_each(repository, query, &mut |snapshot| take(settled(snapshot)));
     }
-    // A VM's snapshots, or some of them, name the packs of few sessions.
-    let mut completeness = match (query.vm, query.newest, query.since) {
-        (None, None, None) => Completeness::of_everything(repository)?,
-        _ => Completeness::by_session(repository)?,
-    };
-    begin(observer, Phase::Mark, 0)?;
+    let doubted = doubt.among(repository, query.vm)?;
+    let mut completeness = None;
     let mut look = |batch: Vec<Snapshot>, take: &mut dyn FnMut(Point) -> Result<(), EngineError>| {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let completeness = match &mut completeness {
+            Some(completeness) => completeness,
+            none => {
+                begin(observer, Phase::Mark, 0)?;
+                none.insert(completeness_for(repository, query)?)
+            }
+        };
         tell(observer, Event::Progress(batch.len() as u64))?;
         let found = completeness.of(&batch)?;
         batch.into_iter().zip(found).try_for_each(|(snapshot, whole)| take(Point { snapshot, whole }))
     };
     let mut batch = Vec::new();
     let found = snapshots::try_each(repository, query, &mut |snapshot| {
-        if !doubt.is_about(&snapshot.name) {
+        if !doubted.has(&snapshot) {
             return take(settled(snapshot));
         }
         batch.push(snapshot);
@@ -108,6 +142,17 @@ pub(crate) fn try_each(
     })?;
     look(batch, take)?;
     Ok(found)
+}
+
+/// A VM's snapshots, or some of them, name the packs of few sessions.
+fn completeness_for<'r, 's>(
+    repository: &'r Repository<'s>,
+    query: &Query<'_>,
+) -> Result<Completeness<'r, 's>, EngineError> {
+    match (query.vm, query.newest, query.since) {
+        (None, None, None) => Completeness::of_everything(repository),
+        _ => Completeness::by_session(repository),
+    }
 }
 
 /// Finds the one restore point that a selector means, among those that are whole: the newest of a VM is the newest whole
@@ -124,17 +169,11 @@ pub fn find(
     if doubt.is_none() {
         return snapshots::find(repository, selector);
     }
-    let mut completeness = Completeness::by_session(repository)?;
-    let mut missing_of = |snapshot: &Snapshot| -> Result<Option<Missing>, EngineError> {
-        if !doubt.is_about(&snapshot.name) {
-            return Ok(None);
-        }
-        Ok(completeness.of_one(snapshot)?.missing().cloned())
-    };
     let (vm, time) = match selector {
         Selector::Id(_) => {
             let snapshot = snapshots::find(repository, selector)?;
-            return match missing_of(&snapshot)? {
+            let doubted = doubt.among(repository, Some(&snapshot.commit.vm))?;
+            return match Looking::begin(repository, &doubted)?.missing_of(&snapshot)? {
                 None => Ok(snapshot),
                 Some(missing) => {
                     Err(EngineError::NotWhole { snapshot: snapshot.session(), missing: Box::new(missing) })
@@ -144,40 +183,84 @@ pub fn find(
         Selector::Latest(vm) => (vm, u64::MAX),
         Selector::AtTime(vm, time) => (vm, *time),
     };
+    let doubted = doubt.among(repository, Some(vm))?;
     if let Doubt::Of(_) = doubt {
         // Where the repository is written to, an older one does not silently take the place of one that cannot be read.
         let meant = snapshots::find(repository, selector)?;
-        if !doubt.is_about(&meant.name) {
+        if !doubted.has(&meant) {
             return Ok(meant);
         }
     }
-    let mut newest: Option<(Snapshot, Missing)> = None;
-    let (mut looked_at, mut count) = (BTreeSet::new(), LOOKED_AT_FIRST);
-    loop {
-        let query = Query { vm: Some(vm), newest: Some(count), since: None };
-        // What cannot be read is no whole restore point: an older one takes its place, as in all that has not arrived.
-        let found = snapshots::matching(repository, &query)?.snapshots;
-        for snapshot in found.iter().rev().filter(|snapshot| snapshot.commit.time <= time) {
-            if !looked_at.insert(snapshot.session()) {
-                continue;
-            }
-            match missing_of(snapshot)? {
-                None => return Ok(snapshot.clone()),
-                Some(missing) => drop(newest.get_or_insert((snapshot.clone(), missing))),
-            }
-        }
-        if found.len() < count {
-            break;
-        }
-        count = count.saturating_mul(MORE_EACH_TIME);
-    }
-    match newest {
-        Some((snapshot, missing)) => Err(EngineError::NoneWhole {
+    let NewestWhole { mut whole, lacking } = newest_whole(repository, &doubted, (vm, time), 1)?;
+    match (whole.pop(), lacking) {
+        (Some(snapshot), _) => Ok(snapshot),
+        (None, Some((snapshot, missing))) => Err(EngineError::NoneWhole {
             vm: vm.clone(),
             newest: snapshot.session(),
             missing: Box::new(missing),
         }),
         // There is none, whole or not.
-        None => snapshots::find(repository, selector),
+        (None, None) => snapshots::find(repository, selector),
+    }
+}
+
+/// What is found on the way back through the restore points of a VM.
+pub(crate) struct NewestWhole {
+    /// Those that are whole, the newest first.
+    pub(crate) whole: Vec<Snapshot>,
+    /// The newest one that was met and is not, and what it lacks.
+    lacking: Option<(Snapshot, Missing)>,
+}
+
+/// Finds the newest whole restore points of a VM that are not later than a time, at most so many.
+///
+/// # Errors
+/// A failing store. What cannot be read is no whole restore point: an older one takes its place, as in all that has not
+/// arrived.
+pub(crate) fn newest_whole(
+    repository: &Repository<'_>,
+    doubted: &Doubted,
+    (vm, time): (&str, u64),
+    most: usize,
+) -> Result<NewestWhole, EngineError> {
+    let mut looking = Looking::begin(repository, doubted)?;
+    let (mut whole, mut lacking) = (Vec::new(), None);
+    let (mut looked_at, mut count) = (BTreeSet::new(), LOOKED_AT_FIRST.max(most));
+    loop {
+        let query = Query { vm: Some(vm), newest: Some(count), since: None };
+        let found = snapshots::matching(repository, &query)?.snapshots;
+        for snapshot in found.iter().rev().filter(|snapshot| snapshot.commit.time <= time) {
+            if whole.len() == most || !looked_at.insert(snapshot.session()) {
+                continue;
+            }
+            match looking.missing_of(snapshot)? {
+                None => whole.push(snapshot.clone()),
+                Some(missing) => drop(lacking.get_or_insert((snapshot.clone(), missing))),
+            }
+        }
+        if whole.len() == most || found.len() < count {
+            return Ok(NewestWhole { whole, lacking });
+        }
+        count = count.saturating_mul(MORE_EACH_TIME);
+    }
+}
+
+/// Looks at one restore point after another.
+struct Looking<'r, 's, 'd> {
+    doubted: &'d Doubted,
+    completeness: Completeness<'r, 's>,
+}
+
+impl<'r, 's, 'd> Looking<'r, 's, 'd> {
+    fn begin(repository: &'r Repository<'s>, doubted: &'d Doubted) -> Result<Self, EngineError> {
+        Ok(Self { doubted, completeness: Completeness::by_session(repository)? })
+    }
+
+    /// What a restore point lacks, if it is in doubt.
+    fn missing_of(&mut self, snapshot: &Snapshot) -> Result<Option<Missing>, EngineError> {
+        if !self.doubted.has(snapshot) {
+            return Ok(None);
+        }
+        Ok(self.completeness.of_one(snapshot)?.missing().cloned())
     }
 }

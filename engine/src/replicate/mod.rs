@@ -282,7 +282,7 @@ impl<'r> Run<'r> {
     fn all(mut self) -> Result<ReplicateReport, EngineError> {
         self.copy_facts()?;
         let Candidates { names, there, forgotten, unreadable } =
-            plan::candidates(self.source, self.destination, &self.objects, self.job)?;
+            plan::candidates((self.source, self.destination), &self.doubts, &self.objects, self.job)?;
         self.report.snapshots = SnapshotCounts { there, forgotten, ..SnapshotCounts::default() };
         self.report.failed.extend(unreadable);
         for names in names.chunks(ROOTS_AT_ONCE) {

@@ -1,5 +1,6 @@
 //! Which restore points are to be copied.
 
+use super::doubts::Doubts;
 use super::objects::Objects;
 use super::{Deletions, NotCopied, ReplicateJob, There};
 use crate::error::{EngineError, chain};
@@ -70,13 +71,13 @@ pub(super) fn tags_of_facts(source: &Repository<'_>, job: &ReplicateJob<'_>) -> 
 /// # Errors
 /// A failing store.
 pub(super) fn candidates(
-    source: &Repository<'_>,
-    destination: Option<&Repository<'_>>,
+    (source, destination): (&Repository<'_>, Option<&Repository<'_>>),
+    doubts: &Doubts<'_>,
     there: &Objects,
     job: &ReplicateJob<'_>,
 ) -> Result<Candidates, EngineError> {
     let mut found = match job.last {
-        Some(newest) => of_newest(source, newest, there, job)?,
+        Some(newest) => of_newest(doubts, newest, there, job)?,
         None => of_all(source, there, job)?,
     };
     if let Some(destination) = destination {
@@ -93,16 +94,14 @@ pub(super) fn candidates(
 }
 
 fn of_newest(
-    source: &Repository<'_>,
+    doubts: &Doubts<'_>,
     newest: usize,
     there: &Objects,
     job: &ReplicateJob<'_>,
 ) -> Result<Candidates, EngineError> {
     let mut found = Candidates::default();
     for query in Query::of_vms(job.vms) {
-        let query = Query { newest: Some(newest), ..query };
-        let mut names = Vec::new();
-        let listed = snapshots::each(source, &query, &mut |snapshot| names.push(snapshot.name))?;
+        let (names, listed) = doubts.newest(query.vm, newest)?;
         found.take(names.into_iter().map(|name| (there.has(&name.blob()), name)), job.there);
         let unreadable = listed.unreadable.into_iter();
         found.unreadable.extend(unreadable.filter_map(|(name, error)| not_copied(&name, &error)));

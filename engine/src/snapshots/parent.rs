@@ -11,7 +11,6 @@ use crate::lineage::Standing;
 use crate::records::Records;
 use crate::replica::is_whole_by;
 use crate::repository::Repository;
-use crate::session::first_own_seq;
 use repo_format::{BlobKind, Decision, DecisionName, SessionId, VmTag, decisions_prefix, tombstones_prefix};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -25,17 +24,15 @@ pub(crate) struct Parents<'a, 's> {
 }
 
 impl Parents<'_, '_> {
-    /// Whether a valid root may be the parent. `first_own` is the first number of those that were made here.
-    fn may_be(&self, root: &Snapshot, first_own: Option<u32>) -> Result<bool, EngineError> {
-        if !matches!(self.standing, Standing::Promoted(_))
-            || first_own.is_some_and(|seq| root.name.seq >= seq)
-        {
-            return Ok(true);
+    /// Whether a valid root may be the parent.
+    fn may_be(&self, root: &Snapshot) -> Result<bool, EngineError> {
+        match self.standing {
+            Standing::Promoted(promoted) if promoted.set_aside.contains(&root.name) => Ok(false),
+            Standing::Promoted(promoted) if !promoted.made(root) => {
+                is_whole_by(self.repository, self.records.clone(), root)
+            }
+            Standing::Promoted(_) | Standing::Written | Standing::Replica => Ok(true),
         }
-        if self.standing.set_aside().any(|name| *name == root.name) {
-            return Ok(false);
-        }
-        is_whole_by(self.repository, self.records.clone(), root)
     }
 }
 
@@ -52,7 +49,7 @@ pub(crate) struct Newest {
 
 /// The parent of a new snapshot (SPEC W-3).
 pub(crate) fn newest(parents: &Parents<'_, '_>, vm: VmTag) -> Result<Newest, EngineError> {
-    let Decided { mut names, forgotten, ended, mut unreadable, first_own } = decided(parents, vm)?;
+    let Decided { mut names, forgotten, ended, mut unreadable } = decided(parents.repository, vm)?;
     names.sort_by_key(|name| Reverse(name.seq));
     let mut best: Option<Snapshot> = None;
     let set_aside: BTreeSet<&DecisionName> = parents.standing.set_aside().collect();
@@ -65,7 +62,7 @@ pub(crate) fn newest(parents: &Parents<'_, '_>, vm: VmTag) -> Result<Newest, Eng
                 let rank = |snapshot: &Snapshot| (snapshot.commit.time, snapshot.session());
                 let found = Snapshot { name: name.clone(), commit: *commit };
                 let is_better = best.as_ref().is_none_or(|best| rank(&found) > rank(best));
-                if is_better && parents.may_be(&found, first_own)? {
+                if is_better && parents.may_be(&found)? {
                     best = Some(found);
                 }
             }
@@ -87,12 +84,12 @@ pub(crate) fn given(
     vm: VmTag,
     parent: Option<&DecisionName>,
 ) -> Result<Newest, EngineError> {
-    let Decided { names, forgotten, ended, mut unreadable, first_own } = decided(parents, vm)?;
+    let Decided { names, forgotten, ended, mut unreadable } = decided(parents.repository, vm)?;
     let there = parent.filter(|parent| names.contains(parent) && !forgotten.contains(parent));
     let snapshot = match there.map(|name| (name, read(parents.repository, name))) {
         Some((name, Ok(Some(Decision::Commit(commit))))) => {
             let found = Snapshot { name: name.clone(), commit: *commit };
-            parents.may_be(&found, first_own)?.then_some(found)
+            parents.may_be(&found)?.then_some(found)
         }
         Some((name, Err(error @ EngineError::Damaged { .. }))) => {
             unreadable.push((name.blob(), error));
@@ -110,12 +107,9 @@ struct Decided {
     forgotten: BTreeSet<DecisionName>,
     ended: BTreeSet<SessionId>,
     unreadable: Vec<UnreadableBlob>,
-    /// See [`first_own_seq`].
-    first_own: Option<u32>,
 }
 
-fn decided(parents: &Parents<'_, '_>, vm: VmTag) -> Result<Decided, EngineError> {
-    let repository = parents.repository;
+fn decided(repository: &Repository<'_>, vm: VmTag) -> Result<Decided, EngineError> {
     let listed = repository.list(&decisions_prefix(vm))?;
     let names: Vec<DecisionName> = listed.iter().filter_map(|info| DecisionName::of(&info.name)).collect();
     let mut unreadable = Vec::new();
@@ -126,8 +120,7 @@ fn decided(parents: &Parents<'_, '_>, vm: VmTag) -> Result<Decided, EngineError>
         _ => None,
     });
     let ended = names.iter().map(|name| name.session).chain(buried).collect();
-    let first_own = first_own_seq(parents.standing, &listed);
-    Ok(Decided { names, forgotten, ended, unreadable, first_own })
+    Ok(Decided { names, forgotten, ended, unreadable })
 }
 
 /// Whether a snapshot is another one, or was built on it by way of snapshots that are all still there.
