@@ -17,13 +17,13 @@ fn tracked(bytes: &[u8], point: &str, since: Option<(&str, u64, u64)>) -> Memory
 }
 
 /// Lets more of a source arrive.
-fn arrive(source: &Scene, place: &Scene, arrives: impl Fn(&BlobName) -> bool) {
+pub fn arrive(source: &Scene, place: &Scene, arrives: impl Fn(&BlobName) -> bool) {
     for name in source.store.names().iter().filter(|name| arrives(name)) {
         let _there_already = place.store.put_new(name, &source.store.get(name, None).unwrap()).unwrap();
     }
 }
 
-fn parent(scene: &Scene, session: SessionId) -> Option<SessionId> {
+pub fn parent(scene: &Scene, session: SessionId) -> Option<SessionId> {
     let found = find(&scene.repository(), &Selector::Id(session.to_string())).unwrap();
     found.commit.parent.map(|parent| parent.session)
 }

@@ -8,6 +8,7 @@ mod barrier;
 mod compaction;
 mod incomplete;
 mod interlocks;
+mod late;
 mod promotion;
 mod readers;
 mod refused;

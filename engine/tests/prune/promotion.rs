@@ -79,7 +79,7 @@ impl Scene {
         report
     }
 
-    fn snapshots(&self) -> Vec<Snapshot> {
+    pub fn snapshots(&self) -> Vec<Snapshot> {
         list(&self.repository(), None).unwrap().snapshots
     }
 

@@ -1,13 +1,14 @@
-//! A destination that somebody promotes while it is copied to.
+//! A destination that somebody promotes while it is copied to, and sources at which not everything is whole.
 
-use crate::place::{ALL, DELETING, copied_three_days, copy};
+use crate::place::{ALL, DELETING, copied_three_days, copy, snapshots_at};
+use crate::scene::Scene;
 use crate::world::watched::{Call, Watched};
 use crate::world::{NOW, PASSWORD, noise, open};
-use keepstone_engine::replicate::ReplicateError;
+use keepstone_engine::replicate::{ReplicateError, ReplicateJob};
 use keepstone_engine::repository::unlock_retention;
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::{BlobStore, EngineError};
-use repo_format::{BlobName, Lineage, LineageId, LineageStep};
+use repo_format::{BlobName, Lineage, LineageId, LineageStep, SessionId};
 
 /// A destination that is promoted when a data pack is created or deleted there.
 fn promoted(there: &MemoryStore) -> Watched<'_> {
@@ -54,4 +55,39 @@ fn nothing_more_is_deleted_after_the_destination_was_promoted() {
     // The packs went first, and the decision of what was forgotten was to follow them.
     let after = decisions(&there);
     assert!(before.iter().all(|name| after.contains(name)), "{after:?}");
+}
+
+/// What a copy of the newest restore point of each VM of a place has.
+fn newest_copied(source: &MemoryStore) -> Vec<SessionId> {
+    let third = MemoryStore::new();
+    let report = copy(source, &third, &ReplicateJob { last: Some(1), ..ALL }).unwrap();
+    assert_eq!((report.snapshots.copied, report.failed.len()), (1, 0), "{report:?}");
+    snapshots_at(&third)
+}
+
+#[test]
+fn the_newest_restore_point_of_a_source_that_is_a_copy_is_the_newest_whole_one() {
+    let mut scene = Scene::new();
+    let whole = scene.back_up("vm", &noise(1, 100_000));
+    let replica = MemoryStore::new();
+    copy(&scene.store, &replica, &ALL).unwrap();
+    let place = replica.copied();
+    place.set_time(NOW);
+    promote(&place);
+    // More than are looked at first.
+    for seed in 2..8 {
+        scene.back_up("vm", &noise(seed, 100_000));
+    }
+    for there in [&replica, &place] {
+        for name in scene.store.names().iter().filter(|name| !name.as_str().starts_with("d/")) {
+            let _there_already = there.put_new(name, &scene.store.get(name, None).unwrap()).unwrap();
+        }
+        assert_eq!(snapshots_at(there).len(), 7);
+        assert_eq!(newest_copied(there), [whole]);
+    }
+    let newest = scene.back_up("vm", &noise(8, 100_000));
+    for name in scene.store.names() {
+        let _there_already = place.put_new(&name, &scene.store.get(&name, None).unwrap()).unwrap();
+    }
+    assert_eq!(newest_copied(&place), [newest]);
 }
