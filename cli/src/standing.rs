@@ -57,7 +57,6 @@ mod tests {
             id: LineageId([7; 16]),
             time: 0,
             date: None,
-            seen_until: None,
             other_side_gone: true,
             first_generation: 4,
             set_aside: BTreeSet::new(),

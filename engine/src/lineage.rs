@@ -8,10 +8,10 @@ use crate::error::EngineError;
 use crate::repository::{Repository, get_sealed, list};
 use crate::session::put_twice;
 use crate::snapshots::{Snapshot, UnreadableBlob};
-use crate::store::{BlobInfo, BlobStore, Put, StoreError};
+use crate::store::{BlobStore, Put, StoreError};
 use repo_format::{
-    BlobKind, BlobName, DecisionName, FormatError, Lineage, LineageId, LineageStep, PREFIX_DECISIONS,
-    PREFIX_LINEAGE, ReplicaMarker, decisions_prefix,
+    BlobKind, BlobName, DecisionName, FormatError, Lineage, LineageId, LineageStep, PREFIX_LINEAGE,
+    ReplicaMarker,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,9 +42,6 @@ pub struct Promoted {
     /// When it was promoted, by the store's clock: what was there before has arrived from elsewhere. Nothing if what told of
     /// the promotion cannot be read any more.
     pub date: Option<u64>,
-    /// What the store dates before this was seen when it was promoted: by the store's clock or that of whoever promoted it,
-    /// whichever was earlier. Nothing if what told of the promotion cannot be read any more.
-    pub seen_until: Option<u64>,
     /// Whether somebody declared that nothing is written any more to the place that it was copied from.
     pub other_side_gone: bool,
     /// The first generation that is this place's own. What those before it condemn, delete and wait for is of the other
@@ -63,7 +60,6 @@ impl From<Lineage> for Promoted {
             id,
             time,
             date: None,
-            seen_until: None,
             other_side_gone,
             first_generation,
             set_aside: set_aside.into_iter().collect(),
@@ -107,39 +103,6 @@ impl Promoted {
     pub(crate) fn made(&self, snapshot: &Snapshot) -> bool {
         let told = snapshot.commit.properties.iter().find(|(key, _)| key == LINEAGE_PROPERTY);
         told.is_some_and(|(_, id)| *id == self.id.to_string())
-    }
-}
-
-/// What came to a promoted place from elsewhere, and was not whole or not there when it was promoted: it may never be whole.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    promoted: Promoted,
-    /// Decisions that were there when the place was promoted.
-    seen: BTreeSet<DecisionName>,
-}
-
-impl Arrived {
-    /// Among the snapshots of one VM, or all. It takes one listing.
-    pub(crate) fn list(
-        repository: &Repository<'_>,
-        promoted: &Promoted,
-        vm: Option<&str>,
-    ) -> Result<Self, EngineError> {
-        let prefix = vm.map(|vm| decisions_prefix(repository.keys().vm_tag(vm)));
-        let listed = repository.list(prefix.as_deref().unwrap_or(PREFIX_DECISIONS))?;
-        let is_seen = |info: &&BlobInfo| promoted.seen_until.is_some_and(|until| info.modified < until);
-        let seen = listed.iter().filter(is_seen).filter_map(|info| DecisionName::of(&info.name)).collect();
-        Ok(Self { promoted: promoted.clone(), seen })
-    }
-
-    /// Whether a snapshot is one of these.
-    pub(crate) fn has(&self, snapshot: &Snapshot) -> bool {
-        self.promoted.set_aside.contains(&snapshot.name) || self.is_late(snapshot)
-    }
-
-    /// Whether a snapshot came after the promotion, or while it went on.
-    pub(crate) fn is_late(&self, snapshot: &Snapshot) -> bool {
-        !self.seen.contains(&snapshot.name) && !self.promoted.made(snapshot)
     }
 }
 
@@ -217,11 +180,10 @@ pub fn place(repository: &Repository<'_>) -> Result<Place, EngineError> {
             }
             Err(error) => return Err(error),
         };
-        let (is_promotion, time) = (lineage.step == LineageStep::Promoted, lineage.time);
+        let is_promotion = lineage.step == LineageStep::Promoted;
         let promoted = place.lineage.get_or_insert_with(|| lineage.into());
         if is_promotion {
             promoted.date = Some(date);
-            promoted.seen_until = Some(date.min(time));
             break;
         }
     }

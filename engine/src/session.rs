@@ -236,8 +236,9 @@ pub(crate) fn next_seq(decisions: &[BlobInfo]) -> u32 {
     highest(decisions.iter()).map_or(0, |seq| seq.saturating_add(1))
 }
 
-/// As [`next_seq`], at a place. What was made since it was promoted has numbers that nothing made before has, here or where
-/// it was copied from: those of a lineage of its own. So it stays newer, whatever is imported later.
+/// As [`next_seq`], at a place. What was made since it was promoted has numbers above all that the VM's decisions had by
+/// then, those of a lineage of its own. So it stays newer, whatever is imported later; but for what another promoted
+/// place made of the VM, if nothing of that had been copied: those numbers may be the same.
 pub(crate) fn next_seq_at(standing: &Standing, decisions: &[BlobInfo]) -> u32 {
     let next = next_seq(decisions);
     let Standing::Promoted(promoted) = standing else { return next };

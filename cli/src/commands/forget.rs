@@ -380,11 +380,11 @@ fn warn_of(done: &ForgetReport, report: &Report) -> Exit {
         }
     }
     for vm in &report.vms {
-        let is_aside = |point: &&PointLine| point.reasons.contains(&Reason::SetAside);
-        let ids: Vec<String> = vm.snapshots.iter().filter(is_aside).map(PointLine::short_id).collect();
+        let is_incomplete = |point: &&PointLine| point.reasons.contains(&Reason::Incomplete);
+        let ids: Vec<String> = vm.snapshots.iter().filter(is_incomplete).map(PointLine::short_id).collect();
         if !ids.is_empty() {
             attention(&format!(
-                "{}: {} were not whole when this place was promoted, or came later and are not, so no policy forgets them or \
+                "{}: {} are not whole in this place, which was promoted, so no policy forgets them or \
                  counts them: forget them by their ids, once what is missing has been imported or is given up",
                 vm.vm,
                 ids.join(", ")

@@ -202,6 +202,7 @@ fn back_up(
     // Before anything is written: no session is begun that could only fail.
     repository.data_keys()?;
     let standing = check_is_written(repository)?;
+    check_properties_count(job, &standing)?;
     let mut attempts = 0;
     loop {
         let entropy = job.entropy.attempt(attempts);
@@ -233,6 +234,8 @@ fn back_up(
         match result {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => {}
+            // A prune that aborted the session may have deleted what it builds on, or what it stored.
+            Err(error) if error.is_damage() && session.was_aborted(repository).unwrap_or(false) => {}
             Err(error) => {
                 session.abort(repository, job, &entropy);
                 return Err(error);
@@ -360,12 +363,6 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     if job.tags.len() > TAGS_MAX {
         return Err(EngineError::BadJob("a snapshot has at most 1024 tags"));
     }
-    // One for what the audit of each disk finds, and one for the lineage.
-    if job.properties.len() + job.disks.len() + 1 > PROPERTIES_MAX {
-        return Err(EngineError::BadJob(
-            "a snapshot has at most 1023 properties, one for each disk included",
-        ));
-    }
     if !job.audit.is_possible() {
         return Err(EngineError::BadJob("an audit of more than 100 % cannot be"));
     }
@@ -391,6 +388,17 @@ fn check(job: &BackupJob<'_>) -> Result<(), EngineError> {
     }
     if job.disks.is_empty() {
         return Err(EngineError::BadJob("there is no disk to back up"));
+    }
+    Ok(())
+}
+
+/// Those of the caller, one for what the audit of each disk finds, and one for the lineage.
+fn check_properties_count(job: &BackupJob<'_>, place: &Standing) -> Result<(), EngineError> {
+    let of_lineage = usize::from(matches!(place, Standing::Promoted(_)));
+    if job.properties.len() + job.disks.len() + of_lineage > PROPERTIES_MAX {
+        return Err(EngineError::BadJob(
+            "a snapshot has at most 1024 properties, one for each disk included, and in a promoted place one for that",
+        ));
     }
     Ok(())
 }

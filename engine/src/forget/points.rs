@@ -3,11 +3,12 @@
 use super::policy::{self, Point, Policy};
 use super::{ForgetError, ForgetJob, ForgetReport, JudgedPoint, LastOnes, Times, VmPoints};
 use crate::error::EngineError;
-use crate::lineage::{self, Arrived, Standing};
+use crate::lineage;
+use crate::observer::Quiet;
 use crate::pins::{self, Pins};
-use crate::replica::Completeness;
+use crate::replica::{self, Doubt};
 use crate::repository::{Repository, get_sealed};
-use crate::snapshots::{self, Query, Selector, Snapshot, Snapshots};
+use crate::snapshots::{self, Query, Selector, Snapshot, UnreadableBlob};
 use crate::store::BlobInfo;
 use repo_format::{
     BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, Tombstone, VmTag,
@@ -26,12 +27,10 @@ pub(super) fn by_policy(
     (vms, tags): (&[String], &[String]),
 ) -> Result<ForgetReport, EngineError> {
     let vm = if let [vm] = vms { Some(vm.as_str()) } else { None };
-    let Snapshots { snapshots, unreadable, .. } =
-        snapshots::matching(repository, &Query { vm, ..Query::default() })?;
+    let place = lineage::place(repository)?;
+    let Listed { snapshots, incomplete, unreadable } = listed(repository, &place.standing.into(), vm)?;
     let Pins { pinned, unknown, unreadable: unreadable_pins, unsigned } = pins::list(repository, vm)?;
     let dates = dates(repository, vm)?;
-    let place = lineage::place(repository)?;
-    let set_aside = not_counting(repository, &place.standing, (vm, &snapshots))?;
     let promoted = place.lineage.as_ref().and_then(|promoted| promoted.date);
     let mut held: BTreeMap<VmTag, Vec<DecisionName>> = BTreeMap::new();
     for (name, _) in &unreadable {
@@ -56,7 +55,7 @@ pub(super) fn by_policy(
             seq: snapshot.name.seq,
             is_pinned: pinned.contains_key(&snapshot.session()) || unknown.contains(&snapshot.session()),
             is_doubtful: is_doubtful(snapshot, job, (dates.get(&snapshot.name.blob()), promoted)),
-            is_set_aside: set_aside.contains(&snapshot.name),
+            is_incomplete: incomplete.contains(&snapshot.name),
         };
         let points: Vec<Point> = snapshots.iter().map(point).collect();
         let judged = snapshots.into_iter().zip(policy::reasons(policy, &points));
@@ -76,24 +75,26 @@ pub(super) fn by_policy(
     Ok(report)
 }
 
-/// Those of some snapshots that are no replacement for others: what was not whole when the place was promoted, and what came
-/// from elsewhere since and is not whole.
-fn not_counting(
-    repository: &Repository<'_>,
-    standing: &Standing,
-    (vm, snapshots): (Option<&str>, &[Snapshot]),
-) -> Result<BTreeSet<DecisionName>, EngineError> {
-    let Standing::Promoted(promoted) = standing else { return Ok(BTreeSet::new()) };
-    let mut found = promoted.set_aside.clone();
-    let arrived = Arrived::list(repository, promoted, vm)?;
-    let late: Vec<Snapshot> =
-        snapshots.iter().filter(|snapshot| arrived.is_late(snapshot)).cloned().collect();
-    if !late.is_empty() {
-        let whole = Completeness::by_session(repository)?.of(&late)?;
-        let lacking = late.into_iter().zip(whole).filter(|(_, whole)| !whole.is_whole());
-        found.extend(lacking.map(|(snapshot, _)| snapshot.name));
-    }
-    Ok(found)
+/// The restore points of one VM, or of all.
+struct Listed {
+    /// The oldest first.
+    snapshots: Vec<Snapshot>,
+    /// Those that are not whole: they are no replacement for others.
+    incomplete: BTreeSet<DecisionName>,
+    unreadable: Vec<UnreadableBlob>,
+}
+
+fn listed(repository: &Repository<'_>, doubt: &Doubt, vm: Option<&str>) -> Result<Listed, EngineError> {
+    let (mut snapshots, mut incomplete) = (Vec::new(), BTreeSet::new());
+    let query = Query { vm, ..Query::default() };
+    let found = replica::each(repository, (doubt, &query), &Quiet, &mut |point| {
+        if !point.whole.is_whole() {
+            incomplete.insert(point.snapshot.name.clone());
+        }
+        snapshots.push(point.snapshot);
+    })?;
+    snapshots.sort_by_key(|snapshot| (snapshot.commit.time, snapshot.session()));
+    Ok(Listed { snapshots, incomplete, unreadable: found.unreadable })
 }
 
 /// When the store says that each decision was created.
@@ -144,7 +145,7 @@ pub(super) fn named(
             Err(error) => return Err(error),
         }
     }
-    let standing = lineage::standing(repository)?;
+    let doubt = lineage::standing(repository)?.into();
     for (vm, named) in of_vms {
         let pins = pins::list(repository, Some(&vm))?;
         for session in named.keys() {
@@ -152,10 +153,9 @@ pub(super) fn named(
         }
         report.unsigned.extend(pins.unsigned);
         report.unreadable.extend(pins.unreadable);
-        let Snapshots { snapshots, unreadable, .. } = snapshots::list(repository, Some(&vm))?;
+        let Listed { snapshots, incomplete, unreadable } = listed(repository, &doubt, Some(&vm))?;
         let goes = |snapshot: &Snapshot| named.contains_key(&snapshot.session());
-        let set_aside = not_counting(repository, &standing, (Some(&vm), &snapshots))?;
-        let counts = |snapshot: &&Snapshot| !set_aside.contains(&snapshot.name);
+        let counts = |snapshot: &&Snapshot| !incomplete.contains(&snapshot.name);
         let mut counting = snapshots.iter().filter(counts).peekable();
         let is_last = counting.peek().is_some() && counting.all(goes);
         if is_last && job.last_ones == LastOnes::Stay {

@@ -115,9 +115,8 @@ pub struct Point {
     pub is_pinned: bool,
     /// Whether its time is not to be believed. It stays, and takes nobody's place.
     pub is_doubtful: bool,
-    /// Whether it was not whole when the place was promoted, or came from elsewhere since and is not. It stays, and takes
-    /// nobody's place.
-    pub is_set_aside: bool,
+    /// Whether it is not whole in this place, which was promoted. It stays, and takes nobody's place.
+    pub is_incomplete: bool,
 }
 
 /// Why a restore point stays.
@@ -135,8 +134,8 @@ pub enum Reason {
     Pinned,
     /// Its time is not to be believed.
     DoubtfulTime,
-    /// It was not whole when the place was promoted, or came from elsewhere since and is not.
-    SetAside,
+    /// It is not whole in this place, which was promoted.
+    Incomplete,
 }
 
 impl fmt::Display for Reason {
@@ -149,7 +148,7 @@ impl fmt::Display for Reason {
             Self::Latest => f.write_str("latest"),
             Self::Pinned => f.write_str("pinned"),
             Self::DoubtfulTime => f.write_str("doubtful-time"),
-            Self::SetAside => f.write_str("set-aside"),
+            Self::Incomplete => f.write_str("incomplete"),
         }
     }
 }
@@ -168,10 +167,10 @@ pub fn reasons(policy: &Policy, points: &[Point]) -> Vec<BTreeSet<Reason>> {
     for (point, reasons) in points.iter().zip(&mut reasons) {
         reasons.extend(point.is_pinned.then_some(Reason::Pinned));
         reasons.extend(point.is_doubtful.then_some(Reason::DoubtfulTime));
-        reasons.extend(point.is_set_aside.then_some(Reason::SetAside));
+        reasons.extend(point.is_incomplete.then_some(Reason::Incomplete));
     }
     // What may not be whole is no replacement for what is.
-    let counting: Vec<usize> = (0..points.len()).filter(|at| !points[*at].is_set_aside).collect();
+    let counting: Vec<usize> = (0..points.len()).filter(|at| !points[*at].is_incomplete).collect();
     let latest =
         counting.iter().copied().max_by_key(|at| (points[*at].seq, points[*at].time, points[*at].session));
     if let Some(latest) = latest {

@@ -13,4 +13,4 @@ pub(crate) use presence::Presence;
 
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};
 pub use offer::{Doubt, Point, each, find};
-pub(crate) use offer::{Doubted, newest_whole, try_each};
+pub(crate) use offer::{Looking, newest_whole, try_each};

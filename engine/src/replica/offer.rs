@@ -2,7 +2,7 @@
 
 use super::completeness::{Completeness, Missing, Whole};
 use crate::error::EngineError;
-use crate::lineage::{Arrived, Promoted, Standing};
+use crate::lineage::{Promoted, Standing};
 use crate::map::named::ROOTS_AT_ONCE;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::repository::Repository;
@@ -21,7 +21,8 @@ pub enum Doubt {
     None,
     /// Any: they are copied from elsewhere.
     All,
-    /// Those that were not whole when the place was promoted, and those that came from elsewhere since.
+    /// Those that were not made here since the place was promoted: what came before may not have been whole then, and what
+    /// came later may not be yet.
     Of(Promoted),
 }
 
@@ -42,35 +43,13 @@ impl Doubt {
         *self == Self::None
     }
 
-    /// Which of the restore points of one VM, or of all, are in doubt. In a promoted place that takes one listing.
-    pub(crate) fn among(
-        &self,
-        repository: &Repository<'_>,
-        vm: Option<&str>,
-    ) -> Result<Doubted, EngineError> {
-        Ok(match self {
-            Self::None => Doubted::None,
-            Self::All => Doubted::All,
-            Self::Of(promoted) => Doubted::Of(Arrived::list(repository, promoted, vm)?),
-        })
-    }
-}
-
-/// Restore points that may not be whole.
-#[derive(Debug)]
-pub(crate) enum Doubted {
-    None,
-    All,
-    Of(Arrived),
-}
-
-impl Doubted {
-    /// Whether a restore point is one of these.
-    pub(crate) fn has(&self, snapshot: &Snapshot) -> bool {
+    /// Whether a restore point has to be looked at.
+    #[must_use]
+    pub fn is_about(&self, snapshot: &Snapshot) -> bool {
         match self {
             Self::None => false,
             Self::All => true,
-            Self::Of(arrived) => arrived.has(snapshot),
+            Self::Of(promoted) => !promoted.made(snapshot),
         }
     }
 }
@@ -115,7 +94,6 @@ pub(crate) fn try_each(
     if doubt.is_none() {
         return snapshots::try_each(repository, query, &mut |snapshot| take(settled(snapshot)));
     }
-    let doubted = doubt.among(repository, query.vm)?;
     let mut completeness = None;
     let mut look = |batch: Vec<Snapshot>, take: &mut dyn FnMut(Point) -> Result<(), EngineError>| {
         if batch.is_empty() {
@@ -134,7 +112,7 @@ pub(crate) fn try_each(
     };
     let mut batch = Vec::new();
     let found = snapshots::try_each(repository, query, &mut |snapshot| {
-        if !doubted.has(&snapshot) {
+        if !doubt.is_about(&snapshot) {
             return take(settled(snapshot));
         }
         batch.push(snapshot);
@@ -172,8 +150,7 @@ pub fn find(
     let (vm, time) = match selector {
         Selector::Id(_) => {
             let snapshot = snapshots::find(repository, selector)?;
-            let doubted = doubt.among(repository, Some(&snapshot.commit.vm))?;
-            return match Looking::begin(repository, &doubted)?.missing_of(&snapshot)? {
+            return match Looking::new(repository, doubt).missing_of(&snapshot)? {
                 None => Ok(snapshot),
                 Some(missing) => {
                     Err(EngineError::NotWhole { snapshot: snapshot.session(), missing: Box::new(missing) })
@@ -183,15 +160,15 @@ pub fn find(
         Selector::Latest(vm) => (vm, u64::MAX),
         Selector::AtTime(vm, time) => (vm, *time),
     };
-    let doubted = doubt.among(repository, Some(vm))?;
     if let Doubt::Of(_) = doubt {
         // Where the repository is written to, an older one does not silently take the place of one that cannot be read.
         let meant = snapshots::find(repository, selector)?;
-        if !doubted.has(&meant) {
+        if !doubt.is_about(&meant) {
             return Ok(meant);
         }
     }
-    let NewestWhole { mut whole, lacking } = newest_whole(repository, &doubted, (vm, time), 1)?;
+    let NewestWhole { mut whole, lacking, .. } =
+        newest_whole(&mut Looking::new(repository, doubt), (vm, time), 1)?;
     match (whole.pop(), lacking) {
         (Some(snapshot), _) => Ok(snapshot),
         (None, Some((snapshot, missing))) => Err(EngineError::NoneWhole {
@@ -208,7 +185,9 @@ pub fn find(
 pub(crate) struct NewestWhole {
     /// Those that are whole, the newest first.
     pub(crate) whole: Vec<Snapshot>,
-    /// The newest one that was met and is not, and what it lacks.
+    /// How many were met on the way that are not.
+    pub(crate) passed_over: u64,
+    /// The first one of these, and what it lacks.
     lacking: Option<(Snapshot, Missing)>,
 }
 
@@ -218,49 +197,56 @@ pub(crate) struct NewestWhole {
 /// A failing store. What cannot be read is no whole restore point: an older one takes its place, as in all that has not
 /// arrived.
 pub(crate) fn newest_whole(
-    repository: &Repository<'_>,
-    doubted: &Doubted,
+    looking: &mut Looking<'_, '_, '_>,
     (vm, time): (&str, u64),
     most: usize,
 ) -> Result<NewestWhole, EngineError> {
-    let mut looking = Looking::begin(repository, doubted)?;
-    let (mut whole, mut lacking) = (Vec::new(), None);
+    let mut result = NewestWhole { whole: Vec::new(), passed_over: 0, lacking: None };
     let (mut looked_at, mut count) = (BTreeSet::new(), LOOKED_AT_FIRST.max(most));
     loop {
         let query = Query { vm: Some(vm), newest: Some(count), since: None };
-        let found = snapshots::matching(repository, &query)?.snapshots;
+        let found = snapshots::matching(looking.repository, &query)?.snapshots;
         for snapshot in found.iter().rev().filter(|snapshot| snapshot.commit.time <= time) {
-            if whole.len() == most || !looked_at.insert(snapshot.session()) {
+            if result.whole.len() == most || !looked_at.insert(snapshot.session()) {
                 continue;
             }
             match looking.missing_of(snapshot)? {
-                None => whole.push(snapshot.clone()),
-                Some(missing) => drop(lacking.get_or_insert((snapshot.clone(), missing))),
+                None => result.whole.push(snapshot.clone()),
+                Some(missing) => {
+                    result.passed_over += 1;
+                    result.lacking.get_or_insert((snapshot.clone(), missing));
+                }
             }
         }
-        if whole.len() == most || found.len() < count {
-            return Ok(NewestWhole { whole, lacking });
+        if result.whole.len() == most || found.len() < count {
+            return Ok(result);
         }
         count = count.saturating_mul(MORE_EACH_TIME);
     }
 }
 
 /// Looks at one restore point after another.
-struct Looking<'r, 's, 'd> {
-    doubted: &'d Doubted,
-    completeness: Completeness<'r, 's>,
+pub(crate) struct Looking<'r, 's, 'd> {
+    repository: &'r Repository<'s>,
+    doubt: &'d Doubt,
+    /// What was found out, once something had to be looked at.
+    completeness: Option<Completeness<'r, 's>>,
 }
 
 impl<'r, 's, 'd> Looking<'r, 's, 'd> {
-    fn begin(repository: &'r Repository<'s>, doubted: &'d Doubted) -> Result<Self, EngineError> {
-        Ok(Self { doubted, completeness: Completeness::by_session(repository)? })
+    pub(crate) fn new(repository: &'r Repository<'s>, doubt: &'d Doubt) -> Self {
+        Self { repository, doubt, completeness: None }
     }
 
     /// What a restore point lacks, if it is in doubt.
     fn missing_of(&mut self, snapshot: &Snapshot) -> Result<Option<Missing>, EngineError> {
-        if !self.doubted.has(snapshot) {
+        if !self.doubt.is_about(snapshot) {
             return Ok(None);
         }
-        Ok(self.completeness.of_one(snapshot)?.missing().cloned())
+        let completeness = match &mut self.completeness {
+            Some(completeness) => completeness,
+            none => none.insert(Completeness::by_session(self.repository)?),
+        };
+        Ok(completeness.of_one(snapshot)?.missing().cloned())
     }
 }

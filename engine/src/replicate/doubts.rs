@@ -2,29 +2,29 @@
 
 use crate::error::EngineError;
 use crate::lineage;
-use crate::replica::{Completeness, Doubt, Doubted, newest_whole};
+use crate::replica::{Completeness, Doubt, Looking, newest_whole};
 use crate::repository::Repository;
 use crate::snapshots::{self, Query, Snapshot, Snapshots};
 use repo_format::DecisionName;
+use std::collections::BTreeMap;
 
 /// Tells which restore points of a source are whole.
 pub(super) struct Doubts<'r> {
     source: &'r Repository<'r>,
-    doubted: Doubted,
+    doubt: Doubt,
     /// What was found out, if it was asked for.
     found: Option<Completeness<'r, 'r>>,
 }
 
 impl<'r> Doubts<'r> {
     pub(super) fn of(source: &'r Repository<'r>) -> Result<Self, EngineError> {
-        let doubt = Doubt::from(lineage::standing(source)?);
-        Ok(Self { source, doubted: doubt.among(source, None)?, found: None })
+        Ok(Self { source, doubt: lineage::standing(source)?.into(), found: None })
     }
 
     /// Leaves out those that are not whole.
     pub(super) fn whole_of(&mut self, roots: Vec<Snapshot>) -> Result<Vec<Snapshot>, EngineError> {
         let (doubtful, mut whole): (Vec<Snapshot>, Vec<Snapshot>) =
-            roots.into_iter().partition(|root| self.doubted.has(root));
+            roots.into_iter().partition(|root| self.doubt.is_about(root));
         if doubtful.is_empty() {
             return Ok(whole);
         }
@@ -39,26 +39,32 @@ impl<'r> Doubts<'r> {
         Ok(whole)
     }
 
-    /// The newest restore points of one VM, or of each, that are whole, so many of each; and what else was found.
-    pub(super) fn newest(
-        &self,
-        vm: Option<&str>,
-        most: usize,
-    ) -> Result<(Vec<DecisionName>, Snapshots), EngineError> {
-        let mut found = Vec::new();
+    /// The newest restore points of one VM, or of each, that are whole, so many of each.
+    pub(super) fn newest(&self, vm: Option<&str>, most: usize) -> Result<Newest, EngineError> {
+        let (mut names, mut doubtful) = (Vec::new(), BTreeMap::new());
         let query = Query { vm, newest: Some(most), since: None };
-        let listed = snapshots::each(self.source, &query, &mut |snapshot| found.push(snapshot))?;
-        if !found.iter().any(|snapshot| self.doubted.has(snapshot)) {
-            return Ok((found.into_iter().map(|snapshot| snapshot.name).collect(), listed));
-        }
-        let mut vms: Vec<String> = found.into_iter().map(|snapshot| snapshot.commit.vm).collect();
-        vms.sort_unstable();
-        vms.dedup();
-        let mut names = Vec::new();
-        for vm in &vms {
-            let newest = newest_whole(self.source, &self.doubted, (vm, u64::MAX), most)?;
+        let listed = snapshots::each(self.source, &query, &mut |snapshot| {
+            if self.doubt.is_about(&snapshot) {
+                doubtful.insert(snapshot.name.vm, snapshot.commit.vm);
+            }
+            names.push(snapshot.name);
+        })?;
+        names.retain(|name| !doubtful.contains_key(&name.vm));
+        let (mut looking, mut passed_over) = (Looking::new(self.source, &self.doubt), 0);
+        for vm in doubtful.values() {
+            let newest = newest_whole(&mut looking, (vm, u64::MAX), most)?;
             names.extend(newest.whole.into_iter().map(|snapshot| snapshot.name));
+            passed_over += newest.passed_over;
         }
-        Ok((names, listed))
+        Ok(Newest { names, passed_over, listed })
     }
+}
+
+/// The newest restore points that are whole.
+pub(super) struct Newest {
+    pub(super) names: Vec<DecisionName>,
+    /// How many newer ones are not.
+    pub(super) passed_over: u64,
+    /// What else was found.
+    pub(super) listed: Snapshots,
 }

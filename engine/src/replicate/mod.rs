@@ -281,9 +281,9 @@ impl<'r> Run<'r> {
 
     fn all(mut self) -> Result<ReplicateReport, EngineError> {
         self.copy_facts()?;
-        let Candidates { names, there, forgotten, unreadable } =
+        let Candidates { names, there, forgotten, incomplete, unreadable } =
             plan::candidates((self.source, self.destination), &self.doubts, &self.objects, self.job)?;
-        self.report.snapshots = SnapshotCounts { there, forgotten, ..SnapshotCounts::default() };
+        self.report.snapshots = SnapshotCounts { there, forgotten, incomplete, ..SnapshotCounts::default() };
         self.report.failed.extend(unreadable);
         for names in names.chunks(ROOTS_AT_ONCE) {
             self.copy_roots(names)?;

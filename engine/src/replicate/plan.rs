@@ -1,6 +1,6 @@
 //! Which restore points are to be copied.
 
-use super::doubts::Doubts;
+use super::doubts::{Doubts, Newest};
 use super::objects::Objects;
 use super::{Deletions, NotCopied, ReplicateJob, There};
 use crate::error::{EngineError, chain};
@@ -23,6 +23,8 @@ pub(super) struct Candidates {
     pub(super) there: u64,
     /// Snapshots that are not there, and are forgotten.
     pub(super) forgotten: u64,
+    /// Snapshots that are newer than those, and not whole at the source.
+    pub(super) incomplete: u64,
     /// Snapshots of which it is not known what they are.
     pub(super) unreadable: Vec<NotCopied>,
 }
@@ -101,7 +103,8 @@ fn of_newest(
 ) -> Result<Candidates, EngineError> {
     let mut found = Candidates::default();
     for query in Query::of_vms(job.vms) {
-        let (names, listed) = doubts.newest(query.vm, newest)?;
+        let Newest { names, passed_over, listed } = doubts.newest(query.vm, newest)?;
+        found.incomplete += passed_over;
         found.take(names.into_iter().map(|name| (there.has(&name.blob()), name)), job.there);
         let unreadable = listed.unreadable.into_iter();
         found.unreadable.extend(unreadable.filter_map(|(name, error)| not_copied(&name, &error)));

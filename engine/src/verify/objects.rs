@@ -111,9 +111,16 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     objects.catch_up(blobs, snapshots)?;
     let told = objects.told.into_inner().unwrap_or_else(PoisonError::into_inner);
     let standing = standing(repository)?;
-    let copied_until = standing.copied_until();
-    let sessions =
-        Sessions { repository, inventory, findings, snapshots, vms: &vms, told: &told, copied_until, time };
+    let sessions = Sessions {
+        repository,
+        inventory,
+        findings,
+        snapshots,
+        vms: &vms,
+        told: &told,
+        standing: &standing,
+        time,
+    };
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
     indexing::check(findings, blobs, snapshots, &told);

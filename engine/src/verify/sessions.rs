@@ -13,6 +13,7 @@ use super::objects::Told;
 use super::report::FindingKind;
 use super::traces::{Traces, session_of};
 use crate::error::EngineError;
+use crate::lineage::Standing;
 use crate::repository::Repository;
 use crate::session::first_of_lineage;
 use crate::snapshots::{Snapshot, Snapshots};
@@ -32,8 +33,7 @@ pub(super) struct Sessions<'v, 'r, 's> {
     pub(super) snapshots: &'v Snapshots,
     pub(super) vms: &'v HashMap<VmTag, String>,
     pub(super) told: &'v Told,
-    /// Until when everything was copied that is in this place, if anything was.
-    pub(super) copied_until: Option<u64>,
+    pub(super) standing: &'v Standing,
     /// Now, milliseconds since 1970.
     pub(super) time: u64,
 }
@@ -58,7 +58,10 @@ impl Sessions<'_, '_, '_> {
         for (session, traces) in &sessions {
             self.contradictions(*session, traces);
             self.begun(*session, traces, &valid);
-            if traces.is_decided() || lost.contains(session) || traces.was_copied(self.copied_until) {
+            if traces.is_decided()
+                || lost.contains(session)
+                || traces.was_copied(self.standing.copied_until())
+            {
                 continue;
             }
             let intents = self.intents(*session);
@@ -80,7 +83,25 @@ impl Sessions<'_, '_, '_> {
     }
 
     fn was_copied(&self, sessions: &BTreeMap<SessionId, Traces>, session: SessionId) -> bool {
-        sessions.get(&session).is_some_and(|traces| traces.was_copied(self.copied_until))
+        sessions.get(&session).is_some_and(|traces| traces.was_copied(self.standing.copied_until()))
+    }
+
+    /// Whether a snapshot came from another place, from which what it was built on need not have come.
+    fn is_from_elsewhere(&self, snapshot: &Snapshot) -> bool {
+        match self.standing {
+            Standing::Written => false,
+            Standing::Replica => true,
+            Standing::Promoted(promoted) => !promoted.made(snapshot),
+        }
+    }
+
+    /// The first numbers of the lineages of which some decision's predecessor must be there, by VM; nothing if of all: where
+    /// the repository was always written to. Elsewhere dates do not tell whose a session is once its intent is gone, nor do
+    /// ABORTs, and gaps are found only among the numbers of what was made here.
+    fn lineages(&self) -> Option<BTreeSet<(VmTag, u32)>> {
+        let made = self.snapshots.snapshots.iter().filter(|snapshot| !self.is_from_elsewhere(snapshot));
+        let place = |snapshot: &Snapshot| (snapshot.name.vm, first_of_lineage(snapshot.name.seq));
+        (*self.standing != Standing::Written).then(|| made.map(place).collect())
     }
 
     /// The intents of a session that can be read: one, unless something is wrong.
@@ -136,7 +157,7 @@ impl Sessions<'_, '_, '_> {
                     "the snapshot that it was made from is another VM's".to_owned()
                 });
             }
-            if !is_there(parent) && !was_copied(snapshot.session()) && lost.insert(parent.session) {
+            if !is_there(parent) && !self.is_from_elsewhere(snapshot) && lost.insert(parent.session) {
                 let detail = || format!("it is missing: snapshot {} was made from it", snapshot.session());
                 let id = self.findings.note(FindingKind::MissingDecision, &parent.blob(), detail);
                 self.lose(id, parent);
@@ -297,12 +318,12 @@ impl Sessions<'_, '_, '_> {
             parents.filter(|name| lost.contains(&name.session)).map(|name| (name.vm, name.seq)).collect();
         let undecided = self.told.intents.values().flatten().map(|intent| &intent.decision);
         let all = sessions.values().flat_map(|traces| &traces.decisions).chain(undecided);
-        let mut missing = BTreeMap::new();
+        let (mut missing, lineages) = (BTreeMap::new(), self.lineages());
         for name in all {
             // The highest number is used again and again, and the first one of a lineage follows on no other.
             let is_first = name.seq == u32::MAX || name.seq == first_of_lineage(name.seq);
             let Some(before) = name.seq.checked_sub(1).filter(|_| !is_first) else { continue };
-            if self.was_copied(sessions, name.session) {
+            if lineages.as_ref().is_some_and(|own| !own.contains(&(name.vm, first_of_lineage(name.seq)))) {
                 continue;
             }
             let place = (name.vm, before);

@@ -1,14 +1,14 @@
 //! Promoted places at which more arrives afterwards: it is offered and counted once it is whole.
 
 use crate::incomplete::{arrive, parent};
-use crate::scene::{DAY, Scene};
-use crate::world::noise;
+use crate::scene::{ALL_UNUSED, DAY, Scene};
+use crate::world::{NOW, noise, undamaged};
 use keepstone_engine::forget::policy::{Bucket, Limit, Policy, Rule};
-use keepstone_engine::forget::{ForgetJob, LastOnes, Times, What, plan};
+use keepstone_engine::forget::{ForgetError, ForgetJob, LastOnes, Times, What, plan};
 use keepstone_engine::lineage::{LINEAGE_PROPERTY, standing};
 use keepstone_engine::replica::{Doubt, find};
 use keepstone_engine::snapshots::Selector;
-use keepstone_engine::{BlobStore, EngineError, Entropy};
+use keepstone_engine::{EngineError, Entropy};
 use repo_format::{BlobName, SessionId};
 
 /// What a place offers.
@@ -58,32 +58,99 @@ fn what_arrives_late_is_offered_and_counted_only_if_it_is_whole() {
     let by_id = offered(&scene, &Selector::Id(late.to_string()));
     assert!(matches!(by_id, Err(EngineError::NotWhole { snapshot, .. }) if snapshot == late), "{by_id:?}");
     let keeps = "{Newest(Each), Latest}".to_owned();
-    assert_eq!(kept(&scene), [(first, keeps.clone()), (late, "{SetAside}".to_owned())]);
+    assert_eq!(kept(&scene), [(first, keeps.clone()), (late, "{Incomplete}".to_owned())]);
     arrive(&source, &scene, |_| true);
     assert_eq!(newest(&scene, "vm"), late);
     assert_eq!(kept(&scene), [(first, "{}".to_owned()), (late, keeps)]);
 }
 
 #[test]
-fn what_comes_while_a_place_is_promoted_is_in_doubt_too() {
+fn a_date_from_before_the_promotion_makes_nothing_whole() {
     let mut source = Scene::new();
     let first = source.back_up("vm", &noise(1, 60_000));
-    let mut scene = source.arrived(|_| true);
-    // The host that promotes it began then; by the store's clock the promotion is told much later.
-    scene.store.set_time(scene.time + 1000);
+    let scene = parted(&mut source);
     let late = source.back_up("vm", &noise(2, 60_000));
-    scene.part();
-    scene.promote();
-    let told = scene.store.copied();
-    scene.store.delete(&BlobName::lineage(1)).unwrap();
+    // As by a program that keeps dates when it copies.
+    scene.store.set_time(NOW);
     arrive(&source, &scene, |name| !name.as_str().starts_with("d/"));
-    scene.store.set_time(scene.time + 2000);
-    let bytes = told.get(&BlobName::lineage(1), None).unwrap();
-    scene.store.put_new(&BlobName::lineage(1), &bytes).unwrap();
-    scene.later(DAY);
     assert_eq!(newest(&scene, "vm"), first);
-    let by_id = offered(&scene, &Selector::Id(late.to_string()));
-    assert!(matches!(by_id, Err(EngineError::NotWhole { .. })), "{by_id:?}");
+    let keeps = "{Newest(Each), Latest}".to_owned();
+    assert_eq!(kept(&scene), [(first, keeps), (late, "{Incomplete}".to_owned())]);
+}
+
+#[test]
+fn what_was_made_in_a_lineage_before_is_from_elsewhere_in_the_next_one() {
+    let mut source = Scene::new();
+    source.back_up("vm", &noise(1, 60_000));
+    let mut west = parted(&mut source);
+    let first = west.back_up("vm", &noise(2, 60_000));
+    let mut third = west.arrived(|name| !name.as_str().starts_with("lineage/"));
+    third.part();
+    third.promote();
+    let late = west.back_up("vm", &noise(3, 60_000));
+    arrive(&west, &third, |name| !name.as_str().starts_with("d/") && !name.as_str().starts_with("lineage/"));
+    assert_eq!(newest(&third, "vm"), first);
+    third.holds.remove(&late);
+    let here = third.back_up("vm", &noise(4, 60_000));
+    assert_eq!((parent(&third, here), newest(&third, "vm")), (Some(first), here));
+    third.assert_holds();
+}
+
+#[test]
+fn what_is_not_whole_is_no_other_restore_point_of_a_vm() {
+    let mut source = Scene::new();
+    let first = source.back_up("vm", &noise(1, 60_000));
+    let scene = parted(&mut source);
+    source.back_up("vm", &noise(2, 60_000));
+    arrive(&source, &scene, |name| !name.as_str().starts_with("d/"));
+    let by_name = [Selector::Id(first.to_string())];
+    let job = ForgetJob {
+        what: What::Named(&by_name),
+        last_ones: LastOnes::Stay,
+        times: Times::Checked,
+        time: scene.time,
+        entropy: &Entropy::new([5; 32]),
+    };
+    let refused = plan(&scene.repository(), &job);
+    assert!(matches!(refused, Err(EngineError::Forget(ForgetError::LastOfVm { .. }))), "{refused:?}");
+}
+
+#[test]
+fn verify_misses_nothing_of_what_came_late_or_was_aborted_and_removed() {
+    let mut source = Scene::new();
+    source.back_up("vm", &noise(1, 60_000));
+    source.back_up("vm", &noise(2, 60_000));
+    let third = source.back_up("vm", &noise(3, 60_000));
+    source.later(DAY);
+    let of_third = third.to_string();
+    // Of the second nothing arrives at all, and of the third its intent.
+    let is_first = |name: &BlobName| !name.as_str().starts_with("r/") || name.as_str().contains("/00000000-");
+    let arrives = |name: &BlobName| {
+        is_first(name) && (!name.as_str().contains(&of_third) || name.as_str().starts_with("s/"))
+    };
+    let mut scene = source.arrived(arrives);
+    scene.part();
+    let report = scene.promote();
+    assert!(report.aborted.contains(&of_third), "{report:?}");
+    scene.declare().unwrap();
+    scene.later(DAY);
+    scene.back_up("vm", &noise(4, 60_000));
+    scene.prune_as(&ALL_UNUSED).unwrap();
+    assert!(
+        !scene
+            .store
+            .names()
+            .iter()
+            .any(|name| { name.as_str().starts_with("s/") && name.as_str().contains(&of_third) })
+    );
+    undamaged(&scene.repository());
+    // A restore point arrives, and the decision of its parent does not.
+    let mut late = source.arrived(is_first);
+    late.part();
+    late.promote();
+    late.later(DAY);
+    late.back_up("vm", &noise(5, 60_000));
+    undamaged(&late.repository());
 }
 
 #[test]

@@ -54,12 +54,12 @@ impl Scene {
 
     fn promote_repository(&self, repository: &Repository<'_>) -> Result<PromotionReport, EngineError> {
         let key = retention_key(&self.repository());
-        let entropy = Entropy::new([6; 32]);
+        let entropy = Entropy::new(self.seed());
         let job = PromoteJob { time: self.time, program: "test", entropy: &entropy };
         promote(repository, &key, &job, &Quiet)
     }
 
-    fn declare(&self) -> Result<bool, EngineError> {
+    pub fn declare(&self) -> Result<bool, EngineError> {
         let repository = self.repository();
         let key = retention_key(&repository);
         let entropy = Entropy::new([7; 32]);
@@ -375,7 +375,7 @@ fn a_policy_does_not_count_what_was_set_aside_and_keeps_what_is_whole() {
         )
     };
     let by_policy = What::Policy { policy: &policy, vms: &[], tags: &[] };
-    let stay = [(whole, "{Newest(Each), Latest}".to_owned()), (torn, "{SetAside}".to_owned())];
+    let stay = [(whole, "{Newest(Each), Latest}".to_owned()), (torn, "{Incomplete}".to_owned())];
     assert_eq!(forget_what(by_policy).unwrap(), stay);
     // By its name the whole one is the last of its VM, and the other one nobody's last one.
     let named = |session: SessionId| [Selector::Id(session.to_string())];

@@ -104,7 +104,7 @@ impl Scene {
         self.runs.set(self.runs.get() + 1_000_000);
     }
 
-    fn seed(&self) -> [u8; 32] {
+    pub fn seed(&self) -> [u8; 32] {
         self.runs.set(self.runs.get() + 1);
         *blake3::hash(&self.runs.get().to_le_bytes()).as_bytes()
     }

@@ -382,10 +382,10 @@ fn directory_of(pack: &[u8]) -> Option<&[u8]> {
 const CHANGES_KEPT: usize = 20;
 
 impl Inner {
-    /// What was written last under a name, unless a twin wrote it.
-    pub fn written_at(&self, site: Site, name: &BlobName) -> Option<[u8; 32]> {
+    /// Whether a content may have been written under a name: it was the last one, or one of a twin was.
+    pub fn may_have_been(&self, site: Site, name: &BlobName, content: [u8; 32]) -> bool {
         let written = self.written.get(&(site, name.to_string()));
-        written.filter(|(_, by_twin)| !by_twin).map(|(content, _)| *content)
+        written.is_some_and(|(last, by_twin)| *by_twin || *last == content)
     }
 
     fn changed(&mut self, site: Site, name: &BlobName, before: Option<Vec<u8>>) {

@@ -19,7 +19,7 @@ fn point(number: u8, time: u64) -> Point {
         seq,
         is_pinned: false,
         is_doubtful: false,
-        is_set_aside: false,
+        is_incomplete: false,
     }
 }
 
@@ -93,11 +93,11 @@ fn a_doubtful_time_neither_ages_the_others_nor_takes_their_place() {
 #[test]
 fn what_was_set_aside_stays_and_takes_nobodys_place() {
     let mut points = points(&[0, 24, 48]);
-    points[2].is_set_aside = true;
-    let expected = ["", "last latest", "set-aside"];
+    points[2].is_incomplete = true;
+    let expected = ["", "last latest", "incomplete"];
     assert_eq!(told(&[rule(Bucket::Each, 1)], &points), expected);
-    points[1].is_set_aside = true;
-    assert_eq!(told(&[rule(Bucket::Each, 1)], &points), ["last latest", "set-aside", "set-aside"]);
+    points[1].is_incomplete = true;
+    assert_eq!(told(&[rule(Bucket::Each, 1)], &points), ["last latest", "incomplete", "incomplete"]);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn any_points() -> impl Strategy<Value = Vec<Point>> {
                 seq,
                 is_pinned,
                 is_doubtful,
-                is_set_aside: false,
+                is_incomplete: false,
             }
         };
         (0..).zip(points).map(point).collect()
