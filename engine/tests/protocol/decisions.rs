@@ -368,6 +368,43 @@ fn packs_that_went_with_an_aborted_session_are_stored_anew() {
 }
 
 #[test]
+fn a_backup_whose_parent_went_with_its_aborted_session_begins_anew() {
+    let (store, mut disk) = day_one();
+    disk.bytes[300_000..500_000].copy_from_slice(&noise(8, 200_000));
+    disk.changes = disk.changes.map(|(since, _)| (since, vec![Extent { start: 300_000, length: 200_000 }]));
+    let keys = open(&store);
+    let parent = latest(&keys, VM);
+    let aborted = OnceLock::new();
+    // The writer stands still for days before it reads its parent's map, which is forgotten and pruned.
+    let watched = WatchedStore::new(&store, |call| {
+        if call.is(Verb::Get, "m/")
+            && aborted.get().is_none()
+            && let Some(decision) = undecided(&store, &keys)
+        {
+            store.put_new(&decision.blob(), &abort(&keys, &decision)).unwrap();
+            forget(&keys, &parent.name);
+            let of_parent = |name: &&BlobName| {
+                let is_stored = ["i/", "d/", "m/", "r/"].iter().any(|kind| name.as_str().starts_with(kind));
+                is_stored && name.as_str().contains(&parent.session().to_string())
+            };
+            for name in store.names().iter().filter(of_parent) {
+                store.delete(name).unwrap();
+            }
+            aborted.set(decision.session).unwrap();
+        }
+        Answer::Given
+    });
+    let notices = Notices::default();
+    let report = Run::number(2).observed(&open(&watched), &disk, &notices).unwrap();
+    drop(watched);
+    assert!(aborted.get().is_some_and(|session| *session != report.snapshot));
+    assert_eq!(notices.aborted(), 1);
+    let repository = open(&store);
+    assert_restores(&repository, &snapshot_of(&repository, &report), &disk);
+    undamaged(&repository);
+}
+
+#[test]
 fn a_pack_that_is_not_there_at_the_end_stops_the_commit() {
     for prefix in ["d/", "m/"] {
         for is_short in [false, true] {
