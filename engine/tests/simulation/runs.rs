@@ -13,7 +13,7 @@ use keepstone_engine::store::MemoryStore;
 use repo_format::{ChunkerName, ChunkerParams, Geometry};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -102,7 +102,8 @@ impl Simulation {
         world.inner().repacks = scenario.repacks;
         world.inner().states.are_of_copy = !scenario.replicators.is_empty();
         world.inner().states.are_of_source = scenario.is_registered;
-        Self { world, disks, oracle, scenario, seen: Mutex::new(Some(Seen::default())) }
+        let (seen, unindexed) = (Mutex::new(Some(Seen::default())), BTreeSet::new());
+        Self { world, disks, oracle, scenario, seen, unindexed }
     }
 
     fn run(self: Arc<Self>) {
