@@ -1,16 +1,21 @@
-//! Measures copies between two accounts of an Azurite on this machine: by the service as the engine asks for them, beside the same
-//! requests of a client that does nothing else, and through the host.
+//! Measures copies of a repository between two accounts of an Azurite on this machine: `replicate` by the service and through the
+//! host, beside a client that does nothing but have the service copy the same blobs.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use keepstone_benches::files::{say, temporary_directory};
+use keepstone_benches::repository::{Run, back_up, create, open, open_index};
+use keepstone_engine::observer::Quiet;
+use keepstone_engine::replicate::{
+    Deletions, Place, Preparing, ReplicateJob, Route, Taking, There, prepare, replicate,
+};
 use keepstone_engine::source::RawImage;
 use keepstone_engine::store::azure::{AzurePlace, AzureSettings, AzureStore, Credential, Secret};
-use keepstone_engine::store::{BlobStore, Put, Traffic};
-use keepstone_engine::{DiskSource, Entropy};
+use keepstone_engine::store::{BlobStore, Traffic};
+use keepstone_engine::{Entropy, Repository};
 use keepstone_peers::azurite::{Account, Azurite, PRIMARY, REPLICA};
 use keepstone_peers::http;
-use repo_format::BlobName;
+use repo_format::{BlobKind, BlobName};
 use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -19,19 +24,21 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Runtime;
 
-/// As long as packs are.
-const BLOB_LEN: usize = 32 << 20;
-/// The container that the blobs are copied from.
+/// The level of zstd: replication does not decompress.
+const LEVEL: i32 = 1;
+/// The time of the copies, milliseconds since 1970.
+const NOW: u64 = 1_900_000_000_000;
+/// The container of the repository that is copied.
 const SOURCE: &str = "source";
 /// The block of the bare client's blobs, and its Base64.
 const BLOCK: &str = "MDAwMDAwMDA%3D";
 const BLOCK_LIST: &str =
     "<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList><Latest>MDAwMDAwMDA=</Latest></BlockList>";
 
-/// Measures copies between two accounts by the service and through the host.
+/// Measures copies of a repository between two accounts by the service and through the host.
 #[derive(Parser)]
 struct Arguments {
-    /// A raw disk image, which is only read: its parts of 32 MiB are the blobs
+    /// A raw disk image, which is only read: a backup of it is what is copied
     image: PathBuf,
 
     /// Where everything that is written goes for the time of the run [default: beside the image]
@@ -75,9 +82,9 @@ struct Measured {
 struct Bench<'a> {
     azurite: &'a Azurite,
     runtime: &'a Runtime,
-    names: Vec<BlobName>,
-    lens: Vec<u64>,
-    jobs: usize,
+    /// What is copied, with the lengths.
+    blobs: Vec<(BlobName, u64)>,
+    jobs: NonZero<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -88,28 +95,20 @@ fn main() -> anyhow::Result<()> {
     let azurite = Azurite::start_in(directory.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     azurite.create_container(&PRIMARY, SOURCE);
-    let (mut names, mut lens) = (Vec::new(), Vec::new());
-    let mut bench = Bench {
-        azurite: &azurite,
-        runtime: &runtime,
-        names: vec![],
-        lens: vec![],
-        jobs: arguments.jobs.get(),
-    };
+    let mut bench = Bench { azurite: &azurite, runtime: &runtime, blobs: vec![], jobs: arguments.jobs };
     let source = bench.store(&PRIMARY, SOURCE)?;
-    for start in (0..image.size()).step_by(BLOB_LEN) {
-        let len = image.size().saturating_sub(start).min(BLOB_LEN as u64);
-        let mut bytes = vec![0; usize::try_from(len)?];
-        image.read_at(start, &mut bytes)?;
-        let name = format!("d/bench/{:032x}-{:08x}", 1, names.len());
-        let name = BlobName::parse(&name).context("it is a name of a pack")?;
-        ensure!(source.put_new(&name, &bytes)? == Put::Created, "{name} is there already");
-        names.push(name);
-        lens.push(len);
-    }
-    let bytes: u64 = lens.iter().sum();
-    say(&format!("{} blobs, {} MiB, {} copies at one time", names.len(), bytes >> 20, arguments.jobs))?;
-    (bench.names, bench.lens) = (names, lens);
+    let repository = create(&source)?;
+    let run = Run { vm: "vm", source: &image, level: LEVEL, number: 0 };
+    back_up(&repository, &mut open_index(&repository, None)?, &run)?;
+    bench.blobs = listed(&source)?;
+    let packs = bench.packs();
+    let bytes: u64 = packs.iter().map(|(_, len)| len).sum();
+    let (count, jobs) = (packs.len(), arguments.jobs);
+    let others = bench.blobs.len() - count;
+    say(&format!(
+        "{count} packs of {} MiB and {others} other blobs, {jobs} copies at one time",
+        bytes >> 20
+    ))?;
     let mut measured = vec![Vec::new(); WAYS.len()];
     for round in 0..arguments.rounds.get() {
         for (number, (way, what)) in WAYS.into_iter().enumerate() {
@@ -123,6 +122,17 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn listed(store: &AzureStore) -> anyhow::Result<Vec<(BlobName, u64)>> {
+    let page = store.list("", None, 5000)?;
+    ensure!(page.next.is_none(), "the image is too large: its backup has more than 5000 blobs");
+    Ok(page.blobs.into_iter().map(|blob| (blob.name, blob.len)).collect())
+}
+
+fn packs_of(blobs: &[(BlobName, u64)]) -> Vec<(BlobName, u64)> {
+    let is_pack = |blob: &&(BlobName, u64)| matches!(blob.0.kind(), Some(BlobKind::Pack(_)));
+    blobs.iter().filter(is_pack).cloned().collect()
+}
+
 impl Bench<'_> {
     fn store(&self, account: &Account, container: &str) -> anyhow::Result<AzureStore> {
         let endpoint = self.azurite.endpoint(account);
@@ -133,46 +143,72 @@ impl Bench<'_> {
         Ok(AzureStore::new(self.runtime.handle().clone(), settings)?)
     }
 
+    fn packs(&self) -> Vec<(BlobName, u64)> {
+        packs_of(&self.blobs)
+    }
+
     fn measure(&self, way: Way, container: &str) -> anyhow::Result<Measured> {
         let (source, destination) = (self.store(&PRIMARY, SOURCE)?, self.store(&REPLICA, container)?);
+        let repository = open(&source)?;
         let began = Instant::now();
-        self.each(|number| {
-            let (name, len) = (&self.names[number], self.lens[number]);
-            match way {
-                Way::BareBlocks => self.bare_blocks(container, name),
-                Way::BareCopy => self.bare_copy(container, name),
-                Way::ByService => created(destination.copy_from(&source, name, len)?),
-                Way::ThroughHost => created(destination.put_new(name, &source.get(name, None)?)?),
+        match way {
+            Way::BareBlocks => self.each(|name| self.bare_blocks(container, name))?,
+            Way::BareCopy => self.each(|name| self.bare_copy(container, name))?,
+            Way::ByService => {
+                let route = Route::ByService { source: &source, destination: &destination };
+                self.replicate(&repository, &destination, route)?;
             }
-        })?;
+            Way::ThroughHost => self.replicate(&repository, &destination, Route::ThroughHost)?,
+        }
         let took = began.elapsed();
         let traffic = [source.traffic(), destination.traffic()];
         let sum = |of: fn(&Traffic) -> u64| traffic.iter().map(of).sum();
-        let listed = destination.list("", None, 5000)?.blobs;
-        let found: Vec<_> = listed.iter().map(|blob| blob.len).collect();
-        ensure!(found == self.lens, "{container} has other blobs than were copied");
-        let host_bytes = sum(|traffic| traffic.bytes_out + traffic.bytes_in);
-        Ok(Measured {
-            took,
-            host_bytes,
-            requests: sum(|traffic| traffic.writes.total() + traffic.reads.total()),
-        })
+        let (host_bytes, requests) = (
+            sum(|traffic| traffic.bytes_out + traffic.bytes_in),
+            sum(|traffic| traffic.writes.total() + traffic.reads.total()),
+        );
+        ensure!(
+            packs_of(&listed(&destination)?) == self.packs(),
+            "{container} has other packs than were copied"
+        );
+        Ok(Measured { took, host_bytes, requests })
+    }
+
+    fn replicate(
+        &self,
+        source: &Repository<'_>,
+        destination: &AzureStore,
+        route: Route<'_>,
+    ) -> anyhow::Result<()> {
+        let preparing = Preparing::Made { told: SOURCE, time: NOW };
+        let entropy = Entropy::new([2; 32]);
+        let Place::Ready(replica) = prepare(source, destination, Taking::OwnReplica, preparing, &entropy)?
+        else {
+            bail!("the destination was not made ready");
+        };
+        let job = ReplicateJob {
+            vms: &[],
+            last: None,
+            there: There::Whole,
+            deletions: Deletions::Kept,
+            jobs: self.jobs,
+        };
+        let report = replicate(source, &replica, route, &job, &Quiet)?;
+        ensure!(report.failed.is_empty() && report.ignored.is_empty(), "not all was copied: {report:?}");
+        Ok(())
     }
 
     /// Does something with each blob, several at one time.
-    fn each(&self, act: impl Fn(usize) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
+    fn each(&self, act: impl Fn(&BlobName) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
         let next = AtomicUsize::new(0);
         let work = || -> anyhow::Result<()> {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= self.names.len() {
-                    return Ok(());
-                }
-                act(number)?;
+            while let Some((name, _)) = self.blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                act(name)?;
             }
+            Ok(())
         };
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.jobs).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (0..self.jobs.get()).map(|_| scope.spawn(work)).collect();
             workers.into_iter().try_for_each(|worker| worker.join().expect("copying does not panic"))
         })
     }
@@ -221,11 +257,6 @@ impl Bench<'_> {
 
 /// The version of the service's interface that the bare client speaks.
 const VERSION: &str = "2025-01-05";
-
-fn created(put: Put) -> anyhow::Result<()> {
-    ensure!(put == Put::Created, "a blob was there already");
-    Ok(())
-}
 
 #[expect(clippy::cast_precision_loss, reason = "rates are printed with one digit behind the point")]
 fn report(bytes: u64, measured: &mut [Vec<Measured>]) -> io::Result<()> {
