@@ -7,8 +7,10 @@ use crate::open;
 use crate::retention_key::retention_key;
 use crate::selector;
 use crate::settings::Settings;
+use crate::standing;
 use keepstone_engine::pins::{self, Change, Pinning};
-use keepstone_engine::snapshots::{Selector, find};
+use keepstone_engine::replica;
+use keepstone_engine::snapshots::Selector;
 use serde::Serialize;
 
 /// The arguments of `pin`.
@@ -56,7 +58,7 @@ fn set(settings: &Settings, selector: &Selector, pinning: Pinning<'_>) -> anyhow
     let stopwatch = Stopwatch::start();
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
-    let snapshot = find(&repository, selector)?;
+    let snapshot = replica::find_any(&repository, &standing::doubt(&store, &repository)?, selector)?;
     let key = retention_key(settings, &repository)?;
     let change = pins::set(&repository, &key, &snapshot, (pinning, clock::now_millis()), &open::entropy()?)?;
     let report = Report {

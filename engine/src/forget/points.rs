@@ -8,7 +8,7 @@ use crate::observer::Quiet;
 use crate::pins::{self, Pins};
 use crate::replica::{self, Doubt};
 use crate::repository::{Repository, get_sealed};
-use crate::snapshots::{self, Query, Selector, Snapshot, UnreadableBlob};
+use crate::snapshots::{Query, Selector, Snapshot, UnreadableBlob};
 use crate::store::BlobInfo;
 use repo_format::{
     BlobKind, BlobName, DecisionName, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, Tombstone, VmTag,
@@ -129,8 +129,9 @@ pub(super) fn named(
 ) -> Result<ForgetReport, EngineError> {
     let mut report = ForgetReport::default();
     let mut of_vms: BTreeMap<String, BTreeMap<SessionId, Snapshot>> = BTreeMap::new();
+    let doubt = lineage::standing(repository)?.into();
     for selector in selectors {
-        match snapshots::find(repository, selector) {
+        match replica::find_any(repository, &doubt, selector) {
             Ok(snapshot) => {
                 let of_vm = of_vms.entry(snapshot.commit.vm.clone()).or_default();
                 of_vm.insert(snapshot.session(), snapshot);
@@ -145,7 +146,6 @@ pub(super) fn named(
             Err(error) => return Err(error),
         }
     }
-    let doubt = lineage::standing(repository)?.into();
     for (vm, named) in of_vms {
         let pins = pins::list(repository, Some(&vm))?;
         for session in named.keys() {

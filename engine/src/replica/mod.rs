@@ -12,5 +12,5 @@ pub(crate) use completeness::is_whole_by;
 pub(crate) use presence::Presence;
 
 pub use completeness::{Completeness, DamagedNode, Missing, MissingBlob, NAMES_TOLD, Whole};
-pub use offer::{Doubt, Point, each, find};
+pub use offer::{Doubt, Point, each, find, find_any};
 pub(crate) use offer::{Looking, newest_whole, try_each};

@@ -181,6 +181,22 @@ pub fn find(
     }
 }
 
+/// Finds the one restore point that a selector means to whoever pins or forgets it: as [`find`], and one that is named by
+/// its id need not be whole.
+///
+/// # Errors
+/// As [`find`], but for [`EngineError::NotWhole`].
+pub fn find_any(
+    repository: &Repository<'_>,
+    doubt: &Doubt,
+    selector: &Selector,
+) -> Result<Snapshot, EngineError> {
+    match selector {
+        Selector::Id(_) => snapshots::find(repository, selector),
+        Selector::Latest(_) | Selector::AtTime(..) => find(repository, doubt, selector),
+    }
+}
+
 /// What is found on the way back through the restore points of a VM.
 pub(crate) struct NewestWhole {
     /// Those that are whole, the newest first.

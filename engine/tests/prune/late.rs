@@ -6,7 +6,7 @@ use crate::world::{NOW, noise, undamaged};
 use keepstone_engine::forget::policy::{Bucket, Limit, Policy, Rule};
 use keepstone_engine::forget::{ForgetError, ForgetJob, LastOnes, Times, What, plan};
 use keepstone_engine::lineage::{LINEAGE_PROPERTY, standing};
-use keepstone_engine::replica::{Doubt, find};
+use keepstone_engine::replica::{Doubt, find, find_any};
 use keepstone_engine::snapshots::Selector;
 use keepstone_engine::{EngineError, Entropy};
 use repo_format::{BlobName, SessionId};
@@ -62,6 +62,35 @@ fn what_arrives_late_is_offered_and_counted_only_if_it_is_whole() {
     arrive(&source, &scene, |_| true);
     assert_eq!(newest(&scene, "vm"), late);
     assert_eq!(kept(&scene), [(first, "{}".to_owned()), (late, keeps)]);
+}
+
+#[test]
+fn the_newest_that_is_forgotten_or_pinned_is_the_newest_whole_one() {
+    let mut source = Scene::new();
+    source.back_up("vm", &noise(1, 60_000));
+    let second = source.back_up("vm", &noise(2, 60_000));
+    let scene = parted(&mut source);
+    let late = source.back_up("vm", &noise(3, 60_000));
+    arrive(&source, &scene, |name| !name.as_str().starts_with("d/"));
+    let goes = |selector: Selector| {
+        let named = [selector];
+        let job = ForgetJob {
+            what: What::Named(&named),
+            last_ones: LastOnes::Stay,
+            times: Times::Checked,
+            time: scene.time,
+            entropy: &Entropy::new([5; 32]),
+        };
+        plan(&scene.repository(), &job).unwrap().vms[0].points[0].snapshot.session()
+    };
+    assert_eq!(goes(Selector::Latest("vm".to_owned())), second);
+    assert_eq!(goes(Selector::AtTime("vm".to_owned(), u64::MAX)), second);
+    assert_eq!(goes(Selector::Id(late.to_string())), late);
+    let repository = scene.repository();
+    let doubt = Doubt::from(standing(&repository).unwrap());
+    let pinned = |selector: Selector| find_any(&repository, &doubt, &selector).unwrap().session();
+    assert_eq!(pinned(Selector::Latest("vm".to_owned())), second);
+    assert_eq!(pinned(Selector::Id(late.to_string())), late);
 }
 
 #[test]
