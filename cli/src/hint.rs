@@ -346,7 +346,7 @@ fn service(error: &ServiceError) -> Option<&'static str> {
         ServiceError::Nonsense(_) => "check that the endpoint is that of a blob service",
         ServiceError::CopySource { .. } => {
             "the destination's service reads the source itself: the source's credential must allow to read, also from there \
-             (no addresses in a SAS, no network rule in between)"
+             (no addresses in a SAS, no network rule in between); if it cannot, add --through-host"
         }
         ServiceError::Copy(_) => {
             "copy again; if it stays so, delete that blob at the destination and copy it once more"

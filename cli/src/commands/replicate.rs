@@ -31,7 +31,8 @@ const JOBS: u8 = 8;
 #[command(after_long_help = "\
 The destination is an empty place, or what an earlier run made. Restore points are copied in an order that keeps it whole at \
 every moment: each one that is there can be restored from there alone. A run that was interrupted is run again and goes on; \
-several at once do no harm. Between containers in Azure the service copies, and no data passes through this host.
+several at once do no harm. Between containers in Azure the service copies, and no data passes through this host unless \
+--through-host is given.
 
 The copy is opened with the same passwords. It is not backed up to, forgotten from or pruned, unless it is promoted \
 (`keepstone replica promote`). Restore points that are forgotten here are forgotten there by the next run; what the source \
@@ -55,6 +56,11 @@ pub(crate) struct Arguments {
     /// Copy so many blobs at the same time
     #[arg(long, value_name = "N", default_value_t = JOBS, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
+
+    /// Have all data pass through this host: where the destination's service cannot read the source, because a network rule
+    /// or a private endpoint is in between
+    #[arg(long)]
+    through_host: bool,
 
     /// Delete there what the source has pruned, as far as no restore point there needs it
     #[arg(long)]
@@ -176,7 +182,7 @@ impl Copying<'_> {
                 Ok((dry_run(source, Some(destination), &job, progress)?, None))
             }
             Place::Ready(destination) => {
-                let report = replicate(source, destination, route(own, there), &job, progress)?;
+                let report = replicate(source, destination, arguments.route(own, there), &job, progress)?;
                 Ok((report, self.confirm(destination)?))
             }
         }
@@ -191,17 +197,17 @@ impl Copying<'_> {
     }
 }
 
-/// The service copies where both places are its own.
-fn route<'a>(own: &'a Store, there: &'a Store) -> Route<'a> {
-    match (own.inner(), there.inner()) {
-        (AnyStore::Azure(own), AnyStore::Azure(there)) => {
-            Route::ByService { source: &own.store, destination: &there.store }
-        }
-        _ => Route::ThroughHost,
-    }
-}
-
 impl Arguments {
+    /// The service copies where both places are its own, unless it is not to.
+    fn route<'a>(&self, own: &'a Store, there: &'a Store) -> Route<'a> {
+        match (own.inner(), there.inner()) {
+            (AnyStore::Azure(own), AnyStore::Azure(there)) if !self.through_host => {
+                Route::ByService { source: &own.store, destination: &there.store }
+            }
+            _ => Route::ThroughHost,
+        }
+    }
+
     fn job(&self) -> ReplicateJob<'_> {
         ReplicateJob {
             vms: &self.vms,

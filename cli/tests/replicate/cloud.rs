@@ -48,6 +48,29 @@ fn restore_points_go_from_a_directory_through_two_accounts_to_a_directory() {
 }
 
 #[test]
+fn all_passes_through_the_host_if_that_is_wanted() {
+    let world = world_with_backups(1);
+    let first = Container::new(PRIMARY, "host-first");
+    let second = Container::new(REPLICA, "host-second");
+    world.command(&["replicate", "--to", &first.place()]).env(OTHER_KEY, PRIMARY.key).output();
+    let arguments = ["--json", "replicate", "--through-host", "--to", &second.place()];
+    // Creating suffices, also where the service would need more: no block is written.
+    let mut command = at(&world, &first.place(), &arguments);
+    let signed = second.sas("rcl");
+    command.env(OWN_KEY, PRIMARY.key).env("KEEPSTONE_OTHER_AZURE_STORAGE_SAS_TOKEN", signed);
+    let ended = Ended::of(command.output());
+    assert_eq!((ended.code, counts(&ended.json())), (Some(0), json!([2, 0, 0])), "{ended:?}");
+    let report = ended.json();
+    assert_eq!(report["bytesThroughHost"], report["blobs"]["bytes"], "{report}");
+    assert!(report["destination"]["bytesOut"].as_u64() >= report["packs"]["bytes"].as_u64(), "{report}");
+    assert_restores(&world, 1, &|arguments| {
+        let mut command = at(&world, &second.place(), arguments);
+        command.env(OWN_KEY, REPLICA.key);
+        command
+    });
+}
+
+#[test]
 fn a_signature_for_reading_and_one_for_creating_suffice() {
     let world = world_with_backups(1);
     let first = Container::new(PRIMARY, "rights-first");
