@@ -238,8 +238,8 @@ impl<'r, 's> FrameReader<'r, 's> {
         }
     }
 
-    /// Opens and decodes the frame of a location out of fetched bytes, in place, and checks its id. One that does not
-    /// open is read again, and the pack's header with it: bytes may be changed on their way as well as where they are
+    /// Opens and decodes the frame of a location out of fetched bytes, in place, and checks its id. One that is short
+    /// or does not open is read again, and the pack's header with it: bytes may be changed on their way as well as where they are
     /// kept. Then it is read from where else it may be.
     ///
     /// The frame's bytes are garbage afterwards. The scratch's plain bytes become the payload.
@@ -283,17 +283,22 @@ impl<'r, 's> FrameReader<'r, 's> {
         let pack = &fetch.pack.name;
         let Place { offset, stored_len, codec } = place;
         let frame = FrameEntry { kind, codec, plain_len: location.plain_len, stored_len, id: location.id };
-        let sealed = fetch.frame(bytes, place)?;
-        let mut result = self.open_once(opener, pack, (offset, &frame), sealed, scratch);
+        let sealed = fetch.frame(bytes, place);
+        let mut result =
+            sealed.and_then(|sealed| self.open_once(opener, pack, (offset, &frame), sealed, scratch));
         let mut before = None;
         for _ in 0..READS_AGAIN {
-            if !matches!(&result, Err(EngineError::Damaged { .. })) {
+            if !matches!(&result, Err(EngineError::Damaged { .. } | EngineError::Short { .. })) {
                 break;
             }
             let mut bytes = self.read_again(pack, place)?;
             let found = blake3::hash(&bytes);
-            let opener = self.opener(pack)?;
-            result = self.open_once(&opener, pack, (offset, &frame), &mut bytes, scratch);
+            result = if bytes.len() == stored_len as usize {
+                self.open_once(&*self.opener(pack)?, pack, (offset, &frame), &mut bytes, scratch)
+            } else {
+                let expected = u64::from(offset) + u64::from(stored_len);
+                Err(EngineError::Short { name: pack.blob(), expected })
+            };
             // What comes twice in the same way was not changed on its way.
             if before.replace(found) == Some(found) {
                 break;
@@ -302,16 +307,12 @@ impl<'r, 's> FrameReader<'r, 's> {
         result
     }
 
-    /// Reads a frame, and forgets what its pack's header was.
+    /// Reads a frame, fewer bytes if the blob is short, and forgets what its pack's header was.
     fn read_again(&self, pack: &PackName, place: Place) -> Result<Vec<u8>, EngineError> {
-        let name = pack.blob();
         self.forget_opener(pack);
-        let end = u64::from(place.offset) + u64::from(place.stored_len);
-        let bytes = self.repository.store().get(&name, Some(u64::from(place.offset)..end))?;
-        if bytes.len() != place.stored_len as usize {
-            return Err(EngineError::Short { name, expected: end });
-        }
-        Ok(bytes)
+        let start = u64::from(place.offset);
+        let range = start..start + u64::from(place.stored_len);
+        Ok(self.repository.store().get(&pack.blob(), Some(range))?)
     }
 
     fn open_once(

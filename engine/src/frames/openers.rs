@@ -42,21 +42,19 @@ impl<'r, 's> FrameReader<'r, 's> {
         Some(Claim { frames: self, pack })
     }
 
-    /// Parses the header that begins some bytes of a pack; of bytes that are damaged, the header is read again.
+    /// Parses the header that begins some bytes of a pack; of bytes that are damaged or too few, the header is read again.
     pub(super) fn opener_from_bytes(&self, pack: &PackName, bytes: &[u8]) -> Result<PackOpener, EngineError> {
-        let Some(header) = bytes.get(..PACK_HEADER_LEN) else {
-            return Err(EngineError::Short { name: pack.blob(), expected: PACK_HEADER_LEN as u64 });
-        };
-        match self.opener_from_header(pack, header) {
-            Err(EngineError::Damaged { .. }) => self.read_opener(pack),
-            result => result,
+        let header = bytes.get(..PACK_HEADER_LEN);
+        match header.map(|header| self.opener_from_header(pack, header)) {
+            None | Some(Err(EngineError::Damaged { .. })) => self.read_opener(pack),
+            Some(result) => result,
         }
     }
 
     pub(super) fn read_opener(&self, pack: &PackName) -> Result<PackOpener, EngineError> {
         let mut opener = self.read_opener_once(pack);
         for _ in 0..READS_AGAIN {
-            if !matches!(&opener, Err(EngineError::Damaged { .. })) {
+            if !matches!(&opener, Err(EngineError::Damaged { .. } | EngineError::Short { .. })) {
                 break;
             }
             // It may have been changed on its way.

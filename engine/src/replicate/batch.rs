@@ -2,10 +2,10 @@
 
 use super::needs::Needed;
 use super::repacks::ATTEMPTS;
+use super::sound::read_object;
 use super::{NotCopied, Run};
 use crate::error::{EngineError, chain};
 use crate::replica::Presence;
-use crate::repository::get_sealed;
 use crate::snapshots::{self, Snapshot};
 use crate::store::StoreError;
 use crate::threads;
@@ -179,11 +179,11 @@ impl Run<'_> {
         let (source, copier) = (self.source, &self.copier);
         let results = copier.each(&roots, |root| {
             let name = root.name.blob();
-            let bytes = match get_sealed(source.store(), &name) {
+            let open = |bytes: &[u8]| Decision::open(source.keys(), &root.name, bytes);
+            let (bytes, _) = match read_object(source.store(), &name, open) {
                 Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(false),
                 other => other?,
             };
-            Decision::open(source.keys(), &root.name, &bytes).map_err(EngineError::damaged(&name))?;
             copier.object(&name, &bytes).map(|()| true)
         })?;
         self.moved(0)?;

@@ -1,9 +1,10 @@
 //! The small objects: what tells of restore points and is not in packs.
 
+use super::sound::read_object;
 use super::{Run, plan};
 use crate::error::EngineError;
 use crate::listing::list_as;
-use crate::repository::{Repository, get_sealed};
+use crate::repository::Repository;
 use crate::store::{BlobInfo, StoreError};
 use repo_format::{
     BlobKind, BlobName, Decision, DecisionName, FormatError, Index, Intent, Keys, PREFIX_DECISIONS,
@@ -127,14 +128,12 @@ impl Run<'_> {
             self.moved(0)?;
             let (source, copier) = (self.source, &self.copier);
             let results = copier.each(names, |name| {
-                let bytes = match get_sealed(source.store(), name) {
+                let check = |bytes: &[u8]| check(source.keys(), name, bytes);
+                let bytes = match read_object(source.store(), name, check) {
                     Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(Copied::Gone),
                     Err(error) if error.is_damage() => return Ok(Copied::Useless),
-                    other => other?,
+                    other => other?.0,
                 };
-                if check(source.keys(), name, &bytes).is_err() {
-                    return Ok(Copied::Useless);
-                }
                 copier.object(name, &bytes).map(|()| Copied::Done(bytes.len() as u64))
             })?;
             for (name, result) in names.iter().zip(results) {

@@ -1,8 +1,8 @@
 //! What tells of the sessions that made packs and indexes: their intents, and that they were aborted.
 
 use super::Run;
+use super::sound::read_object;
 use crate::error::EngineError;
-use crate::repository::get_sealed;
 use crate::snapshots;
 use crate::store::StoreError;
 use repo_format::{BlobName, Decision, Intent, SessionId, WriterId};
@@ -28,11 +28,11 @@ impl Run<'_> {
         let (source, objects) = (self.source, &self.objects);
         let aborted = self.copier.each(&undecided, |(writer, session)| {
             let name = BlobName::intent(writer, *session);
-            let intent = match get_sealed(source.store(), &name) {
+            let open = |bytes: &[u8]| Intent::open(source.keys(), &name, bytes);
+            let decision = match read_object(source.store(), &name, open) {
                 Err(EngineError::Store(StoreError::NotFound { .. })) => return Ok(None),
-                other => Intent::open(source.keys(), &name, &other?).map_err(EngineError::damaged(&name))?,
+                other => other?.1.decision,
             };
-            let decision = intent.decision;
             let is_new = !objects.has(&decision.blob());
             let is_aborted =
                 is_new && matches!(snapshots::read(source, &decision)?, Some(Decision::Abort(_)));

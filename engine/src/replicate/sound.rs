@@ -1,11 +1,11 @@
 //! Checks blobs that pass through this program: what was read wrongly once must not stay wrong at the copy for ever.
 
 use crate::error::EngineError;
-use crate::repository::get_limited;
+use crate::repository::{get_limited, get_sealed};
 use crate::store::BlobStore;
 use repo_format::{BlobName, FormatError, Keys, PackHeader, PackKind, PackName, PackOpener, open_directory};
 
-/// How often a blob is read that is not the same twice.
+/// How often a blob is read that is not the same twice, or an object that cannot be used.
 const READS: usize = 4;
 
 /// Checks that a pack is what its session sealed: its header, each of its frames, and its directory. Without the data key
@@ -51,4 +51,27 @@ pub(super) fn read_twice(
     }
     let source = FormatError::BadValue("each time that it was read it was something else");
     Err(EngineError::Damaged { name: name.clone(), source })
+}
+
+/// Reads an object and opens it. One that does not open is read again, until it comes twice in the same way.
+///
+/// # Errors
+/// [`EngineError::Damaged`]; a failing store.
+pub(super) fn read_object<T>(
+    store: &dyn BlobStore,
+    name: &BlobName,
+    open: impl Fn(&[u8]) -> Result<T, FormatError>,
+) -> Result<(Vec<u8>, T), EngineError> {
+    let mut before = Vec::new();
+    for _ in 1..READS {
+        let bytes = get_sealed(store, name)?;
+        match open(&bytes) {
+            Ok(opened) => return Ok((bytes, opened)),
+            Err(_) if bytes == before => break,
+            Err(_) => before = bytes,
+        }
+    }
+    let bytes = get_sealed(store, name)?;
+    let opened = open(&bytes).map_err(EngineError::damaged(name))?;
+    Ok((bytes, opened))
 }

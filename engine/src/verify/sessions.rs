@@ -18,7 +18,9 @@ use crate::repository::Repository;
 use crate::session::first_of_lineage;
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::BlobInfo;
-use repo_format::{BlobName, DecisionName, Intent, SessionId, VmTag};
+use repo_format::{
+    BlobKind, BlobName, DecisionName, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, VmTag,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A session that has stored all that a snapshot needs commits within seconds; a day allows for clocks and for a host
@@ -55,6 +57,7 @@ impl Sessions<'_, '_, '_> {
         let mut lost = self.parents(&sessions);
         let referrers = self.referrers();
         let gaps = self.gaps(&sessions, &lost);
+        let mut decided_since = None;
         for (session, traces) in &sessions {
             self.contradictions(*session, traces);
             self.begun(*session, traces, &valid);
@@ -66,7 +69,7 @@ impl Sessions<'_, '_, '_> {
             }
             let intents = self.intents(*session);
             if intents.is_empty() {
-                self.nameless(*session, traces, &referrers);
+                self.nameless(*session, traces, (&referrers, &mut decided_since))?;
             }
             for intent in intents {
                 if self.is_decided_by_now(&intent.decision)? {
@@ -251,16 +254,45 @@ impl Sessions<'_, '_, '_> {
         self.findings.note(FindingKind::MissingIntent, &blob, || detail);
     }
 
-    /// A session without a decision and without an intent that would tell the decision's name.
-    fn nameless(&self, session: SessionId, traces: &Traces, referrers: &HashMap<SessionId, String>) {
+    /// A session without a decision and without an intent that would tell the decision's name. Both may have come and gone
+    /// since the listing, and then there is what they left.
+    fn nameless(
+        &self,
+        session: SessionId,
+        traces: &Traces,
+        (referrers, decided_since): (&HashMap<SessionId, String>, &mut Option<BTreeSet<SessionId>>),
+    ) -> Result<(), EngineError> {
         let (Some(proof), Some(writer)) = (referrers.get(&session), traces.writers.keys().next()) else {
-            return;
+            return Ok(());
         };
+        let decided = match decided_since.take() {
+            Some(decided) => decided,
+            None => self.decided_by_now()?,
+        };
+        if decided_since.insert(decided).contains(&session) {
+            return Ok(());
+        }
         let known = self.told.decisions.get(&session);
         let blob = known.map_or_else(|| format!("r/*/{writer}/*-{session}"), ToString::to_string);
         let detail = || format!("it is missing: {proof}");
         let id = self.findings.note_of(FindingKind::MissingDecision, &blob, detail);
         self.findings.lose(id, session, known.map_or("", |decision| self.vm(decision.vm)));
+        Ok(())
+    }
+
+    /// The sessions of which there is a decision or a tombstone now.
+    fn decided_by_now(&self) -> Result<BTreeSet<SessionId>, EngineError> {
+        let mut decided = BTreeSet::new();
+        for prefix in [PREFIX_DECISIONS, PREFIX_TOMBSTONES] {
+            for info in self.repository.list(prefix)? {
+                match info.name.kind() {
+                    Some(BlobKind::Decision(name)) => decided.insert(name.session),
+                    Some(BlobKind::Tombstone { session, .. }) => decided.insert(session),
+                    _ => continue,
+                };
+            }
+        }
+        Ok(decided)
     }
 
     /// A session without a decision. Returns whether it is proven that there was one.

@@ -2,6 +2,7 @@
 
 use crate::place::{assert_lacks, snapshots, told};
 use crate::scene::{ALL_UNUSED, Scene};
+use crate::world::misread::{Misread, Misreading};
 use crate::world::watched::Watched;
 use crate::world::{latest, noise, open, restored};
 use keepstone_engine::BlobStore;
@@ -68,6 +69,23 @@ fn all_restore_points_of_a_whole_copy_are_whole_and_telling_so_writes_nothing() 
     let repository = open(&store);
     for root in snapshots(&repository) {
         assert!(restored(&repository, &root, "disk0").unwrap() == scene.holds[&root.session()]);
+    }
+}
+
+#[test]
+fn what_is_read_wrongly_once_lacks_nothing() {
+    let scene = scene();
+    let roots = snapshots(&scene.repository());
+    for misreading in [Misreading::Flipped, Misreading::Short] {
+        for at in 0.. {
+            let store = Misread::new(&scene.store, misreading, ("m/", at));
+            let repository = open(&store);
+            let found = Completeness::of_everything(&repository).unwrap().of(&roots).unwrap();
+            assert!(found.iter().all(Whole::is_whole), "{misreading:?} of read {at}: {found:?}");
+            if !store.has_happened() {
+                break;
+            }
+        }
     }
 }
 

@@ -2,62 +2,43 @@
 
 use crate::place::{ALL, all_of, copy, snapshots_at, whole};
 use crate::scene::Scene;
+use crate::world::misread::{Misread, Misreading};
 use crate::world::noise;
 use keepstone_engine::BlobStore;
-use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
+use keepstone_engine::store::MemoryStore;
 use repo_format::{BlobKind, BlobName};
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// A store of which one read gives a bit that is not the blob's.
-struct Misread {
-    inner: MemoryStore,
-    at: u64,
-    reads: AtomicU64,
-}
-
-impl BlobStore for Misread {
-    fn put_new(&self, name: &BlobName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.inner.put_new(name, bytes)
-    }
-
-    fn get(&self, name: &BlobName, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
-        let mut bytes = self.inner.get(name, range)?;
-        if self.reads.fetch_add(1, Relaxed) == self.at {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-        }
-        Ok(bytes)
-    }
-
-    fn list(&self, prefix: &str, from: Option<&BlobName>, limit: usize) -> Result<Page, StoreError> {
-        self.inner.list(prefix, from, limit)
-    }
-
-    fn delete(&self, name: &BlobName) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-}
 
 #[test]
 fn what_is_read_wrongly_once_never_comes_to_the_copy() {
     let scene = Scene::three_days();
-    for at in 0.. {
-        let there = MemoryStore::new();
-        let source = Misread { inner: scene.store.clone(), at, reads: AtomicU64::new(0) };
-        let result = copy(&source, &there, &ALL);
-        for name in there.names().into_iter().filter(|name| name.kind() != Some(BlobKind::ReplicaMarker)) {
-            let (copied, expected) = (there.get(&name, None).unwrap(), scene.store.get(&name, None).unwrap());
-            assert!(copied == expected, "{name} is another one at the copy, after read {at}");
+    let clean = MemoryStore::new();
+    copy(&scene.store, &clean, &ALL).unwrap();
+    for misreading in [Misreading::Flipped, Misreading::Short] {
+        for at in 0.. {
+            let there = MemoryStore::new();
+            let source = Misread::new(&scene.store, misreading, ("", at));
+            let result = copy(&source, &there, &ALL);
+            let after = format!("after {misreading:?} of read {at}");
+            for name in there.names().into_iter().filter(|name| name.kind() != Some(BlobKind::ReplicaMarker))
+            {
+                let (copied, expected) =
+                    (there.get(&name, None).unwrap(), scene.store.get(&name, None).unwrap());
+                assert!(copied == expected, "{name} is another one at the copy, {after}");
+            }
+            whole(&there, &scene.holds);
+            // What tells of restore points is read again at once: a later run does not ask whether all of it is there.
+            if result.as_ref().is_ok_and(|report| report.failed.is_empty()) {
+                assert_eq!(there.names(), clean.names(), "{after}: {result:?}");
+            }
+            if !source.has_happened() {
+                result.unwrap();
+                break;
+            }
+            let report = copy(&scene.store, &there, &ALL).unwrap();
+            assert!(report.failed.is_empty(), "{after}: {report:?}");
+            assert_eq!(snapshots_at(&there), all_of(&scene), "{after}");
+            assert_eq!(there.names(), clean.names(), "{after}");
         }
-        whole(&there, &scene.holds);
-        if source.reads.into_inner() <= at {
-            result.unwrap();
-            break;
-        }
-        let report = copy(&scene.store, &there, &ALL).unwrap();
-        assert!(report.failed.is_empty(), "after read {at}: {report:?}");
-        assert_eq!(snapshots_at(&there), all_of(&scene), "after read {at}");
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::lab::{World, expect_all, lost, run, world};
 use crate::maps::store_payload;
 use crate::pruner::{abort, forget};
+use crate::world::watched::{Call, Watched};
 use crate::world::{
     NOW, back_up, create, latest, memory_index, noise, open, retention_key, small_geometry, writer,
 };
@@ -81,6 +82,35 @@ fn a_missing_decision_shows_in_an_index_of_another_session() {
     let detail = "it is missing, and so is a decision; of its session there are";
     let of_intent = (FindingKind::MissingIntent, intent(&world.other).to_string(), Vec::new(), detail);
     expect_all(&run(&world.store, false), &[missing, of_intent]);
+}
+
+#[test]
+fn a_session_that_is_committed_forgotten_and_pruned_meanwhile_misses_nothing() {
+    let world = world();
+    let repository = open(&world.store);
+    index_elsewhere(&repository, &world.other);
+    let (intent, decision) = (intent(&world.other), world.other.name.blob());
+    let committed = world.get(&decision);
+    world.store.delete(&decision).unwrap();
+    let tombstone = BlobName::tombstone(world.other.name.vm, world.other.session());
+    for what_stays in [vec![&decision], vec![&tombstone], vec![&decision, &tombstone]] {
+        let store = world.store.copied();
+        // When it was listed it was undecided. A pruner removes the intent of one that is decided.
+        let meanwhile = |call: Call<'_>| {
+            if matches!(call, Call::Get(name, _) if *name == intent) {
+                store.delete(&intent).unwrap();
+                if what_stays.contains(&&decision) {
+                    store.put_new(&decision, &committed).unwrap();
+                }
+                if what_stays.contains(&&tombstone) {
+                    forget(&open(&store), &world.other.name);
+                }
+            }
+        };
+        let report = run(&Watched::new(&store, meanwhile), false);
+        assert!(report.findings.is_empty(), "{what_stays:?}: {:?}", report.findings);
+        assert!(!store.names().contains(&intent));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod golden;
+pub mod misread;
 pub mod watched;
 
 use keepstone_engine::backup::{
