@@ -18,7 +18,6 @@ use keepstone_engine::store::MemoryStore;
 use keepstone_engine::verify::{Finding, FindingKind, ReadData, VerifyJob, verify};
 use keepstone_engine::{BlobStore, EngineError, Entropy, Observer, Repository, snapshots};
 use repo_format::WriterId;
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -32,8 +31,6 @@ pub struct Simulation {
     pub scenario: Scenario,
     /// What was seen of the copy; nothing while somebody looks at it.
     pub seen: Mutex<Option<Seen>>,
-    /// The indexes that verifications missed when the place was promoted.
-    pub unindexed: BTreeSet<String>,
 }
 
 /// An error with its reasons.

@@ -155,7 +155,6 @@ impl Simulation {
         // Hints and intents of sessions without a pack wait for the next generation that has something to delete.
         let waits = |finding: &Finding| {
             matches!(finding.kind, FindingKind::StaleIndex | FindingKind::UndecidedSession)
-                || (finding.kind == FindingKind::MissingIndex && self.unindexed.contains(&finding.blob))
                 || self.is_of_twins(finding)
         };
         let findings: Vec<Finding> = report.findings.into_iter().filter(|finding| !waits(finding)).collect();

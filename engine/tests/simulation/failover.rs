@@ -3,7 +3,6 @@
 use crate::actors::{Simulation, told};
 use crate::client::Client;
 use crate::copies::Seen;
-use crate::faults::Kind;
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::rights::Role;
@@ -13,10 +12,8 @@ use keepstone_engine::promotion::{PromoteJob, declare_other_side_gone, promote};
 use keepstone_engine::replica::Completeness;
 use keepstone_engine::repository::unlock_retention;
 use keepstone_engine::snapshots::{self, Snapshot};
-use keepstone_engine::verify::{FindingKind, ReadData, VerifyJob, verify};
 use keepstone_engine::{EngineError, Entropy, Repository};
 use repo_format::BlobName;
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 /// Promotions that may fail, before one to which nothing happens.
@@ -38,9 +35,7 @@ impl Simulation {
         if !store.names().contains(&BlobName::config()) {
             return Ok(());
         }
-        let copied = Repository::open(&store, crate::PASSWORD)?;
-        let (whole, unindexed) = (whole(&copied)?, self.unindexed_at(&copied)?);
-        drop(copied);
+        let whole = whole(&Repository::open(&store, crate::PASSWORD)?)?;
         let random = self.world.draw(Random::fork);
         let world = Arc::new(World::new(store, random, self.world.now()));
         world.inner().repacks = self.scenario.repacks;
@@ -51,8 +46,8 @@ impl Simulation {
         scenario.replicators.clear();
         (scenario.is_registered, scenario.is_lost) = (false, false);
         let disks = Arc::clone(&self.disks);
-        let seen = Mutex::new(Some(Seen::default()));
-        let there = Arc::new(Self { world, disks, oracle, scenario, seen, unindexed });
+        let there =
+            Arc::new(Self { world, disks, oracle, scenario, seen: Mutex::new(Some(Seen::default())) });
         there.world.enter();
         let promoted = there.promote();
         there.world.leave();
@@ -64,19 +59,6 @@ impl Simulation {
             self.world.reach("a copy with restore points was promoted");
         }
         Ok(())
-    }
-
-    /// The indexes that are missed at the copy. An index of which a replicator read other bytes than there are is not
-    /// copied, and restore points are whole without.
-    fn unindexed_at(&self, copied: &Repository<'_>) -> Result<BTreeSet<String>, EngineError> {
-        let job = VerifyJob::everything(ReadData::Nothing, self.world.now());
-        let mut findings = verify(copied, &job, &Quiet)?.findings;
-        findings.retain(|finding| finding.kind == FindingKind::MissingIndex);
-        let misread = |kind| self.world.inner().faults.of(kind) > 0;
-        if !findings.is_empty() && ![Kind::ShortRead, Kind::FlippedRead].into_iter().any(misread) {
-            self.world.violated(&format!("indexes were not copied: {findings:?}"));
-        }
-        Ok(findings.into_iter().map(|finding| finding.blob).collect())
     }
 
     fn promote(&self) -> Result<(), EngineError> {

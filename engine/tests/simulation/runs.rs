@@ -13,7 +13,7 @@ use keepstone_engine::store::MemoryStore;
 use repo_format::{ChunkerName, ChunkerParams, Geometry};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -102,8 +102,7 @@ impl Simulation {
         world.inner().repacks = scenario.repacks;
         world.inner().states.are_of_copy = !scenario.replicators.is_empty();
         world.inner().states.are_of_source = scenario.is_registered;
-        let (seen, unindexed) = (Mutex::new(Some(Seen::default())), BTreeSet::new());
-        Self { world, disks, oracle, scenario, seen, unindexed }
+        Self { world, disks, oracle, scenario, seen: Mutex::new(Some(Seen::default())) }
     }
 
     fn run(self: Arc<Self>) {
