@@ -121,6 +121,8 @@ impl Run<'_> {
         let owner = |needed: &Needed| (needed.root.name.writer.clone(), needed.root.session());
         self.copy_sessions(roots.iter().map(owner).collect(), &committed)?;
         let lost = self.copy_packs(&packs, &committed)?;
+        // Their packs may be there from a run that ended before it copied their indexes.
+        self.copy_indexes(&committed)?;
         let passed: BTreeSet<SessionId> = roots.iter().flat_map(|needed| needed.passed.clone()).collect();
         let mut unmoved = self.copy_records(&passed)?;
         unmoved.extend(self.prove_records(&passed)?);

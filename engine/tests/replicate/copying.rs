@@ -187,3 +187,19 @@ fn a_pack_that_the_source_has_lost_keeps_only_those_from_being_copied_that_need_
     assert!(report.failed[0].reason.contains(pack.as_str()), "{report:?}");
     assert_eq!(whole(&there, &scene.holds).len(), 4);
 }
+
+#[test]
+fn an_index_that_a_run_before_did_not_come_to_is_copied_with_its_restore_point() {
+    let scene = Scene::three_days();
+    let there = MemoryStore::new();
+    copy(&scene.store, &there, &ALL).unwrap();
+    let names = there.names();
+    // As when it ended once the packs were there.
+    for name in names.iter().filter(|name| matches!(&name.as_str()[..2], "i/" | "r/")) {
+        there.delete(name).unwrap();
+    }
+    let vms = ["vm".to_owned(), "other".to_owned()];
+    copy(&scene.store, &there, &ReplicateJob { vms: &vms, ..ALL }).unwrap();
+    assert_eq!(there.names(), names);
+    undamaged(&open(&there));
+}
