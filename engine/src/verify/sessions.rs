@@ -51,9 +51,10 @@ impl Sessions<'_, '_, '_> {
                 sessions.entry(session).or_default().add(info, kind);
             }
         }
-        let valid =
-            self.snapshots.snapshots.iter().filter(|snapshot| !self.told.is_forgotten(&snapshot.name));
-        let valid = valid.map(Snapshot::session).collect();
+        let began_here = |snapshot: &&Snapshot| {
+            !self.told.is_forgotten(&snapshot.name) && !self.is_from_elsewhere(snapshot)
+        };
+        let valid = self.snapshots.snapshots.iter().filter(began_here).map(Snapshot::session).collect();
         let mut lost = self.parents(&sessions);
         let referrers = self.referrers();
         let gaps = self.gaps(&sessions, &lost);
@@ -223,7 +224,7 @@ impl Sessions<'_, '_, '_> {
     }
 
     /// Every session begins with an intent, which stays as long as the session runs or its snapshot is there: a pruner
-    /// removes those of others (SPEC section 11).
+    /// removes those of others (SPEC section 11). That of a snapshot from another place need not have come along.
     fn begun(&self, session: SessionId, traces: &Traces, valid: &HashSet<SessionId>) {
         if traces.has_intent || (traces.is_decided() && !valid.contains(&session)) {
             return;

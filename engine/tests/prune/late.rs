@@ -183,6 +183,22 @@ fn verify_misses_nothing_of_what_came_late_or_was_aborted_and_removed() {
 }
 
 #[test]
+fn verify_misses_no_intent_of_what_is_whole_without_it() {
+    let mut source = Scene::new();
+    source.back_up("vm", &noise(1, 60_000));
+    let first = parted(&mut source);
+    let late = source.back_up("vm", &noise(2, 60_000));
+    let is_intent = |name: &BlobName| name.as_str().starts_with("s/");
+    arrive(&source, &first, |name| !is_intent(name));
+    assert_eq!(newest(&first, "vm"), late);
+    undamaged(&first.repository());
+    let mut without = source.arrived(|name| !is_intent(name));
+    without.part();
+    without.promote();
+    undamaged(&without.repository());
+}
+
+#[test]
 fn what_is_made_here_stays_the_newest_of_a_vm_that_arrives_late() {
     let mut source = Scene::new();
     source.back_up("vm", &noise(1, 60_000));
