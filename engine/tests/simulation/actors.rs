@@ -4,6 +4,7 @@ use crate::client::{Client, Process};
 use crate::copies::Seen;
 use crate::disks::Disks;
 use crate::faults::{Kind, Rates};
+use crate::late::Late;
 use crate::oracle::{Known, Oracle};
 use crate::random::Random;
 use crate::rights::Role;
@@ -31,6 +32,8 @@ pub struct Simulation {
     pub scenario: Scenario,
     /// What was seen of the copy; nothing while somebody looks at it.
     pub seen: Mutex<Option<Seen>>,
+    /// What arrives late, in a place that was promoted.
+    pub late: Option<Late>,
 }
 
 /// An error with its reasons.
@@ -181,6 +184,7 @@ impl Simulation {
         client: &Client,
         index: &mut Option<LocalIndex>,
     ) -> Result<BackupReport, EngineError> {
+        let gone = self.world.inner().states.gone;
         let result = self.run_backup(name, choice, client, index);
         match &result {
             Ok(report) => {
@@ -194,6 +198,7 @@ impl Simulation {
                 }
                 self.world.reach("a backup succeeded");
                 self.note_report(report);
+                self.check_made(report.snapshot, gone);
             }
             Err(EngineError::Aborted { .. }) => self.world.reach("a writer found its session aborted"),
             Err(EngineError::Twin { .. }) => self.world.reach("a writer found its twin"),
@@ -277,11 +282,17 @@ impl Simulation {
         if client.process.is_untouched() && self.is_honest() {
             self.lists_all(&list.snapshots, before);
         }
-        let Some(snapshot) = self.world.draw(|random| choose(random, &list.snapshots)) else { return Ok(()) };
+        let gone = self.world.inner().states.gone;
+        let offered = self.offered(&repository, list.snapshots)?;
+        let Some(snapshot) = self.world.draw(|random| choose(random, &offered)) else { return Ok(()) };
         match self.oracle.restore(&self.world, &repository, snapshot) {
             Err(error) if self.world.inner().forgotten.contains(&snapshot.session()) => {
                 self.world.reach("a restore met a snapshot that was forgotten meanwhile");
                 drop(error);
+                Ok(())
+            }
+            Err(_) if self.may_go(snapshot.session()) && gone != self.world.inner().states.gone => {
+                self.world.reach("a restore met a snapshot that arrived late and was pruned meanwhile");
                 Ok(())
             }
             result => result,
@@ -310,7 +321,9 @@ impl Simulation {
         let repository = Repository::open(client, crate::PASSWORD)?;
         let job = VerifyJob::everything(ReadData::Everything, self.world.now());
         let report = verify(&repository, &job, &Quiet)?;
-        let is_wrong = |finding: &&Finding| finding.is_damage() && !self.is_of_twins(finding);
+        let is_wrong = |finding: &&Finding| {
+            finding.is_damage() && !self.is_of_twins(finding) && !self.is_of_late(finding, &|_| true)
+        };
         let findings: Vec<&Finding> = report.findings.iter().filter(is_wrong).collect();
         if self.is_honest() && client.process.is_untouched() && !findings.is_empty() {
             self.world.violated(&format!("verify found damage where there is none: {findings:?}"));

@@ -142,7 +142,7 @@ impl Simulation {
 }
 
 /// The records whose sessions were committed.
-fn records(repository: &Repository<'_>, names: &[BlobName]) -> Result<Vec<RepackRecord>, EngineError> {
+pub fn records(repository: &Repository<'_>, names: &[BlobName]) -> Result<Vec<RepackRecord>, EngineError> {
     let store = repository.store();
     let mut records = Vec::new();
     for name in names.iter().filter(|name| matches!(name.kind(), Some(BlobKind::Repack(_)))) {

@@ -73,7 +73,11 @@ impl Simulation {
                 self.back_up_at_last(name, *vm);
             }
         }
+        if self.late.is_some() && self.world.draw(|random| random.one_in(2)) {
+            self.forget_incomplete()?;
+        }
         self.clean()?;
+        self.note_pruned();
         if self.scenario.sabotage == Sabotage::LosesAPack {
             harms::lose_a_pack(&self.world, Site::Source);
         }
@@ -91,8 +95,14 @@ impl Simulation {
         }
         let known = self.oracle.known().clone();
         self.lists_all(&list.snapshots, &known);
+        let incomplete = self.incomplete()?;
         for snapshot in &list.snapshots {
-            self.oracle.restore(&self.world, &repository, snapshot)?;
+            let restored = self.oracle.restore(&self.world, &repository, snapshot);
+            if incomplete.contains(&snapshot.session()) {
+                self.world.reach("a restore point was still in part in the end");
+                continue;
+            }
+            restored?;
             let is_reported = known.acknowledged.contains_key(&snapshot.session());
             self.world.reach(if is_reported {
                 "a reported snapshot was whole in the end"
@@ -101,23 +111,38 @@ impl Simulation {
             });
         }
         let needed = reads.packs.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.has_no_garbage(&needed);
+        // What these need is not known by reading; a verification tells what is not needed.
+        if incomplete.is_empty() {
+            self.has_no_garbage(&needed)?;
+        }
         if !self.scenario.replicators.is_empty() {
             self.check_copy_at_last(&list.snapshots)?;
         }
-        self.verifies(&repository)
+        let is_whole = |snapshot: &&Snapshot| !incomplete.contains(&snapshot.session());
+        let whole = list.snapshots.iter().filter(is_whole).map(|snapshot| snapshot.session().to_string());
+        self.verifies(&repository, &whole.collect())
     }
 
     /// Prunes until nothing is left to do.
     fn clean(&self) -> Result<(), EngineError> {
+        let mut whole = BTreeSet::new();
         for number in 0..PRUNES_MAX {
             if number == REPACKS_MAX {
                 self.world.inner().repacks = false;
             }
             let before = self.world.truth.names();
             let (_, result) = self.prune("pruner-z", self.safe_process(Role::Pruner), self.world.now());
-            let report = result?;
+            let report = match result {
+                Err(error) if self.refuses(&error, true) => {
+                    self.forget_incomplete()?;
+                    continue;
+                }
+                result => result?,
+            };
             self.note_prune(&report);
+            if self.late.is_some() && report.waiting.is_empty() {
+                self.check_whole(&mut whole)?;
+            }
             if !self.scenario.replicators.is_empty() {
                 self.copy_at_last()?;
             }
@@ -129,7 +154,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn has_no_garbage(&self, needed: &BTreeSet<BlobName>) {
+    fn has_no_garbage(&self, needed: &BTreeSet<BlobName>) -> Result<(), EngineError> {
         let names = self.world.truth.names();
         let records: BTreeSet<SessionId> = names
             .iter()
@@ -143,23 +168,27 @@ impl Simulation {
             Some(BlobKind::Pack(pack)) => !needed.contains(*name) && !records.contains(&pack.session),
             _ => false,
         };
-        let garbage: Vec<_> = names.iter().filter(is_garbage).collect();
+        let unexplained = self.unexplained()?;
+        let garbage: Vec<_> =
+            names.iter().filter(|name| is_garbage(name) && !unexplained.contains(*name)).collect();
         if !garbage.is_empty() {
             self.world.violated(&format!("nothing needs, and nothing deletes: {garbage:?}"));
         }
+        Ok(())
     }
 
-    fn verifies(&self, repository: &Repository<'_>) -> Result<(), EngineError> {
+    fn verifies(&self, repository: &Repository<'_>, whole: &BTreeSet<String>) -> Result<(), EngineError> {
         let job = VerifyJob::everything(ReadData::Everything, self.world.now());
         let report = verify(repository, &job, &Quiet)?;
         // Hints and intents of sessions without a pack wait for the next generation that has something to delete.
         let waits = |finding: &Finding| {
             matches!(finding.kind, FindingKind::StaleIndex | FindingKind::UndecidedSession)
                 || self.is_of_twins(finding)
+                || self.is_of_late(finding, &|snapshot| !whole.contains(snapshot))
         };
         let findings: Vec<Finding> = report.findings.into_iter().filter(|finding| !waits(finding)).collect();
-        if !findings.is_empty() || report.unneeded_packs > 0 {
-            let packs = report.unneeded_packs;
+        let packs = report.unneeded_packs.saturating_sub(self.unexplained()?.len() as u64);
+        if !findings.is_empty() || packs > 0 {
             self.world.violated(&format!("verify found {findings:?} and {packs} packs that nothing needs"));
         }
         Ok(())

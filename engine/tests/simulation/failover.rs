@@ -3,15 +3,14 @@
 use crate::actors::{Simulation, told};
 use crate::client::Client;
 use crate::copies::Seen;
+use crate::late::{Late, whole_in};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::rights::Role;
 use crate::world::World;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::promotion::{PromoteJob, declare_other_side_gone, promote};
-use keepstone_engine::replica::Completeness;
 use keepstone_engine::repository::unlock_retention;
-use keepstone_engine::snapshots::{self, Snapshot};
 use keepstone_engine::{EngineError, Entropy, Repository};
 use repo_format::BlobName;
 use std::sync::{Arc, Mutex};
@@ -35,7 +34,12 @@ impl Simulation {
         if !store.names().contains(&BlobName::config()) {
             return Ok(());
         }
-        let whole = whole(&Repository::open(&store, crate::PASSWORD)?)?;
+        let (late, whole) = if self.scenario.arrives_late {
+            let (late, whole) = Late::draw(&self.world, &store)?;
+            (Some(late), whole)
+        } else {
+            (None, whole_in(&store)?)
+        };
         let random = self.world.draw(Random::fork);
         let world = Arc::new(World::new(store, random, self.world.now()));
         world.inner().repacks = self.scenario.repacks;
@@ -44,14 +48,17 @@ impl Simulation {
         oracle.known().acknowledged.extend(versions);
         let mut scenario = self.scenario.clone();
         scenario.replicators.clear();
-        (scenario.is_registered, scenario.is_lost) = (false, false);
+        (scenario.is_registered, scenario.is_lost, scenario.arrives_late) = (false, false, false);
         let disks = Arc::clone(&self.disks);
-        let there =
-            Arc::new(Self { world, disks, oracle, scenario, seen: Mutex::new(Some(Seen::default())) });
+        let seen = Mutex::new(Some(Seen::default()));
+        let there = Arc::new(Self { world, disks, oracle, scenario, seen, late });
         there.world.enter();
         let promoted = there.promote();
         there.world.leave();
         promoted?;
+        if let Some(late) = &there.late {
+            there.look_at_late(late);
+        }
         there.act();
         there.end();
         self.take_over(&there.world);
@@ -79,10 +86,17 @@ impl Simulation {
         let entropy = Entropy::new(self.world.draw(Random::bytes32));
         let job = PromoteJob { time: self.world.now(), program: "simulation", entropy: &entropy };
         let report = promote(&repository, &key, &job, &Quiet)?;
-        if !report.set_aside.is_empty() {
-            self.world.violated(&format!("what was copied was set aside: {:?}", report.set_aside));
+        for set_aside in report.set_aside {
+            if self.late.as_ref().is_some_and(|late| late.is_of(&set_aside.snapshot)) {
+                self.world.reach("a restore point was set aside");
+            } else {
+                self.world.violated(&format!("what was copied was set aside: {set_aside:?}"));
+            }
         }
-        declare_other_side_gone(&repository, &key, &job)?;
+        // Who awaits more gives the source up later.
+        if self.late.is_none() {
+            declare_other_side_gone(&repository, &key, &job)?;
+        }
         Ok(())
     }
 
@@ -100,11 +114,4 @@ impl Simulation {
             *inner.reached.entry(what).or_default() += times;
         }
     }
-}
-
-fn whole(repository: &Repository<'_>) -> Result<Vec<Snapshot>, EngineError> {
-    let list = snapshots::list(repository, None)?.snapshots;
-    let found = Completeness::of_everything(repository)?.of(&list)?;
-    let of_whole = list.into_iter().zip(found).filter(|(_, found)| found.is_whole());
-    Ok(of_whole.map(|(snapshot, _)| snapshot).collect())
 }

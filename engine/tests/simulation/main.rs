@@ -11,6 +11,7 @@
 mod lab;
 
 mod actors;
+mod arrivals;
 mod client;
 mod copies;
 #[expect(dead_code, reason = "the crash states use a part of their own")]
@@ -19,6 +20,7 @@ mod ending;
 mod failover;
 mod faults;
 mod harms;
+mod late;
 mod oracle;
 mod random;
 mod replicator;

@@ -102,7 +102,9 @@ impl Simulation {
         world.inner().repacks = scenario.repacks;
         world.inner().states.are_of_copy = !scenario.replicators.is_empty();
         world.inner().states.are_of_source = scenario.is_registered;
-        Self { world, disks, oracle, scenario, seen: Mutex::new(Some(Seen::default())) }
+        world.inner().states.are_removed_kept = scenario.arrives_late;
+        let seen = Mutex::new(Some(Seen::default()));
+        Self { world, disks, oracle, scenario, seen, late: None }
     }
 
     fn run(self: Arc<Self>) {
@@ -135,6 +137,9 @@ impl Simulation {
             spawn(Box::new(move |simulation| simulation.pruner(name, times)));
         }
         spawn(Box::new(Self::harmer));
+        if self.late.is_some() {
+            spawn(Box::new(Self::arrivals));
+        }
         for times in self.scenario.reads.clone() {
             spawn(Box::new(move |simulation| simulation.reader(times)));
         }

@@ -46,6 +46,8 @@ pub struct Scenario {
     pub is_registered: bool,
     /// Whether it is promoted, as the source is lost.
     pub is_lost: bool,
+    /// Whether more of the source comes to it afterwards.
+    pub arrives_late: bool,
     /// How long actors pause at most.
     pub pace: u64,
     pub rates: Rates,
@@ -99,11 +101,13 @@ impl Scenario {
             replicators: Vec::new(),
             is_registered: false,
             is_lost: false,
+            arrives_late: false,
         };
         if store == Store::Honest && random.one_in(REPLICATED_ONE_IN) {
             scenario.replicators = (0..=random.below(2)).map(|_| 1 + random.below(3)).collect();
             scenario.is_registered = random.one_in(2);
             scenario.is_lost = random.one_in(3);
+            scenario.arrives_late = scenario.is_lost && !random.one_in(4);
         }
         scenario
     }

@@ -4,7 +4,7 @@ use crate::world::{Inner, Site, World};
 use keepstone_engine::BlobStore as _;
 use keepstone_engine::store::MemoryStore;
 use repo_format::{BlobKind, BlobName, PackName, SessionId};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// One of so many states of the copy is kept, of those that need not be looked at.
 const KEPT_ONE_IN: u64 = 16;
@@ -33,6 +33,10 @@ pub struct States {
     pub of_source: VecDeque<(State, PackName)>,
     /// How many blobs of the source were deleted.
     pub gone: u64,
+    /// Whether blobs of the source may come to the copy after they were deleted there.
+    pub are_removed_kept: bool,
+    /// What the blobs held that were deleted at the source, if they may.
+    pub removed: BTreeMap<BlobName, Vec<u8>>,
 }
 
 impl Inner {
@@ -61,6 +65,11 @@ impl Inner {
     pub fn goes(&mut self, world: &World, site: Site, name: &BlobName) {
         if site == Site::Source {
             self.states.gone += 1;
+            if self.states.are_removed_kept
+                && let Ok(bytes) = world.truth.get(name, None)
+            {
+                self.states.removed.insert(name.clone(), bytes);
+            }
             if let (true, Some(BlobKind::Pack(pack))) = (self.states.are_of_source, name.kind()) {
                 let state = self.state(&world.truth, name);
                 self.states.of_source.push_back((state, pack));
