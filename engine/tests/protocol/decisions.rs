@@ -374,11 +374,13 @@ fn a_backup_whose_parent_went_with_its_aborted_session_begins_anew() {
     disk.changes = disk.changes.map(|(since, _)| (since, vec![Extent { start: 300_000, length: 200_000 }]));
     let keys = open(&store);
     let parent = latest(&keys, VM);
-    let aborted = OnceLock::new();
+    let aborted = Mutex::new(None);
     // The writer stands still for days before it reads its parent's map, which is forgotten and pruned.
     let watched = WatchedStore::new(&store, |call| {
+        // It reads several parts at the same time.
+        let mut aborted = aborted.lock().unwrap();
         if call.is(Verb::Get, "m/")
-            && aborted.get().is_none()
+            && aborted.is_none()
             && let Some(decision) = undecided(&store, &keys)
         {
             store.put_new(&decision.blob(), &abort(&keys, &decision)).unwrap();
@@ -390,14 +392,15 @@ fn a_backup_whose_parent_went_with_its_aborted_session_begins_anew() {
             for name in store.names().iter().filter(of_parent) {
                 store.delete(name).unwrap();
             }
-            aborted.set(decision.session).unwrap();
+            *aborted = Some(decision.session);
         }
         Answer::Given
     });
     let notices = Notices::default();
     let report = Run::number(2).observed(&open(&watched), &disk, &notices).unwrap();
     drop(watched);
-    assert!(aborted.get().is_some_and(|session| *session != report.snapshot));
+    let aborted = aborted.into_inner().unwrap();
+    assert!(aborted.is_some_and(|session| session != report.snapshot));
     assert_eq!(notices.aborted(), 1);
     let repository = open(&store);
     assert_restores(&repository, &snapshot_of(&repository, &report), &disk);
