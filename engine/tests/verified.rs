@@ -8,7 +8,7 @@ use keepstone_engine::observer::{Event, Quiet};
 use keepstone_engine::source::MemoryDisk;
 use keepstone_engine::store::MemoryStore;
 use keepstone_engine::verify::{
-    FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, verify_remembering,
+    FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, Which, verify_remembering,
 };
 use keepstone_engine::{BlobStore, EngineError, Observer};
 use repo_format::{BlobKind, BlobName, PackKind};
@@ -226,7 +226,7 @@ fn a_run_for_a_snapshot_chooses_among_what_it_needs() {
     let repository = open(&watched);
     for day in 0..2 {
         let job = VerifyJob {
-            snapshots: vec![latest(&repository, "vm2")],
+            which: Which::These(vec![latest(&repository, "vm2")]),
             read_data: ReadData::Part { ppm: 500_000 },
             time: NOW + day * DAY,
         };
@@ -376,8 +376,8 @@ fn runs_at_the_same_time_keep_what_the_others_learned() {
     let world = World::new(&[300_000, 200_000, 100_000, 50_000]);
     let repository = open(&world.store);
     let read = |memory: &mut Memory, vm: &str, time: u64| {
-        let snapshots = vec![latest(&repository, vm)];
-        let job = VerifyJob { snapshots, read_data: ReadData::Everything, time };
+        let which = Which::These(vec![latest(&repository, vm)]);
+        let job = VerifyJob { which, read_data: ReadData::Everything, time };
         verify_remembering(&repository, &job, memory, &Quiet).unwrap();
         assert!(memory.take_failure().is_none());
     };

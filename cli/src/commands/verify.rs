@@ -16,9 +16,10 @@ use keepstone_engine::Repository;
 use keepstone_engine::extent::total_length;
 use keepstone_engine::pins::Pins;
 use keepstone_engine::replica::{self, Doubt};
-use keepstone_engine::snapshots::{Query, Selector, Snapshot};
+use keepstone_engine::snapshots::{Query, Selector};
 use keepstone_engine::verify::{
-    Affected, Finding, FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, verify_remembering,
+    Affected, Finding, FindingKind, Memory, ReadData, Verified, VerifyJob, VerifyReport, Which,
+    verify_remembering,
 };
 use serde::Serialize;
 
@@ -63,7 +64,7 @@ pub(super) fn parse_part(text: &str) -> Result<Ppm, String> {
 struct Report {
     #[serde(flatten)]
     verify: VerifyReport,
-    /// Snapshots that are not whole in this replica. They are not verified, and that is no damage.
+    /// Snapshots that came from elsewhere and are not whole. They are not verified, and that is no damage.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<Line>,
     verified: VerifiedData,
@@ -98,7 +99,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     let store = open::store(settings)?;
     let repository = open::repository(settings, &store)?;
     let doubt = standing::doubt(&store, &repository)?;
-    let (snapshots, incomplete) = chosen(settings, arguments, (&repository, &doubt))?;
+    let (which, mut incomplete) = chosen(settings, arguments, (&repository, &doubt))?;
     let read_data = match arguments.read_data {
         None => ReadData::Nothing,
         Some(WHOLE) => ReadData::Everything,
@@ -106,8 +107,8 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     };
     let mut memory = memory(settings, &repository)?;
     let is_named = !arguments.snapshots.is_empty();
-    let is_nothing = snapshots.is_empty() && (doubt == Doubt::All || !incomplete.is_empty());
-    let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
+    let is_nothing = matches!(&which, Which::These(snapshots) if snapshots.is_empty());
+    let job = VerifyJob { which, read_data, time: clock::now_millis() };
     let progress = Progress::new(settings);
     let outcome = if is_nothing {
         Ok(VerifyReport::default())
@@ -119,6 +120,7 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
         warn(&format!("what was read now is not remembered: {:#}", anyhow::Error::new(failure)));
     }
     let verify = outcome?;
+    incomplete.extend(verify.not_whole.iter().map(|point| Line::in_doubt(point, &Pins::default())));
     let verified = VerifiedData::new(&verify.verified);
     let figures = Figures::take(stopwatch, &store);
     let report = Report { verify, incomplete, verified, figures, time: job.time };
@@ -134,15 +136,20 @@ pub(crate) fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<
     })
 }
 
-/// The snapshots that are verified; none means all. In a replica, all are those that are whole; the others are told of.
+/// What is verified. In a replica, all that is whole and nothing else; the snapshots that are not whole are told of.
 fn chosen(
     settings: &Settings,
     arguments: &Arguments,
     (repository, doubt): (&Repository<'_>, &Doubt),
-) -> anyhow::Result<(Vec<Snapshot>, Vec<Line>)> {
-    if !arguments.snapshots.is_empty() || doubt.is_none() {
+) -> anyhow::Result<(Which, Vec<Line>)> {
+    if !arguments.snapshots.is_empty() {
         let found = arguments.snapshots.iter().map(|selector| replica::find(repository, doubt, selector));
-        return Ok((found.collect::<Result<_, _>>()?, Vec::new()));
+        return Ok((Which::These(found.collect::<Result<_, _>>()?), Vec::new()));
+    }
+    match doubt {
+        Doubt::None => return Ok((Which::Everything, Vec::new())),
+        Doubt::Of(_) => return Ok((Which::AllWhole, Vec::new())),
+        Doubt::All => {}
     }
     let (mut whole, mut incomplete, pins) = (Vec::new(), Vec::new(), Pins::default());
     let progress = Progress::new(settings);
@@ -155,12 +162,8 @@ fn chosen(
     });
     progress.finish();
     found?;
-    if incomplete.is_empty() && *doubt != Doubt::All {
-        // All that came from elsewhere is whole.
-        return Ok((Vec::new(), incomplete));
-    }
-    whole.sort_by_key(|snapshot: &Snapshot| (snapshot.commit.time, snapshot.session()));
-    Ok((whole, incomplete))
+    whole.sort_by_key(|snapshot| (snapshot.commit.time, snapshot.session()));
+    Ok((Which::These(whole), incomplete))
 }
 
 /// Opens what is remembered of earlier runs. Without a usable directory it is nothing, and said.
@@ -189,6 +192,7 @@ fn text(report: &Report) -> String {
         unneeded_packs,
         unneeded_bytes,
         verified,
+        not_whole: _,
         findings,
     } = &report.verify;
     let mut text = vec![
@@ -215,7 +219,7 @@ fn text(report: &Report) -> String {
     }
     if let incomplete @ 1.. = report.incomplete.len() {
         text.push(format!(
-            "  {} not whole in this replica: not looked at; `keepstone replica status` tells what is missing",
+            "  {} not whole here: not looked at; `keepstone replica status` tells what is missing",
             counted(incomplete, "snapshot")
         ));
     }

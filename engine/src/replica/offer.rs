@@ -55,7 +55,7 @@ impl Doubt {
 }
 
 /// A restore point, and what was found of it if it was looked at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
     /// The restore point.
     pub snapshot: Snapshot,

@@ -48,11 +48,13 @@ fn check_counts(sessions: &Sessions<'_, '_, '_>, blobs: &[BlobInfo]) -> Vec<(Pac
         }
         if pack.number >= counted(snapshot, pack.kind) {
             surplus.push((pack, "the session counted fewer packs when it ended"));
-        } else if !harmed.contains(&pack.session) {
+        } else if !harmed.contains(&pack.session) && !sessions.left_out.may_need(&pack) {
             surplus.push((pack, "no map names it, not even that of its own session"));
         }
     }
-    for (session, snapshot) in committed {
+    // Of what came from elsewhere, what nobody needs here need not have come.
+    let made_here = committed.into_iter().filter(|(_, snapshot)| !sessions.is_from_elsewhere(snapshot));
+    for (session, snapshot) in made_here {
         for kind in [PackKind::Data, PackKind::Map] {
             let count = counted(snapshot, kind);
             let there = numbers.get(&(session, kind));

@@ -3,6 +3,8 @@
 use super::Scope;
 use super::data::{Batch, Checked, has_frame};
 use super::findings::Findings;
+use super::inventory::PackState;
+use super::left_out::LeftOut;
 use super::objects::Told;
 use super::report::FindingKind;
 use crate::error::{EngineError, chain};
@@ -15,10 +17,20 @@ use repo_format::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+/// What indexes are to list.
+pub(super) struct Indexed<'v> {
+    pub(super) blobs: &'v [BlobInfo],
+    pub(super) snapshots: &'v Snapshots,
+    pub(super) left_out: &'v LeftOut,
+    /// The packs that snapshots need.
+    pub(super) needed: &'v BTreeMap<PackName, PackState>,
+}
+
 /// Notes the data packs of snapshots' sessions and of repacks that no index lists, and whether damaged indexes are missed.
-pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &Snapshots, told: &Told) {
+pub(super) fn check(findings: &Findings, indexed: &Indexed<'_>, told: &Told) {
+    let Indexed { blobs, snapshots, .. } = *indexed;
     let committed = committed(snapshots, told);
-    let unlisted = unlisted(blobs, &committed, told);
+    let unlisted = unlisted(indexed, &committed, told);
     let mut explained = HashSet::new();
     for (session, id) in &told.unread {
         let count: usize =
@@ -46,8 +58,8 @@ pub(super) fn check(findings: &Findings, blobs: &[BlobInfo], snapshots: &Snapsho
 }
 
 /// Whether a data pack of a snapshot's session or of a repack is in no index that was read.
-pub(super) fn lacks_any(blobs: &[BlobInfo], snapshots: &Snapshots, told: &Told) -> bool {
-    !unlisted(blobs, &committed(snapshots, told), told).is_empty()
+pub(super) fn lacks_any(indexed: &Indexed<'_>, told: &Told) -> bool {
+    !unlisted(indexed, &committed(indexed.snapshots, told), told).is_empty()
 }
 
 /// The sessions whose data packs are to be in an index.
@@ -58,15 +70,17 @@ fn committed(snapshots: &Snapshots, told: &Told) -> HashSet<SessionId> {
 
 /// How many data packs of those sessions are in no index.
 fn unlisted(
-    blobs: &[BlobInfo],
+    indexed: &Indexed<'_>,
     committed: &HashSet<SessionId>,
     told: &Told,
 ) -> BTreeMap<(SessionId, WriterId), usize> {
     let mut unlisted: BTreeMap<(SessionId, WriterId), usize> = BTreeMap::new();
+    let Indexed { blobs, left_out, needed, .. } = *indexed;
     for info in blobs {
         if let Some(BlobKind::Pack(pack)) = info.name.kind()
             && pack.kind == PackKind::Data
             && committed.contains(&pack.session)
+            && (needed.contains_key(&pack) || !left_out.may_need(&pack))
             && !told.listed.contains_key(&pack)
             && !told.mislisted.contains(&pack)
             && !told.deleted.contains(&pack)

@@ -2,6 +2,7 @@
 
 use super::facts::concerned;
 use super::findings::{FindingId, Findings};
+use super::left_out::LeftOut;
 use super::report::FindingKind;
 use crate::error::EngineError;
 use crate::frames::{FrameReader, lock};
@@ -69,15 +70,7 @@ impl<'r, 's> Inventory<'r, 's> {
             return Ok(*state);
         }
         let blob = pack.name.blob();
-        let len = match self.len(&pack.name) {
-            Some(len) => Some(len),
-            // A listing of many pages is no snapshot of the store: what it lacks is asked for by name.
-            None => match self.frames.repository().blob_len(&blob) {
-                // Something else is in its place, which is told of by itself.
-                Err(error) if error.is_damage() => None,
-                other => other?,
-            },
-        };
+        let len = self.len_now(&pack.name)?;
         let state = match len {
             Some(len) if len == u64::from(pack.len) => PackState::Fine,
             Some(len) => {
@@ -97,6 +90,24 @@ impl<'r, 's> Inventory<'r, 's> {
         Ok(state)
     }
 
+    /// The length of a pack that was listed, or that is there by now.
+    fn len_now(&self, pack: &PackName) -> Result<Option<u64>, EngineError> {
+        if let Some(len) = self.len(pack) {
+            return Ok(Some(len));
+        }
+        // A listing of many pages is no snapshot of the store: what it lacks is asked for by name.
+        match self.frames.repository().blob_len(&pack.blob()) {
+            // Something else is in its place, which is told of by itself.
+            Err(error) if error.is_damage() => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Whether a pack is there with its length; it is no finding if it is not.
+    pub(super) fn is_there(&self, pack: &PackRef) -> Result<bool, EngineError> {
+        Ok(self.len_now(&pack.name)? == Some(u64::from(pack.len)))
+    }
+
     /// Why a frame cannot be read, as far as the listing tells.
     pub(super) fn problem(
         &self,
@@ -114,9 +125,10 @@ impl<'r, 's> Inventory<'r, 's> {
         })
     }
 
-    /// How many packs were listed that are not among those that are needed, and their bytes.
-    pub(super) fn unneeded(&self, needed: &BTreeMap<PackName, PackState>) -> (u64, u64) {
-        let unneeded = self.listed.iter().filter(|(name, _)| !needed.contains_key(name));
+    /// How many packs were listed that are not among those that are needed, or that may be, and their bytes.
+    pub(super) fn unneeded(&self, needed: &BTreeMap<PackName, PackState>, left_out: &LeftOut) -> (u64, u64) {
+        let is_needed = |name: &PackName| needed.contains_key(name) || left_out.may_need(name);
+        let unneeded = self.listed.iter().filter(|(name, _)| !is_needed(name));
         unneeded.fold((0, 0), |(packs, bytes), (_, len)| (packs + 1, bytes + len))
     }
 

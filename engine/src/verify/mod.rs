@@ -16,10 +16,12 @@ mod choice;
 mod counts;
 mod damaged;
 mod data;
+mod elsewhere;
 mod facts;
 mod findings;
 mod indexing;
 mod inventory;
+mod left_out;
 mod memory;
 mod misplaced;
 mod names;
@@ -32,20 +34,23 @@ mod traces;
 mod walk;
 
 pub use memory::Memory;
-pub use report::{Affected, Finding, FindingKind, ReadData, Verified, VerifyJob, VerifyReport};
+pub use report::{Affected, Finding, FindingKind, ReadData, Verified, VerifyJob, VerifyReport, Which};
 
 use crate::entropy::Entropy;
 use crate::error::EngineError;
 use crate::frames::FrameReader;
+use crate::lineage::standing;
 use crate::observer::{Event, Observer, Phase, begin, tell};
 use crate::pack_set::PackSet;
+use crate::replica::{self, Doubt, Point};
 use crate::repository::{Repository, list_all};
-use crate::snapshots::{self, Snapshot, Snapshots};
+use crate::snapshots::{self, Query, Snapshot, Snapshots};
 use crate::store::BlobInfo;
 use choice::Remembered;
 use facts::Hit;
 use findings::Findings;
 use inventory::Inventory;
+use left_out::LeftOut;
 use needs::Published;
 use repo_format::{BlobKind, BlobName, Disk, PREFIX_TOMBSTONES, PackKind};
 use std::collections::HashSet;
@@ -82,13 +87,9 @@ pub fn verify_remembering(
         repository.data_keys()?;
     }
     let can_read_data = repository.keys().can_read_data();
-    let all = job.snapshots.is_empty();
+    let all = job.which.is_all();
     // Snapshots first: a listing that begins after a snapshot was there shows all that it needs.
-    let found = if all {
-        snapshots::list(repository, None)?
-    } else {
-        Snapshots { snapshots: job.snapshots.clone(), ..Snapshots::default() }
-    };
+    let (found, not_whole) = chosen(repository, &job.which, observer)?;
     let (blobs, foreign) = if all {
         let (mut blobs, foreign) = list_all(repository.store(), "")?;
         add_tombstones(repository, &mut blobs)?;
@@ -101,6 +102,8 @@ pub fn verify_remembering(
     let findings = Findings::default();
     // After the snapshots and what they need: what is gone by then is explained by what was published before.
     let published = Published::load(repository)?;
+    let aside: Vec<Snapshot> = not_whole.iter().map(|point| point.snapshot.clone()).collect();
+    let left_out = LeftOut::of(repository, &published.records, &aside)?;
     let frames = FrameReader::knowing(repository, &published.records);
     let inventory = Inventory::new(&frames, &blobs);
     let scope = Scope {
@@ -124,6 +127,8 @@ pub fn verify_remembering(
             inventory: &inventory,
             findings: &findings,
             published: &published,
+            left_out: &left_out,
+            needed: &packs,
             time: job.time,
         })?)
     } else {
@@ -140,7 +145,7 @@ pub fn verify_remembering(
     if all {
         misplaced::check(repository, &blobs, &findings)?;
     }
-    let (unneeded_packs, unneeded_bytes) = if all { inventory.unneeded(&packs) } else { (0, 0) };
+    let (unneeded_packs, unneeded_bytes) = if all { inventory.unneeded(&packs, &left_out) } else { (0, 0) };
     let (snapshot_count, disks) = (found.snapshots.len() as u64, scope.disks().count() as u64);
     note_forgotten(repository, &found.snapshots, &findings)?;
     // What was deleted while it was read is in a list by now.
@@ -159,8 +164,35 @@ pub fn verify_remembering(
         unneeded_packs,
         unneeded_bytes,
         verified: remembered.verified(),
+        not_whole,
         findings: findings.finish(&found.snapshots, &is_deleted),
     })
+}
+
+/// What is to be looked at, the oldest first, and the snapshots that are left out.
+fn chosen(
+    repository: &Repository<'_>,
+    which: &Which,
+    observer: &dyn Observer,
+) -> Result<(Snapshots, Vec<Point>), EngineError> {
+    match which {
+        Which::Everything => Ok((snapshots::list(repository, None)?, Vec::new())),
+        Which::These(snapshots) => {
+            Ok((Snapshots { snapshots: snapshots.clone(), ..Snapshots::default() }, Vec::new()))
+        }
+        Which::AllWhole => {
+            let doubt = Doubt::from(standing(repository)?);
+            let mut points = Vec::new();
+            let mut found = replica::each(repository, (&doubt, &Query::default()), observer, &mut |point| {
+                points.push(point);
+            })?;
+            points.sort_by_key(|point| (point.snapshot.commit.time, point.snapshot.session()));
+            let (whole, not_whole): (Vec<Point>, Vec<Point>) =
+                points.into_iter().partition(|point| point.whole.is_whole());
+            found.snapshots = whole.into_iter().map(|point| point.snapshot).collect();
+            Ok((found, not_whole))
+        }
+    }
 }
 
 /// What a verification is about.

@@ -20,7 +20,7 @@ use crate::generations::Generations;
 use crate::lineage::{Standing, standing};
 use crate::pack_set::PackSet;
 use crate::prune::mark::Marker;
-use crate::records::{Records, Way};
+use crate::records::{Record, Records, Way};
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{Snapshot, is_forgotten};
 use repo_format::{BlobKind, BlobName, GcResult, Location, PREFIX_GC, PackKind, PackName, PackRef, Page};
@@ -34,6 +34,7 @@ pub(super) struct Published {
     /// is no reason why something that is here would go.
     pub(super) going: PackSet,
     pub(super) records: Records,
+    pub(super) standing: Standing,
 }
 
 impl Published {
@@ -47,11 +48,11 @@ impl Published {
             packs => packs,
         };
         let deleted = known(generations.deleted(repository))?;
-        let going = match standing {
+        let going = match &standing {
             Standing::Written => deleted.clone(),
             Standing::Replica | Standing::Promoted(_) => known(generations.deleted_here(repository))?,
         };
-        Ok(Self { deleted, going, records: Records::load_readable(repository)? })
+        Ok(Self { deleted, going, records: Records::load_readable(repository)?, standing })
     }
 }
 
@@ -63,7 +64,7 @@ pub(super) fn check(
     scope: &Scope<'_, '_, '_>,
     published: &Published,
 ) -> Result<BTreeMap<PackName, PackState>, EngineError> {
-    let Published { deleted, going, records } = published;
+    let Published { deleted, going, records, .. } = published;
     let mut needed = scope.inventory.named();
     let watched: BTreeSet<PackName> =
         needed.keys().filter(|pack| records.is_repacked(pack) || deleted.contains(pack)).cloned().collect();
@@ -75,6 +76,7 @@ pub(super) fn check(
     let repository = scope.frames.repository();
     let new: HashMap<PackName, PackRef> =
         records.leads().map(|(_, _, new)| (new.name.clone(), new.clone())).collect();
+    let copied = Copied { scope, published, named: &named, new: &new };
     let watched: Vec<PackName> = watched.into_iter().collect();
     let mut marker = Marker::new(repository, watched.iter().cloned());
     for (position, root) in scope.snapshots.iter().enumerate() {
@@ -89,7 +91,12 @@ pub(super) fn check(
         let applying = records.applying_to(root);
         let mut ends = Vec::new();
         for name in of_root {
-            for end in Way::of(name, &applying).ends {
+            let way = Way::of(name, &applying);
+            if let Some(there) = copied.kept((name, &way), &applying)? {
+                needed.extend(there.into_iter().map(|pack| (pack.clone(), PackState::Fine)));
+                continue;
+            }
+            for end in way.ends {
                 let state = match (named.get(end), new.get(end)) {
                     (Some(state), _) => *state,
                     (None, Some(end)) => scope.inventory.state(scope.findings, end)?,
@@ -113,6 +120,70 @@ pub(super) fn check(
         affect(scope, (position, root), &troubled)?;
     }
     Ok(needed)
+}
+
+/// A place that was copied from another one: a record may be there without the packs that it leads to. Then what they would
+/// hold is needed where it was before, and stays there (SPEC, what a pruner does).
+struct Copied<'c, 'v, 'r, 's> {
+    scope: &'c Scope<'v, 'r, 's>,
+    published: &'c Published,
+    named: &'c BTreeMap<PackName, PackState>,
+    new: &'c HashMap<PackName, PackRef>,
+}
+
+impl Copied<'_, '_, '_, '_> {
+    /// The packs on the way of a name that are there, if those that it leads to are not and these suffice.
+    fn kept<'p>(
+        &self,
+        (name, way): (&'p PackName, &Way<'p>),
+        applying: &[&'p Record],
+    ) -> Result<Option<BTreeSet<&'p PackName>>, EngineError> {
+        if self.published.standing == Standing::Written {
+            return Ok(None);
+        }
+        let mut there = BTreeSet::new();
+        for pack in &way.packs {
+            if self.is_there(pack)? {
+                there.insert(*pack);
+            }
+        }
+        if way.ends.is_subset(&there) {
+            return Ok(None);
+        }
+        there.retain(|pack| !self.published.going.contains(pack));
+        Ok(is_available(name, applying, &there, &mut Vec::new()).then_some(there))
+    }
+
+    fn is_there(&self, pack: &PackName) -> Result<bool, EngineError> {
+        match (self.named.get(pack), self.new.get(pack)) {
+            (Some(state), _) => Ok(*state == PackState::Fine),
+            (None, Some(pack)) => self.scope.inventory.is_there(pack),
+            (None, None) => Ok(false),
+        }
+    }
+}
+
+/// Whether a pack is there, or all that a record leads to from it is available in turn.
+fn is_available<'p>(
+    pack: &'p PackName,
+    applying: &[&'p Record],
+    there: &BTreeSet<&'p PackName>,
+    way: &mut Vec<&'p PackName>,
+) -> bool {
+    if there.contains(pack) {
+        return true;
+    }
+    // Signed records do not lead in circles; if they did, this would end.
+    if way.contains(&pack) {
+        return false;
+    }
+    way.push(pack);
+    let is_moved = applying.iter().any(|record| {
+        let leads = record.leads_from(pack);
+        !leads.is_empty() && leads.iter().all(|new| is_available(&new.name, applying, there, way))
+    });
+    way.pop();
+    is_moved
 }
 
 /// What is wrong with a pack that a snapshot needs.

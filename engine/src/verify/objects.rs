@@ -4,14 +4,14 @@ mod indexes;
 
 use super::counts;
 use super::findings::{FindingId, Findings};
-use super::indexing;
-use super::inventory::Inventory;
+use super::indexing::{self, Indexed};
+use super::inventory::{Inventory, PackState};
+use super::left_out::LeftOut;
 use super::needs::Published;
 use super::report::FindingKind;
 use super::sessions::Sessions;
 use crate::error::{EngineError, chain};
 use crate::frames::lock;
-use crate::lineage::standing;
 use crate::pack_set::PackSet;
 use crate::repository::{Repository, get_sealed, untried_slots};
 use crate::snapshots::{Snapshot, Snapshots};
@@ -23,6 +23,7 @@ use repo_format::{
     GenerationSeal, Index, Intent, Lineage, PREFIX_INDEX, PREFIX_TOMBSTONES, PackName, PackRef, Pin,
     RepackRecord, ReplicaMarker, SessionId, Slot, SlotName, Tombstone, VmTag,
 };
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -56,6 +57,8 @@ pub(super) struct Told {
     pub(super) deleted: PackSet,
     /// Indexes that cannot be read, with their sessions.
     pub(super) unread: Vec<(SessionId, FindingId)>,
+    /// Repack sessions whose records say that they were for snapshots that are left out, and for no other.
+    pub(super) for_left_out: BTreeSet<SessionId>,
     /// Key slots by their salts, which no two have in common.
     salts: HashMap<[u8; 32], Vec<BlobName>>,
     /// Generations that have an object.
@@ -78,6 +81,9 @@ pub(super) struct Check<'v, 'r, 's> {
     pub(super) inventory: &'v Inventory<'v, 's>,
     pub(super) findings: &'v Findings,
     pub(super) published: &'v Published,
+    pub(super) left_out: &'v LeftOut,
+    /// The packs that the snapshots need.
+    pub(super) needed: &'v BTreeMap<PackName, PackState>,
     /// Now, milliseconds since 1970.
     pub(super) time: u64,
 }
@@ -85,9 +91,11 @@ pub(super) struct Check<'v, 'r, 's> {
 /// Checks every blob of a listing that is neither a pack nor the config, and whether what there is of each session fits
 /// together. Returns what the objects tell.
 pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
-    let Check { repository, blobs, snapshots, inventory, findings, published, time } = *check;
+    let Check { repository, blobs, snapshots, inventory, findings, published, left_out, needed, time } =
+        *check;
     let vms = vms(&snapshots.snapshots);
-    let objects = Objects { repository, inventory, findings, published, vms: &vms, told: Mutex::default() };
+    let told = Mutex::default();
+    let objects = Objects { repository, inventory, findings, published, left_out, vms: &vms, told };
     objects.unreadable(snapshots);
     let next = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
@@ -108,9 +116,9 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    objects.catch_up(blobs, snapshots)?;
+    let indexed = Indexed { blobs, snapshots, left_out, needed };
+    objects.catch_up(&indexed)?;
     let told = objects.told.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let standing = standing(repository)?;
     let sessions = Sessions {
         repository,
         inventory,
@@ -118,13 +126,15 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
         snapshots,
         vms: &vms,
         told: &told,
-        standing: &standing,
+        published,
+        left_out,
+        elsewhere: OnceCell::new(),
         time,
     };
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
-    indexing::check(findings, blobs, snapshots, &told);
-    generations(findings, &told, standing.first_generation());
+    indexing::check(findings, &indexed, &told);
+    generations(findings, &told, published.standing.first_generation());
     copied_slots(findings, &told);
     for blob in untried_slots(repository)? {
         findings.note(FindingKind::UntriedKeySlot, &blob, || {
@@ -169,6 +179,7 @@ struct Objects<'v, 'r, 's> {
     inventory: &'v Inventory<'v, 's>,
     findings: &'v Findings,
     published: &'v Published,
+    left_out: &'v LeftOut,
     vms: &'v HashMap<VmTag, String>,
     told: Mutex<Told>,
 }
@@ -189,7 +200,7 @@ impl Objects<'_, '_, '_> {
                 _ if is_unsigned(error) => self.unsigned(name),
                 Some(BlobKind::Decision(decision)) => {
                     let id = self.findings.note(FindingKind::DamagedDecision, name, || chain(error));
-                    if sound.contains(&decision.session) {
+                    if sound.contains(&decision.session) || self.left_out.has(decision.session) {
                         self.findings.tell_more(id, "the session's decision is there under another name");
                     } else {
                         let vm = self.vms.get(&decision.vm).map_or("", String::as_str);
@@ -264,9 +275,14 @@ impl Objects<'_, '_, '_> {
             BlobKind::GenerationSeal(n) => {
                 self.generation(n, name, |bytes| GenerationSeal::open(keys, n, bytes)).map(drop)
             }
-            BlobKind::Repack(_) => {
+            BlobKind::Repack(session) => {
                 let open = |bytes: &[u8]| RepackRecord::open(keys, name, bytes);
-                self.open(name, FindingKind::DamagedRepackRecord, open).map(drop)
+                if let Some(record) = self.open(name, FindingKind::DamagedRepackRecord, open)?
+                    && self.left_out.are_all_of(&record.applies_to)
+                {
+                    lock(&self.told).for_left_out.insert(session);
+                }
+                Ok(())
             }
             BlobKind::Pin { session, .. } => {
                 let pin = self.open(name, FindingKind::DamagedPin, |bytes| Pin::open(keys, name, bytes))?;
@@ -299,13 +315,13 @@ impl Objects<'_, '_, '_> {
 
     /// If a pack is in no index, opens indexes and tombstones that were not listed, and looks for what was deleted: a pruner may
     /// have put indexes in the place of others, without the packs that it deletes.
-    fn catch_up(&self, blobs: &[BlobInfo], snapshots: &Snapshots) -> Result<(), EngineError> {
+    fn catch_up(&self, indexed: &Indexed<'_>) -> Result<(), EngineError> {
         let explains = |name: &BlobName| {
             matches!(name.kind(), Some(BlobKind::Index { .. } | BlobKind::Tombstone { .. }))
         };
         let mut known: HashSet<BlobName> = HashSet::new();
-        known.extend(blobs.iter().map(|info| &info.name).filter(|name| explains(name)).cloned());
-        while indexing::lacks_any(blobs, snapshots, &lock(&self.told)) {
+        known.extend(indexed.blobs.iter().map(|info| &info.name).filter(|name| explains(name)).cloned());
+        while indexing::lacks_any(indexed, &lock(&self.told)) {
             let mut now = self.repository.list(PREFIX_INDEX)?;
             now.extend(self.repository.list(PREFIX_TOMBSTONES)?);
             let names = now.into_iter().map(|info| info.name);

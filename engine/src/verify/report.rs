@@ -1,14 +1,15 @@
 //! What a verification is asked, and what it says.
 
 use crate::extent::Extent;
+use crate::replica::Point;
 use crate::snapshots::Snapshot;
 use serde::Serialize;
 
 /// What is to be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyJob {
-    /// These snapshots and all that they need; if there are none, every snapshot and every other object.
-    pub snapshots: Vec<Snapshot>,
+    /// Which snapshots, and whether every other object too.
+    pub which: Which,
     /// Which packs are read whole; maps and small objects are read always, and packs looked up.
     pub read_data: ReadData,
     /// Now, milliseconds since 1970.
@@ -19,7 +20,26 @@ impl VerifyJob {
     /// Every snapshot and every other object.
     #[must_use]
     pub fn everything(read_data: ReadData, time: u64) -> Self {
-        Self { snapshots: Vec::new(), read_data, time }
+        Self { which: Which::Everything, read_data, time }
+    }
+}
+
+/// Which snapshots are verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Every snapshot and every other object.
+    Everything,
+    /// The same, but for snapshots that came from elsewhere and are not whole (see [`replica`](crate::replica)), and what
+    /// belongs to them. What was made in the place is always looked at.
+    AllWhole,
+    /// These snapshots and what they need, nothing else.
+    These(Vec<Snapshot>),
+}
+
+impl Which {
+    /// Whether objects are looked at that no snapshot needs.
+    pub(super) fn is_all(&self) -> bool {
+        !matches!(self, Self::These(_))
     }
 }
 
@@ -54,13 +74,16 @@ pub struct VerifyReport {
     /// Bytes of packs that were read whole.
     pub read_bytes: u64,
     /// Packs that none of the snapshots needs: of sessions that were aborted, forgotten, or have not ended. They are
-    /// not read. 0 where only some snapshots were looked at.
+    /// not read. 0 where only some snapshots were looked at, or where it is not known what those need that were left out.
     pub unneeded_packs: u64,
     /// Their bytes.
     pub unneeded_bytes: u64,
     /// What is known of the data of the packs that the snapshots need, from this run and those before it.
     #[serde(skip)]
     pub verified: Verified,
+    /// Snapshots that were left out since they are not whole, the oldest first (by time, then id).
+    #[serde(skip)]
+    pub not_whole: Vec<Point>,
     /// What was found: damage first, then by blob.
     pub findings: Vec<Finding>,
 }

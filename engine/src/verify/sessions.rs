@@ -9,6 +9,8 @@
 
 use super::findings::{FindingId, Findings};
 use super::inventory::Inventory;
+use super::left_out::LeftOut;
+use super::needs::Published;
 use super::objects::Told;
 use super::report::FindingKind;
 use super::traces::{Traces, session_of};
@@ -21,6 +23,7 @@ use crate::store::BlobInfo;
 use repo_format::{
     BlobKind, BlobName, DecisionName, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, VmTag,
 };
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A session that has stored all that a snapshot needs commits within seconds; a day allows for clocks and for a host
@@ -35,7 +38,10 @@ pub(super) struct Sessions<'v, 'r, 's> {
     pub(super) snapshots: &'v Snapshots,
     pub(super) vms: &'v HashMap<VmTag, String>,
     pub(super) told: &'v Told,
-    pub(super) standing: &'v Standing,
+    pub(super) published: &'v Published,
+    pub(super) left_out: &'v LeftOut,
+    /// Sessions whose packs are named by snapshots that came from elsewhere, once that is asked.
+    pub(super) elsewhere: OnceCell<HashSet<SessionId>>,
     /// Now, milliseconds since 1970.
     pub(super) time: u64,
 }
@@ -61,11 +67,12 @@ impl Sessions<'_, '_, '_> {
         let mut decided_since = None;
         for (session, traces) in &sessions {
             self.contradictions(*session, traces);
-            self.begun(*session, traces, &valid);
-            if traces.is_decided()
-                || lost.contains(session)
-                || traces.was_copied(self.standing.copied_until())
-            {
+            let is_decided = traces.is_decided();
+            let is_elsewhere = !is_decided && self.is_decided_elsewhere(*session, traces, &referrers)?;
+            if !is_elsewhere {
+                self.begun(*session, traces, &valid);
+            }
+            if is_decided || is_elsewhere || lost.contains(session) {
                 continue;
             }
             let intents = self.intents(*session);
@@ -86,26 +93,13 @@ impl Sessions<'_, '_, '_> {
         Ok(())
     }
 
-    fn was_copied(&self, sessions: &BTreeMap<SessionId, Traces>, session: SessionId) -> bool {
-        sessions.get(&session).is_some_and(|traces| traces.was_copied(self.standing.copied_until()))
-    }
-
-    /// Whether a snapshot came from another place, from which what it was built on need not have come.
-    fn is_from_elsewhere(&self, snapshot: &Snapshot) -> bool {
-        match self.standing {
-            Standing::Written => false,
-            Standing::Replica => true,
-            Standing::Promoted(promoted) => !promoted.made(snapshot),
-        }
-    }
-
     /// The first numbers of the lineages of which some decision's predecessor must be there, by VM; nothing if of all: where
     /// the repository was always written to. Elsewhere dates do not tell whose a session is once its intent is gone, nor do
     /// ABORTs, and gaps are found only among the numbers of what was made here.
     fn lineages(&self) -> Option<BTreeSet<(VmTag, u32)>> {
         let made = self.snapshots.snapshots.iter().filter(|snapshot| !self.is_from_elsewhere(snapshot));
         let place = |snapshot: &Snapshot| (snapshot.name.vm, first_of_lineage(snapshot.name.seq));
-        (*self.standing != Standing::Written).then(|| made.map(place).collect())
+        (self.published.standing != Standing::Written).then(|| made.map(place).collect())
     }
 
     /// The intents of a session that can be read: one, unless something is wrong.

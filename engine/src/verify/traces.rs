@@ -18,6 +18,8 @@ pub(super) struct Traces {
     indexes: usize,
     /// When the first came, by the store's clock, of what tells about other sessions: decision, intent or pin.
     told_since: Option<u64>,
+    /// When the first blob of it came, by the store's clock.
+    since: Option<u64>,
 }
 
 impl Traces {
@@ -30,9 +32,17 @@ impl Traces {
         self.told_since.is_some_and(|since| until.is_some_and(|until| since <= until))
     }
 
+    /// Whether anything of it was copied from another place, where it is then a session of.
+    pub(super) fn was_copied_in_part(&self, until: Option<u64>) -> bool {
+        self.since.is_some_and(|since| until.is_some_and(|until| since <= until))
+    }
+
     pub(super) fn add(&mut self, info: &BlobInfo, kind: BlobKind) {
+        let earlier =
+            |known: Option<u64>| Some(known.map_or(info.modified, |since| since.min(info.modified)));
+        self.since = earlier(self.since);
         if let BlobKind::Intent { .. } | BlobKind::Decision(_) | BlobKind::Pin { .. } = kind {
-            self.told_since = Some(self.told_since.map_or(info.modified, |since| since.min(info.modified)));
+            self.told_since = earlier(self.told_since);
         }
         let writer = match kind {
             BlobKind::Intent { writer, .. } => {

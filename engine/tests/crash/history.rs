@@ -205,7 +205,7 @@ pub fn checked(store: &MemoryStore) -> State {
             assert!(restored(&repository, snapshot, key).unwrap() == *bytes, "disk {key} differs");
         }
     }
-    let job = VerifyJob { snapshots: Vec::new(), read_data: ReadData::Everything, time: NOW };
+    let job = VerifyJob::everything(ReadData::Everything, NOW);
     let report = verify(&repository, &job, &Quiet).unwrap();
     assert!(!report.has_damage(), "{:?}", report.findings);
 

@@ -11,7 +11,7 @@ use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::list;
 use keepstone_engine::source::{ChangedAreas, Outside, ReadPart, Since, read_each};
 use keepstone_engine::store::{MemoryStore, RecordingStore, Requests};
-use keepstone_engine::verify::{ReadData, VerifyJob, verify};
+use keepstone_engine::verify::{ReadData, VerifyJob, Which, verify};
 use keepstone_engine::{BlobStore, DiskSource, DiskTarget, Extent, extent};
 use repo_format::Geometry;
 use std::collections::BTreeMap;
@@ -233,7 +233,8 @@ fn restoring_checking_and_comparing_a_large_disk_take_as_much_as_it_holds() {
         assert!(calls.into_inner() < 2000 + (size >> 30), "a hole is not written in pieces");
 
         let requests = store.requests();
-        let job = VerifyJob { snapshots: vec![after.clone()], read_data: ReadData::Nothing, time: 0 };
+        let job =
+            VerifyJob { which: Which::These(vec![after.clone()]), read_data: ReadData::Nothing, time: 0 };
         let report = verify(&repository, &job, &Quiet).unwrap();
         assert!(report.findings.is_empty(), "{report:?}");
         let of_verify = store.requests().since(&requests);

@@ -38,7 +38,7 @@ fn kept(scene: &Scene) -> Vec<(SessionId, String)> {
 }
 
 /// A place that was promoted, and the one that it was copied from, each a day later.
-fn parted(source: &mut Scene) -> Scene {
+pub fn parted(source: &mut Scene) -> Scene {
     let mut scene = source.arrived(|_| true);
     scene.part();
     scene.promote();

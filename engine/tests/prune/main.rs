@@ -9,6 +9,7 @@ mod compaction;
 mod incomplete;
 mod interlocks;
 mod late;
+mod left_out;
 mod promotion;
 mod readers;
 mod refused;

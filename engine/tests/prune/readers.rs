@@ -8,7 +8,9 @@ use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::{Selector, Snapshot, find};
 use keepstone_engine::stats::{StatsReport, VmStatsReport, stats, stats_of};
 use keepstone_engine::store::{MemoryStore, Page, Put, StoreError};
-use keepstone_engine::verify::{Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{
+    Affected, Finding, FindingKind, ReadData, VerifyJob, VerifyReport, Which, verify,
+};
 use keepstone_engine::{BlobStore, EngineError, Repository};
 use repo_format::{BlobName, SessionId};
 use std::collections::BTreeSet;
@@ -131,8 +133,11 @@ fn beside_a_prune<T>(
 
 fn verified(repository: &Repository<'_>, snapshots: &[Snapshot]) -> VerifyReport {
     let everything = VerifyJob::everything(ReadData::Everything, crate::world::NOW);
-    let job = VerifyJob { snapshots: snapshots.to_vec(), ..everything };
-    verify(repository, &job, &Quiet).unwrap()
+    let which = match snapshots {
+        [] => Which::Everything,
+        these => Which::These(these.to_vec()),
+    };
+    verify(repository, &VerifyJob { which, ..everything }, &Quiet).unwrap()
 }
 
 /// What is told of a snapshot that was forgotten meanwhile.

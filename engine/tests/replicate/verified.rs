@@ -13,7 +13,7 @@ use repo_format::{BlobKind, BlobName, SessionId};
 
 /// What damage a verification of all that is there tells of.
 fn damage(store: &MemoryStore) -> Vec<(FindingKind, String)> {
-    let job = VerifyJob { snapshots: Vec::new(), read_data: ReadData::Everything, time: NOW + 9 * DAY };
+    let job = VerifyJob::everything(ReadData::Everything, NOW + 9 * DAY);
     let findings = verify(&open(store), &job, &Quiet).unwrap().findings;
     findings.into_iter().filter(Finding::is_damage).map(|found| (found.kind, found.blob)).collect()
 }

@@ -4,7 +4,7 @@ use crate::lab::{run, world};
 use crate::world::{NOW, open};
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::snapshots::Snapshot;
-use keepstone_engine::verify::{FindingKind, ReadData, Verified, VerifyJob, VerifyReport, verify};
+use keepstone_engine::verify::{FindingKind, ReadData, Verified, VerifyJob, VerifyReport, Which, verify};
 use keepstone_engine::{BlobStore, EngineError};
 use repo_format::{BlobKind, PackKind};
 
@@ -33,7 +33,7 @@ fn only_the_snapshots_that_are_asked_for_are_verified() {
     world.store.delete(&pack.blob()).unwrap();
     let verified = |snapshot: &Snapshot| {
         let everything = VerifyJob::everything(ReadData::Everything, NOW);
-        let job = VerifyJob { snapshots: vec![snapshot.clone()], ..everything };
+        let job = VerifyJob { which: Which::These(vec![snapshot.clone()]), ..everything };
         verify(&repository, &job, &Quiet).unwrap()
     };
     let report = verified(&world.first);

@@ -14,7 +14,7 @@ use keepstone_engine::observer::Quiet;
 use keepstone_engine::restore::{RestoreJob, restore};
 use keepstone_engine::snapshots::list;
 use keepstone_engine::store::{LocalStore, RecordingStore};
-use keepstone_engine::verify::{ReadData, VerifyJob, verify};
+use keepstone_engine::verify::{ReadData, VerifyJob, Which, verify};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -178,7 +178,7 @@ fn measure(arguments: &Arguments, size: u64, directory: &Path, phase: usize) -> 
             }
             Phase::Verify => {
                 let snapshots = snapshots.last().cloned().into_iter().collect();
-                let job = VerifyJob { snapshots, read_data: ReadData::Nothing, time: 0 };
+                let job = VerifyJob { which: Which::These(snapshots), read_data: ReadData::Nothing, time: 0 };
                 let report = verify(&repository, &job, &Quiet)?;
                 anyhow::ensure!(report.findings.is_empty(), "{:?}", report.findings);
                 [0, 0, 0, 0]

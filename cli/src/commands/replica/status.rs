@@ -22,7 +22,7 @@ use keepstone_engine::barrier;
 use keepstone_engine::pins;
 use keepstone_engine::replica::Doubt;
 use keepstone_engine::snapshots::Snapshot;
-use keepstone_engine::verify::{ReadData, VerifyJob, VerifyReport, verify_remembering};
+use keepstone_engine::verify::{ReadData, VerifyJob, VerifyReport, Which, verify_remembering};
 use keepstone_engine::{EngineError, Repository};
 use repo_format::ReplicaName;
 use serde::Serialize;
@@ -208,13 +208,12 @@ fn read_deep(
     (snapshots, part): (Vec<Snapshot>, Ppm),
 ) -> anyhow::Result<VerifyReport> {
     if snapshots.is_empty() {
-        // There is nothing to read; without a name, everything would be.
         return Ok(VerifyReport::default());
     }
     let read_data = if part == WHOLE { ReadData::Everything } else { ReadData::Part { ppm: part.0 } };
     let mut memory = verify::memory(settings, repository)?;
     let progress = Progress::new(settings);
-    let job = VerifyJob { snapshots, read_data, time: clock::now_millis() };
+    let job = VerifyJob { which: Which::These(snapshots), read_data, time: clock::now_millis() };
     let outcome = verify_remembering(repository, &job, &mut memory, &progress);
     progress.finish();
     if let Some(failure) = memory.take_failure() {

@@ -26,6 +26,8 @@ impl Objects<'_, '_, '_> {
             .iter()
             .filter(|pack| !is_there(pack) && !was_deleted(pack))
             .partition(is_not_as_named);
+        let stale: Vec<&PackRef> =
+            stale.into_iter().filter(|pack| !self.left_out.may_need(&pack.name)).collect();
         if let Some(first) = stale.first() {
             self.findings.note(FindingKind::StaleIndex, name, || {
                 format!(

@@ -16,7 +16,7 @@ impl World {
     pub(super) fn agrees(&self) {
         let repository = self.open(&self.store).expect("a repository opens, whatever happened to it");
         let list = snapshots::list(&repository, None).expect("the store works");
-        let job = VerifyJob { snapshots: Vec::new(), read_data: ReadData::Everything, time: NOW };
+        let job = VerifyJob::everything(ReadData::Everything, NOW);
         let report =
             verify(&repository, &job, &Quiet).expect("damage does not keep a verification from ending");
         assert!(self.is_damaged || !report.has_damage(), "damage where nothing was: {:?}", report.findings);
