@@ -52,7 +52,8 @@ fn all_passes_through_the_host_if_that_is_wanted() {
     let world = world_with_backups(1);
     let first = Container::new(PRIMARY, "host-first");
     let second = Container::new(REPLICA, "host-second");
-    world.command(&["replicate", "--to", &first.place()]).env(OTHER_KEY, PRIMARY.key).output();
+    let to_first = world.command(&["replicate", "--to", &first.place()]).env(OTHER_KEY, PRIMARY.key).output();
+    Ended::of(to_first).done();
     let arguments = ["--json", "replicate", "--through-host", "--to", &second.place()];
     // Creating suffices, also where the service would need more: no block is written.
     let mut command = at(&world, &first.place(), &arguments);
