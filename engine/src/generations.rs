@@ -114,7 +114,21 @@ impl Generations {
 
     /// Lists `gc/`, to go on with this place's own generations. What arrived from elsewhere was decided by what was there.
     pub(crate) fn own(repository: &Repository<'_>, standing: &Standing) -> Result<Self, EngineError> {
-        Ok(Self { first: standing.first_generation(), ..Self::list(repository)? })
+        let mut generations = Self::list(repository)?;
+        let first = standing.first_generation();
+        generations.first = match standing {
+            // No prune ran here: what arrives until then is the other place's, too.
+            Standing::Promoted(promoted) if !promoted.other_side_gone => {
+                first.max(generations.after_all(repository)?)
+            }
+            Standing::Promoted(_) | Standing::Replica | Standing::Written => first,
+        };
+        Ok(generations)
+    }
+
+    /// The first one that is this place's own.
+    pub(crate) fn first(&self) -> u32 {
+        self.first
     }
 
     /// How many generations a result of generation `n` speaks of, of this place's own.

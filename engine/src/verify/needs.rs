@@ -35,6 +35,8 @@ pub(super) struct Published {
     pub(super) going: PackSet,
     pub(super) records: Records,
     pub(super) standing: Standing,
+    /// The first generation that is this place's own.
+    pub(super) first_generation: u32,
 }
 
 impl Published {
@@ -52,7 +54,8 @@ impl Published {
             Standing::Written => deleted.clone(),
             Standing::Replica | Standing::Promoted(_) => known(generations.deleted_here(repository))?,
         };
-        Ok(Self { deleted, going, records: Records::load_readable(repository)?, standing })
+        let (first_generation, records) = (generations.first(), Records::load_readable(repository)?);
+        Ok(Self { deleted, going, records, standing, first_generation })
     }
 }
 

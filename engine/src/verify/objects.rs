@@ -134,7 +134,7 @@ pub(super) fn check(check: &Check<'_, '_, '_>) -> Result<Told, EngineError> {
     sessions.check(blobs)?;
     counts::check(&sessions, blobs)?;
     indexing::check(findings, &indexed, &told);
-    generations(findings, &told, published.standing.first_generation());
+    generations(findings, &told, published.first_generation);
     copied_slots(findings, &told);
     for blob in untried_slots(repository)? {
         findings.note(FindingKind::UntriedKeySlot, &blob, || {

@@ -199,6 +199,29 @@ fn verify_misses_no_intent_of_what_is_whole_without_it() {
 }
 
 #[test]
+fn a_generation_that_comes_before_the_first_one_here_is_the_other_sides() {
+    let mut source = Scene::new();
+    let first = source.back_up("vm", &noise(1, 60_000));
+    source.back_up("vm", &noise(2, 60_000));
+    let mut scene = source.arrived(|_| true);
+    scene.part();
+    let report = scene.promote();
+    assert_eq!(report.first_generation, 0);
+    source.later(DAY);
+    source.forget(first);
+    source.prune();
+    arrive(&source, &scene, |name| name.as_str().starts_with("gc/00000000/"));
+    assert!(!scene.names("gc/00000000/").is_empty());
+    undamaged(&scene.repository());
+    assert_eq!(scene.plan(&ALL_UNUSED).unwrap().open_generation, None);
+    assert!(scene.declare().unwrap());
+    scene.later(DAY);
+    undamaged(&scene.repository());
+    assert_eq!(scene.prune().deleted.packs, 0);
+    scene.assert_holds();
+}
+
+#[test]
 fn what_is_made_here_stays_the_newest_of_a_vm_that_arrives_late() {
     let mut source = Scene::new();
     source.back_up("vm", &noise(1, 60_000));
