@@ -7,6 +7,7 @@ use crate::late::{Late, whole_in};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::rights::Role;
+use crate::scenario::Source;
 use crate::world::World;
 use keepstone_engine::observer::Quiet;
 use keepstone_engine::promotion::{PromoteJob, declare_other_side_gone, promote};
@@ -21,7 +22,7 @@ const PROMOTIONS: usize = 2;
 impl Simulation {
     /// What goes on at the copy once the source is lost, unless it is not.
     pub fn fail_over_if_lost(&self) {
-        if self.scenario.is_lost
+        if self.scenario.source != Source::Stays
             && let Err(error) = self.fail_over()
         {
             self.world.violated(&format!("the copy cannot be promoted: {}", told(&error)));
@@ -34,7 +35,7 @@ impl Simulation {
         if !store.names().contains(&BlobName::config()) {
             return Ok(());
         }
-        let (late, whole) = if self.scenario.arrives_late {
+        let (late, whole) = if self.scenario.source == Source::LostAndLate {
             let (late, whole) = Late::draw(&self.world, &store)?;
             (Some(late), whole)
         } else {
@@ -48,7 +49,7 @@ impl Simulation {
         oracle.known().acknowledged.extend(versions);
         let mut scenario = self.scenario.clone();
         scenario.replicators.clear();
-        (scenario.is_registered, scenario.is_lost, scenario.arrives_late) = (false, false, false);
+        (scenario.is_registered, scenario.source) = (false, Source::Stays);
         let disks = Arc::clone(&self.disks);
         let seen = Mutex::new(Some(Seen::default()));
         let there = Arc::new(Self { world, disks, oracle, scenario, seen, late });

@@ -6,7 +6,7 @@ use crate::disks::Disks;
 use crate::faults::Counts;
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::scenario::{Sabotage, Scenario, Store};
+use crate::scenario::{Sabotage, Scenario, Source, Store};
 use crate::scheduler::Turns;
 use crate::world::World;
 use keepstone_engine::store::MemoryStore;
@@ -102,7 +102,7 @@ impl Simulation {
         world.inner().repacks = scenario.repacks;
         world.inner().states.are_of_copy = !scenario.replicators.is_empty();
         world.inner().states.are_of_source = scenario.is_registered;
-        world.inner().states.are_removed_kept = scenario.arrives_late;
+        world.inner().states.are_removed_kept = scenario.source == Source::LostAndLate;
         let seen = Mutex::new(Some(Seen::default()));
         Self { world, disks, oracle, scenario, seen, late: None }
     }

@@ -26,6 +26,16 @@ pub enum Sabotage {
     LosesAPackOfTheCopy,
 }
 
+/// What becomes of the source of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Stays,
+    /// It is lost, and the copy is promoted.
+    Lost,
+    /// The same, and more of it comes to the copy all the same.
+    LostAndLate,
+}
+
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub store: Store,
@@ -44,10 +54,7 @@ pub struct Scenario {
     pub replicators: Vec<u64>,
     /// Whether that store is a registered replica.
     pub is_registered: bool,
-    /// Whether it is promoted, as the source is lost.
-    pub is_lost: bool,
-    /// Whether more of the source comes to it afterwards.
-    pub arrives_late: bool,
+    pub source: Source,
     /// How long actors pause at most.
     pub pace: u64,
     pub rates: Rates,
@@ -100,14 +107,14 @@ impl Scenario {
             harms: if store == Store::Destroys { random.below(5) } else { 0 },
             replicators: Vec::new(),
             is_registered: false,
-            is_lost: false,
-            arrives_late: false,
+            source: Source::Stays,
         };
         if store == Store::Honest && random.one_in(REPLICATED_ONE_IN) {
             scenario.replicators = (0..=random.below(2)).map(|_| 1 + random.below(3)).collect();
             scenario.is_registered = random.one_in(2);
-            scenario.is_lost = random.one_in(3);
-            scenario.arrives_late = scenario.is_lost && !random.one_in(4);
+            if random.one_in(3) {
+                scenario.source = if random.one_in(4) { Source::Lost } else { Source::LostAndLate };
+            }
         }
         scenario
     }
