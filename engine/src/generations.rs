@@ -119,7 +119,8 @@ impl Generations {
         generations.first = match standing {
             // No prune ran here: what arrives until then is the other place's, too.
             Standing::Promoted(promoted) if !promoted.other_side_gone => {
-                first.max(generations.after_all(repository)?)
+                let last = generations.last(repository)?;
+                first.max(last.map_or(0, |last| last.saturating_add(1)))
             }
             Standing::Promoted(_) | Standing::Replica | Standing::Written => first,
         };
@@ -233,6 +234,12 @@ impl Generations {
 
     /// The number behind the last generation that anybody published something of who may.
     pub(crate) fn after_all(&mut self, repository: &Repository<'_>) -> Result<u32, EngineError> {
+        let none_left = EngineError::BadJob("there are as many generations as there can be");
+        self.last(repository)?.map_or(Ok(0), |last| last.checked_add(1).ok_or(none_left))
+    }
+
+    /// The last generation that anybody published something of who may, as far as it can be read.
+    fn last(&mut self, repository: &Repository<'_>) -> Result<Option<u32>, EngineError> {
         let numbers: Vec<u32> = self.listed.keys().rev().copied().collect();
         for n in numbers {
             let is_signed = match (self.seal(repository, n), self.result(repository, n)) {
@@ -246,11 +253,10 @@ impl Generations {
                 },
             };
             if is_signed {
-                let none_left = EngineError::BadJob("there are as many generations as there can be");
-                return n.checked_add(1).ok_or(none_left);
+                return Ok(Some(n));
             }
         }
-        Ok(0)
+        Ok(None)
     }
 
     /// The valid roots at the end of the last generation of this place's own that ended.

@@ -399,17 +399,22 @@ impl TriedSlots {
 
 fn unchecked_config(store: &dyn BlobStore) -> Result<UncheckedConfig, EngineError> {
     let name = BlobName::config();
-    match get_limited(store, &name, CONFIG_LEN_MAX) {
-        Ok(bytes) => UncheckedConfig::parse(&bytes).map_err(|source| match source {
-            FormatError::UnsupportedVersion { found } => EngineError::UnknownFormat { found },
-            source => EngineError::Damaged { name, source },
-        }),
-        Err(EngineError::Store(StoreError::NotFound { .. })) => Err(match orphan(store)? {
-            Some(found) => EngineError::ConfigMissing { found },
-            None => EngineError::NotARepository,
-        }),
-        Err(error) => Err(error),
-    }
+    let is_missing = |error: &EngineError| matches!(error, EngineError::Store(StoreError::NotFound { .. }));
+    let bytes = match get_limited(store, &name, CONFIG_LEN_MAX) {
+        Err(error) if is_missing(&error) => match orphan(store)? {
+            // Somebody may have made the repository, and stored something in it, since it was asked for.
+            Some(found) => match get_limited(store, &name, CONFIG_LEN_MAX) {
+                Err(error) if is_missing(&error) => return Err(EngineError::ConfigMissing { found }),
+                read => read?,
+            },
+            None => return Err(EngineError::NotARepository),
+        },
+        read => read?,
+    };
+    UncheckedConfig::parse(&bytes).map_err(|source| match source {
+        FormatError::UnsupportedVersion { found } => EngineError::UnknownFormat { found },
+        source => EngineError::Damaged { name, source },
+    })
 }
 
 /// A blob that only a repository has, other than its config and key slots.

@@ -10,6 +10,7 @@ use keepstone_engine::{EngineError, Entropy, Repository};
 use repo_format::{
     BlobName, FormatError, RetentionKey, RootKey, SlotInfo, SlotKey, SlotKind, SlotName, seal_slot,
 };
+use world::watched::{Call, Watched};
 use world::{
     NOW, PASSWORD, back_up, cheap_kdf, create, create_from_seed, memory_index, open, small_geometry,
     try_create,
@@ -25,6 +26,22 @@ fn a_creation_that_was_interrupted_can_be_repeated() {
     let names: Vec<String> =
         slots(&store).unwrap().slots.iter().map(|slot| slot.name.as_str().to_owned()).collect();
     assert_eq!(names, ["first-2", "retention-2"]);
+}
+
+#[test]
+fn a_repository_that_is_made_while_it_is_looked_for_is_found() {
+    let store = MemoryStore::new();
+    let repository = create(&store, small_geometry());
+    let disk = MemoryDisk::new(vec![1; 1000]);
+    back_up(&repository, &mut memory_index(&repository), "vm", &[("disk0", &disk)], 1).unwrap();
+    let config = store.get(&BlobName::config(), None).unwrap();
+    store.delete(&BlobName::config()).unwrap();
+    let meanwhile = |call: Call<'_>| {
+        if matches!(call, Call::List("r/")) {
+            store.put_new(&BlobName::config(), &config).unwrap();
+        }
+    };
+    open(&Watched::new(&store, meanwhile));
 }
 
 #[test]

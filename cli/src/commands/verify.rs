@@ -64,7 +64,7 @@ pub(super) fn parse_part(text: &str) -> Result<Ppm, String> {
 struct Report {
     #[serde(flatten)]
     verify: VerifyReport,
-    /// Snapshots that came from elsewhere and are not whole. They are not verified, and that is no damage.
+    /// Snapshots that came from elsewhere and are not whole. They are not verified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<Line>,
     verified: VerifiedData,

@@ -2,13 +2,15 @@
 //! them out.
 //!
 //! What only they need is not missed, and is not told to be needed by nobody. Where a part of a map has not arrived, nobody
-//! knows what that is: then it may be any pack.
+//! knows what that is: then it may be any pack that was not stored for a snapshot of this place.
 //!
 //! # Memory
 //! That of [`NamedPacks`], and some bytes for each pack that they name.
 
+use super::needs::Published;
 use crate::error::EngineError;
 use crate::frames::FrameReader;
+use crate::lineage::Standing;
 use crate::map::named::{NamedPacks, Notes, ROOTS_AT_ONCE};
 use crate::pack_set::PackSet;
 use crate::records::Records;
@@ -24,23 +26,30 @@ pub(super) struct LeftOut {
     named: Named,
     /// Sessions that they tell of: they are of the place that they came from.
     told: HashSet<SessionId>,
+    /// The sessions of snapshots that were made in this place, of which they know nothing.
+    made_here: HashSet<SessionId>,
 }
 
 impl LeftOut {
-    /// Finds out what belongs to some restore points.
+    /// Finds out what belongs to some restore points. The others are whole.
     pub(super) fn of(
-        repository: &Repository<'_>,
-        records: &Records,
+        (repository, published): (&Repository<'_>, &Published),
         snapshots: &[Snapshot],
+        others: &[Snapshot],
     ) -> Result<Self, EngineError> {
-        let mut named = Named::by(repository, records, snapshots)?;
+        let mut named = Named::by(repository, &published.records, snapshots)?;
         let mut told: HashSet<SessionId> = named.packs.sessions().collect();
         for snapshot in snapshots {
             told.extend(snapshot.commit.parent.as_ref().map(|parent| parent.session));
             told.extend(&snapshot.commit.via);
         }
-        named.follow(records);
-        Ok(Self { snapshots: snapshots.iter().map(Snapshot::session).collect(), named, told })
+        named.follow(&published.records);
+        let is_made_here = |snapshot: &&Snapshot| match &published.standing {
+            Standing::Promoted(promoted) => promoted.made(snapshot),
+            Standing::Written | Standing::Replica => false,
+        };
+        let made_here = others.iter().filter(is_made_here).map(Snapshot::session).collect();
+        Ok(Self { snapshots: snapshots.iter().map(Snapshot::session).collect(), named, told, made_here })
     }
 
     /// Whether a snapshot is one of them.
@@ -60,7 +69,9 @@ impl LeftOut {
 
     /// Whether one of them may need a pack.
     pub(super) fn may_need(&self, pack: &PackName) -> bool {
-        self.named.is_partial || self.has(pack.session) || self.named.packs.contains(pack)
+        (self.named.is_partial && !self.made_here.contains(&pack.session))
+            || self.has(pack.session)
+            || self.named.packs.contains(pack)
     }
 }
 

@@ -19,6 +19,7 @@ mod data;
 mod elsewhere;
 mod facts;
 mod findings;
+mod gaps;
 mod indexing;
 mod inventory;
 mod left_out;
@@ -103,7 +104,7 @@ pub fn verify_remembering(
     // After the snapshots and what they need: what is gone by then is explained by what was published before.
     let published = Published::load(repository)?;
     let aside: Vec<Snapshot> = not_whole.iter().map(|point| point.snapshot.clone()).collect();
-    let left_out = LeftOut::of(repository, &published.records, &aside)?;
+    let left_out = LeftOut::of((repository, &published), &aside, &found.snapshots)?;
     let frames = FrameReader::knowing(repository, &published.records);
     let inventory = Inventory::new(&frames, &blobs);
     let scope = Scope {
@@ -148,6 +149,7 @@ pub fn verify_remembering(
     let (unneeded_packs, unneeded_bytes) = if all { inventory.unneeded(&packs, &left_out) } else { (0, 0) };
     let (snapshot_count, disks) = (found.snapshots.len() as u64, scope.disks().count() as u64);
     note_forgotten(repository, &found.snapshots, &findings)?;
+    note_damaged(&not_whole, &findings);
     // What was deleted while it was read is in a list by now.
     let has_missing = findings.has_missing_alone();
     let deleted = if has_missing { Published::load(repository)?.deleted } else { PackSet::default() };
@@ -235,6 +237,17 @@ fn add_tombstones(repository: &Repository<'_>, blobs: &mut Vec<BlobInfo>) -> Res
     let now = repository.list(PREFIX_TOMBSTONES)?;
     blobs.extend(now.into_iter().filter(|info| info.name.kind().is_some() && !known.contains(&info.name)));
     Ok(())
+}
+
+/// Notes parts of maps that came and are damaged, of snapshots that were left out: by what is there, that is no part that did
+/// not come.
+fn note_damaged(not_whole: &[Point], findings: &Findings) {
+    for Point { snapshot, whole } in not_whole {
+        for node in whole.missing().into_iter().flat_map(|missing| &missing.damaged) {
+            let id = findings.note(FindingKind::DamagedPack, &node.blob, || node.reason.clone());
+            findings.lose(id, snapshot.session(), &snapshot.commit.vm);
+        }
+    }
 }
 
 /// Notes which of the snapshots that findings concern have a tombstone by now (PROTOCOL 5).

@@ -24,6 +24,7 @@ use crate::records::{Record, Records, Way};
 use crate::repository::{Repository, get_sealed};
 use crate::snapshots::{Snapshot, is_forgotten};
 use repo_format::{BlobKind, BlobName, GcResult, Location, PREFIX_GC, PackKind, PackName, PackRef, Page};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What pruners have published.
@@ -79,7 +80,7 @@ pub(super) fn check(
     let repository = scope.frames.repository();
     let new: HashMap<PackName, PackRef> =
         records.leads().map(|(_, _, new)| (new.name.clone(), new.clone())).collect();
-    let copied = Copied { scope, published, named: &named, new: &new };
+    let copied = Copied { scope, published, named: &named, new: &new, asked: RefCell::default() };
     let watched: Vec<PackName> = watched.into_iter().collect();
     let mut marker = Marker::new(repository, watched.iter().cloned());
     for (position, root) in scope.snapshots.iter().enumerate() {
@@ -132,6 +133,8 @@ struct Copied<'c, 'v, 'r, 's> {
     published: &'c Published,
     named: &'c BTreeMap<PackName, PackState>,
     new: &'c HashMap<PackName, PackRef>,
+    /// Whether packs are there that no map names, as far as that was asked.
+    asked: RefCell<HashMap<PackName, bool>>,
 }
 
 impl Copied<'_, '_, '_, '_> {
@@ -144,49 +147,49 @@ impl Copied<'_, '_, '_, '_> {
         if self.published.standing == Standing::Written {
             return Ok(None);
         }
-        let mut there = BTreeSet::new();
+        let (mut there, mut absent) = (BTreeSet::new(), false);
+        for end in &way.ends {
+            absent |= !self.is_there(end)?;
+        }
+        if !absent {
+            return Ok(None);
+        }
         for pack in &way.packs {
-            if self.is_there(pack)? {
+            if self.is_there(pack)? && !self.published.going.contains(pack) {
                 there.insert(*pack);
             }
         }
-        if way.ends.is_subset(&there) {
-            return Ok(None);
+        // A pack is available if all is to which some record leads from it.
+        let mut available = there.clone();
+        let is_moved = |pack: &PackName, available: &BTreeSet<&PackName>| {
+            applying.iter().any(|record| {
+                let leads = record.leads_from(pack);
+                !leads.is_empty() && leads.iter().all(|new| available.contains(&new.name))
+            })
+        };
+        let next = |available: &BTreeSet<&PackName>| {
+            let mut others = way.packs.iter().filter(|pack| !available.contains(*pack));
+            others.find(|pack| is_moved(pack, available)).copied()
+        };
+        while let Some(pack) = next(&available) {
+            available.insert(pack);
         }
-        there.retain(|pack| !self.published.going.contains(pack));
-        Ok(is_available(name, applying, &there, &mut Vec::new()).then_some(there))
+        Ok(available.contains(name).then_some(there))
     }
 
     fn is_there(&self, pack: &PackName) -> Result<bool, EngineError> {
-        match (self.named.get(pack), self.new.get(pack)) {
-            (Some(state), _) => Ok(*state == PackState::Fine),
-            (None, Some(pack)) => self.scope.inventory.is_there(pack),
-            (None, None) => Ok(false),
+        let new = match (self.named.get(pack), self.new.get(pack)) {
+            (Some(state), _) => return Ok(*state == PackState::Fine),
+            (None, None) => return Ok(false),
+            (None, Some(new)) => new,
+        };
+        if let Some(known) = self.asked.borrow().get(pack) {
+            return Ok(*known);
         }
+        let is_there = self.scope.inventory.is_there(new)?;
+        self.asked.borrow_mut().insert(pack.clone(), is_there);
+        Ok(is_there)
     }
-}
-
-/// Whether a pack is there, or all that a record leads to from it is available in turn.
-fn is_available<'p>(
-    pack: &'p PackName,
-    applying: &[&'p Record],
-    there: &BTreeSet<&'p PackName>,
-    way: &mut Vec<&'p PackName>,
-) -> bool {
-    if there.contains(pack) {
-        return true;
-    }
-    // Signed records do not lead in circles; if they did, this would end.
-    if way.contains(&pack) {
-        return false;
-    }
-    way.push(pack);
-    let is_moved = applying.iter().any(|record| {
-        let leads = record.leads_from(pack);
-        !leads.is_empty() && leads.iter().all(|new| is_available(&new.name, applying, there, way))
-    });
-    way.pop();
-    is_moved
 }
 
 /// What is wrong with a pack that a snapshot needs.

@@ -279,6 +279,8 @@ impl Objects<'_, '_, '_> {
                 let open = |bytes: &[u8]| RepackRecord::open(keys, name, bytes);
                 if let Some(record) = self.open(name, FindingKind::DamagedRepackRecord, open)?
                     && self.left_out.are_all_of(&record.applies_to)
+                    // Of what is to go by this place's own generations it counted here.
+                    && !record.packs.iter().any(|pack| self.published.going.contains(&pack.name))
                 {
                     lock(&self.told).for_left_out.insert(session);
                 }

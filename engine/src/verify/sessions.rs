@@ -5,9 +5,10 @@
 //! for a later decision of the VM saw the one before (W-1).
 //!
 //! What was copied from another place refers to decisions that may be there only: a copy may be of some VMs, or of the
-//! newest restore points. In a replica that is all, and in one that was promoted, all that was there before.
+//! newest restore points. In a replica that is all, and in one that was promoted, all that was not made there.
 
 use super::findings::{FindingId, Findings};
+use super::gaps::Decided;
 use super::inventory::Inventory;
 use super::left_out::LeftOut;
 use super::needs::Published;
@@ -15,14 +16,10 @@ use super::objects::Told;
 use super::report::FindingKind;
 use super::traces::{Traces, session_of};
 use crate::error::EngineError;
-use crate::lineage::Standing;
 use crate::repository::Repository;
-use crate::session::first_of_lineage;
 use crate::snapshots::{Snapshot, Snapshots};
 use crate::store::BlobInfo;
-use repo_format::{
-    BlobKind, BlobName, DecisionName, Intent, PREFIX_DECISIONS, PREFIX_TOMBSTONES, SessionId, VmTag,
-};
+use repo_format::{BlobName, DecisionName, Intent, SessionId, VmTag};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -89,25 +86,15 @@ impl Sessions<'_, '_, '_> {
                 }
             }
         }
-        self.unexplained(&gaps, &lost);
-        Ok(())
-    }
-
-    /// The first numbers of the lineages of which some decision's predecessor must be there, by VM; nothing if of all: where
-    /// the repository was always written to. Elsewhere dates do not tell whose a session is once its intent is gone, nor do
-    /// ABORTs, and gaps are found only among the numbers of what was made here.
-    fn lineages(&self) -> Option<BTreeSet<(VmTag, u32)>> {
-        let made = self.snapshots.snapshots.iter().filter(|snapshot| !self.is_from_elsewhere(snapshot));
-        let place = |snapshot: &Snapshot| (snapshot.name.vm, first_of_lineage(snapshot.name.seq));
-        (self.published.standing != Standing::Written).then(|| made.map(place).collect())
+        self.unexplained(&gaps, &lost, &mut decided_since)
     }
 
     /// The intents of a session that can be read: one, unless something is wrong.
-    fn intents(&self, session: SessionId) -> &[Intent] {
+    pub(super) fn intents(&self, session: SessionId) -> &[Intent] {
         self.told.intents.get(&session).map_or(&[], Vec::as_slice)
     }
 
-    fn vm(&self, tag: VmTag) -> &str {
+    pub(super) fn vm(&self, tag: VmTag) -> &str {
         self.vms.get(&tag).map_or("", String::as_str)
     }
 
@@ -255,16 +242,12 @@ impl Sessions<'_, '_, '_> {
         &self,
         session: SessionId,
         traces: &Traces,
-        (referrers, decided_since): (&HashMap<SessionId, String>, &mut Option<BTreeSet<SessionId>>),
+        (referrers, decided_since): (&HashMap<SessionId, String>, &mut Option<Decided>),
     ) -> Result<(), EngineError> {
         let (Some(proof), Some(writer)) = (referrers.get(&session), traces.writers.keys().next()) else {
             return Ok(());
         };
-        let decided = match decided_since.take() {
-            Some(decided) => decided,
-            None => self.decided_by_now()?,
-        };
-        if decided_since.insert(decided).contains(&session) {
+        if self.decided_since(decided_since)?.sessions.contains(&session) {
             return Ok(());
         }
         let known = self.told.decisions.get(&session);
@@ -273,21 +256,6 @@ impl Sessions<'_, '_, '_> {
         let id = self.findings.note_of(FindingKind::MissingDecision, &blob, detail);
         self.findings.lose(id, session, known.map_or("", |decision| self.vm(decision.vm)));
         Ok(())
-    }
-
-    /// The sessions of which there is a decision or a tombstone now.
-    fn decided_by_now(&self) -> Result<BTreeSet<SessionId>, EngineError> {
-        let mut decided = BTreeSet::new();
-        for prefix in [PREFIX_DECISIONS, PREFIX_TOMBSTONES] {
-            for info in self.repository.list(prefix)? {
-                match info.name.kind() {
-                    Some(BlobKind::Decision(name)) => decided.insert(name.session),
-                    Some(BlobKind::Tombstone { session, .. }) => decided.insert(session),
-                    _ => continue,
-                };
-            }
-        }
-        Ok(decided)
     }
 
     /// A session without a decision. Returns whether it is proven that there was one.
@@ -329,84 +297,6 @@ impl Sessions<'_, '_, '_> {
         });
         self.lose(id, decision);
         false
-    }
-
-    /// The numbers of decisions that are known to have been there and are not.
-    fn gaps(&self, sessions: &BTreeMap<SessionId, Traces>, lost: &BTreeSet<SessionId>) -> Gaps {
-        let tombstoned = self.told.tombstoned.values().flatten();
-        let decided: BTreeSet<(VmTag, u32)> = sessions
-            .values()
-            .flat_map(|traces| &traces.decisions)
-            .chain(tombstoned)
-            .map(|name| (name.vm, name.seq))
-            .collect();
-        let parents = self.snapshots.snapshots.iter().filter_map(|snapshot| snapshot.commit.parent.as_ref());
-        let told: BTreeSet<(VmTag, u32)> =
-            parents.filter(|name| lost.contains(&name.session)).map(|name| (name.vm, name.seq)).collect();
-        let undecided = self.told.intents.values().flatten().map(|intent| &intent.decision);
-        let all = sessions.values().flat_map(|traces| &traces.decisions).chain(undecided);
-        let (mut missing, lineages) = (BTreeMap::new(), self.lineages());
-        for name in all {
-            // The highest number is used again and again, and the first one of a lineage follows on no other.
-            let is_first = name.seq == u32::MAX || name.seq == first_of_lineage(name.seq);
-            let Some(before) = name.seq.checked_sub(1).filter(|_| !is_first) else { continue };
-            if lineages.as_ref().is_some_and(|own| !own.contains(&(name.vm, first_of_lineage(name.seq)))) {
-                continue;
-            }
-            let place = (name.vm, before);
-            if !decided.contains(&place) && !told.contains(&place) {
-                missing.entry(place).or_insert(name.session);
-            }
-        }
-        let mut candidates: BTreeMap<(VmTag, u32), usize> = BTreeMap::new();
-        for intent in self.told.intents.values().flatten() {
-            if !sessions.get(&intent.session).is_some_and(Traces::is_decided) {
-                *candidates.entry((intent.decision.vm, intent.decision.seq)).or_default() += 1;
-            }
-        }
-        Gaps { missing, candidates }
-    }
-
-    /// Gaps that no session with an intent explains for sure.
-    fn unexplained(&self, gaps: &Gaps, lost: &BTreeSet<SessionId>) {
-        let explained: BTreeSet<(VmTag, u32)> = lost
-            .iter()
-            .flat_map(|session| self.intents(*session))
-            .map(|intent| (intent.decision.vm, intent.decision.seq))
-            .collect();
-        for (&(vm, seq), witness) in &gaps.missing {
-            if explained.contains(&(vm, seq)) {
-                continue;
-            }
-            let of_vm = match self.vm(vm) {
-                "" => String::new(),
-                vm => format!(" of the VM {vm}"),
-            };
-            let blob = format!("r/{vm}/*/{seq:08x}-*");
-            self.findings.note_of(FindingKind::MissingDecision, &blob, || {
-                format!(
-                    "a decision{of_vm} with this number is missing: session {witness} saw it when it began"
-                )
-            });
-        }
-    }
-}
-
-/// Decisions that were there when another session of the VM began, by VM and number.
-struct Gaps {
-    /// With a session that saw it.
-    missing: BTreeMap<(VmTag, u32), SessionId>,
-    /// How many undecided sessions have the number.
-    candidates: BTreeMap<(VmTag, u32), usize>,
-}
-
-impl Gaps {
-    /// What proves that a session was decided, if it is the only one that a gap can be of.
-    fn proof(&self, decision: &DecisionName) -> Option<String> {
-        let place = (decision.vm, decision.seq);
-        let witness = self.missing.get(&place)?;
-        (self.candidates.get(&place) == Some(&1))
-            .then(|| format!("session {witness} saw a decision with its number when it began"))
     }
 }
 

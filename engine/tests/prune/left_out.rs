@@ -86,6 +86,45 @@ fn nothing_is_missed_of_a_restore_point_whose_packs_came_in_part() {
 }
 
 #[test]
+fn a_part_of_a_map_that_came_and_is_damaged_is_damage() {
+    let (source, ..) = source();
+    let (scene, _) = promoted(&source, |_| true);
+    let newest = latest(&scene.repository(), "vm");
+    let at = newest.commit.disks[0].map.clone().unwrap();
+    let pack = at.pack.name.blob();
+    let mut bytes = scene.store.get(&pack, None).unwrap();
+    bytes[at.offset as usize] ^= 1;
+    scene.store.overwrite(&pack, &bytes);
+    let report = verified(&scene, Which::AllWhole);
+    assert_eq!(report.not_whole.len(), 1);
+    let [Finding { kind, blob, affected, .. }] = &report.findings[..] else { panic!("{report:?}") };
+    assert_eq!((*kind, blob.as_str()), (FindingKind::DamagedPack, pack.as_str()));
+    assert_eq!(affected[0].snapshot, newest.session().to_string());
+}
+
+#[test]
+fn whatever_has_not_come_what_was_made_here_is_looked_at() {
+    let (source, _, torn) = source();
+    let missing = first_pack(&source, PackKind::Map, torn);
+    let (scene, here) = promoted(&source, |name| *name != missing);
+    let pack = first_pack(&scene, PackKind::Data, here);
+    scene.store.delete(&pack).unwrap();
+    let found = found(&scene, &[torn]);
+    assert!(found.contains(&(FindingKind::MissingPack, pack.to_string())), "{found:?}");
+    assert!(found.iter().any(|(kind, _)| *kind == FindingKind::StaleIndex), "{found:?}");
+}
+
+#[test]
+fn a_generation_with_the_last_number_keeps_nobody_from_looking() {
+    let (source, ..) = source();
+    let (scene, _) = promoted(&source, |_| true);
+    let planted = BlobName::result(u32::MAX);
+    scene.store.put_new(&planted, b"planted").unwrap();
+    let found = found(&scene, &[]);
+    assert!(found.iter().any(|(_, blob)| *blob == planted.to_string()), "{found:?}");
+}
+
+#[test]
 fn nothing_is_missed_that_did_not_come_with_a_restore_point() {
     let (source, _, torn) = source();
     let pack = first_pack(&source, PackKind::Data, torn);

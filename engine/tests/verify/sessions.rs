@@ -114,6 +114,24 @@ fn a_session_that_is_committed_forgotten_and_pruned_meanwhile_misses_nothing() {
 }
 
 #[test]
+fn a_number_is_not_missed_whose_decision_came_meanwhile() {
+    let world = world();
+    let later = decide_next(&open(&world.store), &world.other);
+    let decision = world.other.name.blob();
+    let bytes = world.get(&decision);
+    world.store.delete(&decision).unwrap();
+    let of_later = BlobName::intent(&later.writer, later.session);
+    let meanwhile = |call: Call<'_>| {
+        if matches!(call, Call::Get(name, _) if *name == of_later) {
+            world.store.put_new(&decision, &bytes).unwrap();
+        }
+    };
+    let report = run(&Watched::new(&world.store, meanwhile), false);
+    assert!(world.store.names().contains(&decision));
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[test]
 fn a_missing_decision_shows_in_the_number_of_a_later_one() {
     let world = world();
     let repository = open(&world.store);
