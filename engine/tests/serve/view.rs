@@ -139,9 +139,11 @@ fn readers_that_want_the_same_have_it_fetched_once() {
     let all = ranges.len();
     ranges.dedup();
     assert_eq!(ranges.len(), all, "{ranges:?}");
+    // Chunks that several readers fetch at the same time may lie between each other: requests may overlap, and no chunk is
+    // fetched twice.
     let alone = viewed(&repository, 1 << 30);
     read(&alone, 600_000, 5000).unwrap();
-    assert_eq!(view.stats().fetched_bytes, alone.stats().fetched_bytes);
+    assert_eq!(view.stats().misses, alone.stats().misses);
 }
 
 #[test]
